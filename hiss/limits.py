@@ -1,0 +1,90 @@
+"""Every bound of hiss, in one place, with the relations between them.
+
+A bound that is hit gives a named error or back-pressure, never growth. Units are last in the names. Operators change
+those that `hiss.toml` names; code reads them from here or gets them passed in.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KiB: Final = 1 << 10
+MiB: Final = 1 << 20
+GiB: Final = 1 << 30
+
+# Names and descriptions
+NAME_CHARS_MAX: Final = 128  # one part of a path
+PATH_CHARS_MAX: Final = 512
+PATH_PARTS_MAX: Final = 16
+ATTRS_BYTES_MAX: Final = 256 * KiB  # attributes of a stream or collection, as JSON
+COLUMNS_MAX: Final = 64
+RANK_MAX: Final = 8  # dimensions of a block
+EXPECTED_STREAMS_MAX: Final = 10_000
+
+# Blocks and extents
+BLOCK_BYTES_MAX: Final = 256 * MiB
+EXTENT_BYTES_TARGET: Final = 8 * MiB  # the client closes an extent at this size; one block may be larger
+EXTENT_BLOCKS_MAX: Final = 4096
+LINGER_S: Final = 0.02  # the longest that a block waits in the client for its extent to fill
+FEEDBACK_BYTES_MAX: Final = 64 * KiB
+FEEDBACK_MESSAGES_MAX: Final = 256  # kept for a producer that does not look
+
+# Memory of the data process
+ARENA_BYTES_DEFAULT: Final = 1 * GiB  # or a quarter of the machine's memory, if that is less
+ARENA_BYTES_MIN: Final = 8 * MiB
+ARENA_PAGE_BYTES: Final = 64 * KiB  # the smallest region
+UNSYNCED_BYTES_MAX: Final = 256 * MiB  # or half the arena, if that is less
+CREDIT_FRACTION: Final = 4  # one producer may have 1/4 of the arena unacknowledged
+STREAM_QUEUE_EXTENTS_MAX: Final = 256  # landed, waiting for the stream's kernels
+
+# The log
+SEGMENT_BYTES: Final = 512 * MiB
+SEGMENT_BYTES_MIN: Final = 1 * MiB
+RECORD_ALIGN_BYTES: Final = 4 * KiB
+SPARE_SEGMENTS_MAX: Final = 8  # empty segments kept for reuse
+SPACE_WAIT_S: Final = 30.0  # back-pressure on a full disk before SpaceExhausted
+SYNC_LINGER_S: Final = 0.0  # group commit takes what is waiting; it does not wait for more
+
+# Events
+EVENTS_PAGE: Final = 1000
+EVENT_DATA_BYTES_MAX: Final = 64 * KiB
+LEDGER_RANGES_MAX: Final = 100_000  # ranges listed in a stream's ledger; beyond it they are summed by reason
+
+# Kernels
+KERNEL_SOURCE_BYTES_MAX: Final = 64 * KiB
+KERNEL_NESTING_MAX: Final = 64
+KERNEL_NODES_MAX: Final = 2_000
+KERNEL_PARAMETERS_MAX: Final = 64
+KERNEL_OUTPUT_BYTES_MAX: Final = BLOCK_BYTES_MAX
+KERNEL_TEMPORARY_BYTES_MAX: Final = 2 * GiB  # per block
+KERNEL_OPS_PER_BYTE_MAX: Final = 20_000
+KERNEL_COMPILE_S_MAX: Final = 120.0
+KERNEL_BUDGET_S: Final = 30.0  # per extent, unless the binding says otherwise
+KERNEL_FAULTS_MAX: Final = 3  # in a row, then the kernel is quarantined
+KERNELS_LIVE_MAX: Final = 256  # compiled code kept in one process
+PIPELINE_STAGES_MAX: Final = 16
+
+# The wire
+MESSAGE_BYTES_MAX: Final = BLOCK_BYTES_MAX + 1 * MiB
+LONG_CALLS_MAX: Final = 64  # appends, follows, watches at once
+SHORT_CALL_THREADS: Final = 16  # left for everything else
+CONNECT_S: Final = 10.0
+RECONNECT_S: Final = 60.0  # a producer gives up after this long without a server
+KEEPALIVE_S: Final = 20.0
+
+# The rule engine
+SWEEP_POINTS_MAX: Final = 10_000
+VARIABLES_BYTES_MAX: Final = 256 * KiB
+RECIPE_BYTES_MAX: Final = 16 * MiB
+JOB_OUTPUT_BYTES_MAX: Final = 256 * KiB  # kept of a job's printed output
+JOB_TIMEOUT_S: Final = 3600.0
+JOB_RETRIES: Final = 2
+JOB_LEASE_S: Final = 30.0
+JOBS_AT_ONCE: Final = 2
+
+assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
+assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
+assert BLOCK_BYTES_MAX + MiB <= SEGMENT_BYTES, "a block and its header fit into one segment"
+assert ARENA_BYTES_MIN % ARENA_PAGE_BYTES == 0
+assert RECORD_ALIGN_BYTES <= ARENA_PAGE_BYTES
+assert SEGMENT_BYTES_MIN % RECORD_ALIGN_BYTES == 0

@@ -1,0 +1,676 @@
+"""What crosses the boundaries between the packages: frozen dataclasses of names, streams, extents, kernels and events.
+
+Nothing here does I/O. Whatever is built from a user's, a file's or the network's word checks itself in `__post_init__`
+and raises a named error; after that it can be trusted. Times are int64 nanoseconds, UTC since 1970. Digests are XXH3
+64-bit with seed 0 (https://github.com/Cyan4973/xxHash, `doc/xxhash_spec.md`).
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from hiss import limits
+from hiss.errors import InvalidInput, InvalidName, LimitExceeded, SpecMismatch
+
+Attrs = Mapping[str, Any]  # JSON values
+IntArray = npt.NDArray[np.int64]
+UIntArray = npt.NDArray[np.uint64]
+ByteArray = npt.NDArray[np.uint8]
+
+RAW_SUFFIX: Final = ".raw"
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_DTYPE_KINDS = "biufc"  # bool, signed, unsigned, float, complex
+
+
+# ---------------------------------------------------------------------------------------------------------- names
+
+
+def check_name(name: str, what: str) -> str:
+    """Return `name` if it may be one part of a path, else raise `InvalidName`."""
+    if len(name) > limits.NAME_CHARS_MAX or not _PART.fullmatch(name) or name.endswith("."):
+        raise InvalidName(
+            f"{what} name {name[:80]!r}: expected 1 to {limits.NAME_CHARS_MAX} letters, digits, '_', '-' or '.', "
+            "not starting with '-' or '.', not ending in '.'",
+            name=name[:80],
+        )
+    return name
+
+
+def check_path(path: str, what: str) -> str:
+    """Return `path` if it is parts joined by '/', within the bounds, else raise `InvalidName`."""
+    parts = path.split("/")
+    if len(path) > limits.PATH_CHARS_MAX or len(parts) > limits.PATH_PARTS_MAX:
+        raise InvalidName(
+            f"{what} path {path[:80]!r}: {len(path)} characters in {len(parts)} parts; allowed are "
+            f"{limits.PATH_CHARS_MAX} in {limits.PATH_PARTS_MAX}",
+            name=path[:80],
+        )
+    for part in parts:
+        check_name(part, what)
+    return path
+
+
+def split_stream_path(path: str) -> tuple[str, str]:
+    """Split `collection/stream` at the last '/'."""
+    collection, _, name = path.rpartition("/")
+    if not collection:
+        raise InvalidName(f"stream path {path[:80]!r}: expected COLLECTION/STREAM", name=path[:80])
+    return check_path(collection, "collection"), check_name(name, "stream")
+
+
+def checked_attrs(attrs: Attrs, what: str) -> Attrs:
+    """A read-only copy of `attrs`, checked to be JSON within `limits.ATTRS_BYTES_MAX`."""
+    try:
+        text = json.dumps(dict(attrs), allow_nan=True)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"attributes of {what}: {error}; use JSON values (text, numbers, lists, objects)") from None
+    if len(text) > limits.ATTRS_BYTES_MAX:
+        raise LimitExceeded(
+            f"attributes of {what}: {len(text)} bytes as JSON, allowed are {limits.ATTRS_BYTES_MAX}; "
+            "store large arrays as a stream",
+            limit="ATTRS_BYTES_MAX",
+            allowed=limits.ATTRS_BYTES_MAX,
+            found=len(text),
+        )
+    return MappingProxyType(json.loads(text))
+
+
+def digest_of(data: Any) -> int:
+    """XXH3-64 of a contiguous buffer."""
+    return int(xxhash.xxh3_64_intdigest(data))
+
+
+# ---------------------------------------------------------------------------------------------------------- streams
+
+
+class AckLevel(enum.IntEnum):
+    """What an acknowledgement means; each level includes those before it."""
+
+    RECEIVED = 1  # in the arena
+    WRITTEN = 2  # survives a killed process
+    DURABLE = 3  # survives power loss
+    ARCHIVED = 4  # in permanent storage, read back and compared
+
+    @classmethod
+    def parse(cls, text: str | AckLevel) -> AckLevel:
+        """From `"received"`, `"written"`, `"durable"`, `"archived"`."""
+        return _parse_enum(cls, text, "ack level")
+
+
+class Keep(enum.IntEnum):
+    """What a stream with kernels stores."""
+
+    RESULT = 1  # what leaves the pipeline; the raw block only where a kernel failed
+    RAW = 2  # what came in; the result is computed on the way out
+    BOTH = 3
+
+    @classmethod
+    def parse(cls, text: str | Keep) -> Keep:
+        """From `"result"`, `"raw"`, `"both"`."""
+        return _parse_enum(cls, text, "keep")
+
+
+class StreamState(enum.IntEnum):
+    OPEN = 1
+    SEALED = 2  # complete
+    ABORTED = 3  # final too: readable, drained, marked
+
+    @property
+    def final(self) -> bool:
+        return self is not StreamState.OPEN
+
+
+class BlockStatus(enum.IntEnum):
+    """What became of a producer's index. All but STORED are gaps, and stand in the ledger."""
+
+    STORED = 0
+    VETOED = 1  # by a filter; `cause` is the stage's place in the pipeline
+    KERNEL_FAILED = 2  # a stage raised or overran its budget; the raw block is in the raw companion
+    SHED = 3  # by the producer's overload policy
+    DECLARED = 4  # the producer says that there is no such block
+    LOST = 5  # acknowledged as `received` only, and gone with a crash
+    RAW_ONLY = 6  # `keep="raw"`: handled by the pipeline, computed on the way out
+
+
+def _parse_enum(kind: Any, text: Any, what: str) -> Any:
+    if isinstance(text, kind):
+        return text
+    try:
+        return kind[str(text).upper()]
+    except KeyError:
+        allowed = ", ".join(member.name.lower() for member in kind)
+        raise InvalidInput(f"{what} {text!r}: expected one of {allowed}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A small typed value for each block: `"f8 deg"` is a float64 in degrees."""
+
+    name: str
+    dtype: str  # numpy dtype string, little-endian scalar: '<f8', '<i4', '|b1', '|S16'
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "column")
+        try:
+            dtype = np.dtype(self.dtype)
+        except TypeError:
+            raise InvalidInput(f"column {self.name!r}: {self.dtype!r} is no dtype; try 'f8 deg'") from None
+        if dtype.kind not in _DTYPE_KINDS + "S" or dtype.subdtype is not None or not 0 < dtype.itemsize <= 256:
+            raise InvalidInput(f"column {self.name!r}: dtype {dtype} is not a bool, number or short bytes")
+        object.__setattr__(self, "dtype", dtype.newbyteorder("<").str)
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> Self:
+        """From `"DTYPE UNIT"`, the unit optional."""
+        dtype, _, unit = text.partition(" ")
+        return cls(name, dtype, unit.strip())
+
+
+def columns_dtype(columns: tuple[Column, ...]) -> np.dtype[np.void]:
+    """The packed record of one block's columns, in their order."""
+    return np.dtype([(column.name, column.dtype) for column in columns])
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSpec:
+    """The element type of a stream.
+
+    `dtype` is a little-endian NumPy dtype string, or None for opaque bytes. `shape` is one block's shape; a None as its
+    first entry stands for a length that differs from block to block. Opaque bytes have the shape `(None,)`.
+    """
+
+    dtype: str | None
+    shape: tuple[int | None, ...]
+    encoding: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.encoding != "none":
+            raise InvalidInput(f"encoding {self.encoding!r}: expected 'none'")
+        if self.dtype is None:
+            object.__setattr__(self, "shape", (None,))
+            return
+        try:
+            dtype = np.dtype(self.dtype)
+        except TypeError:
+            raise InvalidInput(f"dtype {self.dtype!r} is no NumPy dtype; try 'uint16'") from None
+        if dtype.kind not in _DTYPE_KINDS or dtype.subdtype is not None:
+            raise InvalidInput(f"dtype {dtype}: expected a bool, integer, float or complex type")
+        object.__setattr__(self, "dtype", dtype.newbyteorder("<").str)
+        shape = tuple(None if size is None else int(size) for size in self.shape)
+        object.__setattr__(self, "shape", shape)
+        if len(shape) > limits.RANK_MAX:
+            raise LimitExceeded(f"shape {shape}: {len(shape)} dimensions, allowed are {limits.RANK_MAX}")
+        if any(size is None for size in shape[1:]) or any(size is not None and size < 1 for size in shape):
+            raise InvalidInput(f"shape {shape}: sizes are at least 1; only the first may be None (variable)")
+        if self.item_bytes > limits.BLOCK_BYTES_MAX:
+            from hiss.errors import BlockTooLarge
+
+            raise BlockTooLarge(
+                f"a block of shape {shape} and dtype {dtype} has {self.item_bytes} bytes, "
+                f"allowed are {limits.BLOCK_BYTES_MAX}; send it in parts",
+                allowed=limits.BLOCK_BYTES_MAX,
+                found=self.item_bytes,
+            )
+
+    @property
+    def opaque(self) -> bool:
+        return self.dtype is None
+
+    @property
+    def variable(self) -> bool:
+        """Whether blocks differ in length."""
+        return bool(self.shape) and self.shape[0] is None
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The element's dtype; uint8 for opaque bytes."""
+        return np.dtype(self.dtype if self.dtype is not None else "u1")
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one block; of one step along the first axis where that is variable."""
+        count = self.numpy_dtype.itemsize
+        for size in self.shape:
+            count *= 1 if size is None else size
+        return count
+
+    @property
+    def block_bytes(self) -> int | None:
+        """Bytes of every block, or None where they differ."""
+        return None if self.variable else self.item_bytes
+
+    def block_array(self, data: Any) -> npt.NDArray[Any]:
+        """One block's bytes as an array of this type, without a copy."""
+        flat = np.frombuffer(data, self.numpy_dtype)
+        shape = tuple(-1 if size is None else size for size in self.shape)
+        return flat.reshape(shape)
+
+
+# ---------------------------------------------------------------------------------------------------------- kernels
+
+
+class KernelKind(enum.IntEnum):
+    MAP = 1  # array out
+    FILTER = 2  # a truth out; False vetoes the block
+    REDUCE = 4  # a running statistic; its result becomes a stream of its own
+
+
+@dataclass(frozen=True, slots=True)
+class KernelDef:
+    """A kernel as it was written: data, never executed as Python by a server."""
+
+    name: str
+    kind: KernelKind
+    source: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "kernel")
+        size = len(self.source.encode("utf-8", "surrogatepass"))
+        if size > limits.KERNEL_SOURCE_BYTES_MAX:
+            raise LimitExceeded(
+                f"kernel {self.name!r}: source of {size} bytes, allowed are {limits.KERNEL_SOURCE_BYTES_MAX}",
+                limit="KERNEL_SOURCE_BYTES_MAX",
+                allowed=limits.KERNEL_SOURCE_BYTES_MAX,
+                found=size,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarParam:
+    """A number. `dtype` None is a Python scalar, weak in the sense of NEP 50; otherwise a NumPy scalar, strong."""
+
+    value: bool | int | float
+    dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayParam:
+    """An array, stored once by its digest."""
+
+    array: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamParam:
+    """A stored stream: its only block, or with `reduce` the named reduction of its blocks (`mean`, `maximum`)."""
+
+    path: str
+    version: int | None = None  # None: the newest when the kernel is bound
+    reduce: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnParam:
+    """A column of the block that the kernel is looking at."""
+
+    name: str
+
+
+Param = ScalarParam | ArrayParam | StreamParam | ColumnParam
+
+
+@dataclass(frozen=True, slots=True)
+class BoundKernel:
+    """A kernel with its parameters: one stage of a pipeline.
+
+    `budget_s` bounds the run on one extent; an overrun is a fault.
+    """
+
+    kernel: KernelDef
+    params: Mapping[str, Param] = field(default_factory=dict)
+    budget_s: float = limits.KERNEL_BUDGET_S
+
+
+@dataclass(frozen=True, slots=True)
+class KernelInfo:
+    """A registered kernel."""
+
+    definition: KernelDef
+    hash: str  # hex, of the canonical untyped IR and the version of the op table
+    registered_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageInfo:
+    """One stage of a stream's pipeline, as provenance records it.
+
+    `params` maps each name to JSON: `{"scalar": v, "dtype": …}`, `{"array": DIGEST, "dtype": …, "shape": …}`,
+    `{"stream": PATH, "version": n, "reduce": …, "digest": …}`, `{"column": NAME}`.
+    """
+
+    name: str
+    kind: KernelKind
+    hash: str
+    source: str
+    params: Attrs
+    budget_s: float
+    quarantined: bool = False
+
+
+# ---------------------------------------------------------------------------------------------------------- streams
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """What a producer says of a stream when it creates it."""
+
+    frame: FrameSpec
+    columns: tuple[Column, ...] = ()
+    ack: AckLevel = AckLevel.DURABLE
+    attrs: Attrs = field(default_factory=dict)
+    keep: Keep = Keep.RESULT
+    kernels: tuple[BoundKernel, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attrs", checked_attrs(self.attrs, "the stream"))
+        names = [column.name for column in self.columns]
+        if len(names) > limits.COLUMNS_MAX:
+            raise LimitExceeded(f"{len(names)} columns, allowed are {limits.COLUMNS_MAX}")
+        if len(set(names)) != len(names) or {"index", "time_ns"} & set(names):
+            raise InvalidInput(f"columns {names}: names differ, and 'index' and 'time_ns' are every block's own")
+        if len(self.kernels) > limits.PIPELINE_STAGES_MAX:
+            raise LimitExceeded(f"{len(self.kernels)} kernels, allowed are {limits.PIPELINE_STAGES_MAX}")
+
+    @property
+    def columns_dtype(self) -> np.dtype[np.void]:
+        return columns_dtype(self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """A range of producer indices that are not stored, first and last included, and why."""
+
+    first: int
+    last: int
+    stage: str  # 'producer', 'transport', 'received', or the kernel's name
+    reason: str  # 'never received', 'vetoed', 'kernel-failed', 'shed', 'declared missing', 'lost in a crash'
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """How much of a stream there is. `blocks` are stored; `gaps` are the indices that are not."""
+
+    blocks: int
+    bytes: int
+    gaps: int
+    first_index: int | None
+    last_index: int | None
+    ledger: tuple[LedgerEntry, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.gaps:
+            return f"complete: {self.blocks} blocks"
+        reasons: dict[str, int] = {}
+        for entry in self.ledger:
+            key = f"{entry.reason} ({entry.stage})"
+            reasons[key] = reasons.get(key, 0) + entry.count
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        return f"complete with {self.gaps} gaps: {self.blocks} blocks; {why}"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What `stat` tells of a stream."""
+
+    id: str  # 32 hex digits, the same on any node
+    collection: str
+    name: str
+    version: int  # 1, 2, …
+    frame: FrameSpec
+    columns: tuple[Column, ...]
+    ack: AckLevel
+    keep: Keep
+    attrs: Attrs
+    stages: tuple[StageInfo, ...]
+    state: StreamState
+    completeness: Completeness
+    digest: str  # of the whole final stream, 16 hex digits; '' while it is open
+    created_ns: int
+    final_ns: int  # 0 while open
+    raw_of: str | None = None  # for a raw companion: the id of the stream whose pipeline it feeds
+    raw_id: str | None = None  # the id of this stream's raw companion
+    produced_by: str | None = None  # the job that wrote it, as `JOB`
+    abort_reason: str = ""
+
+    @property
+    def path(self) -> str:
+        return f"{self.collection}/{self.name}"
+
+    @property
+    def columns_dtype(self) -> np.dtype[np.void]:
+        return columns_dtype(self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    path: str
+    attrs: Attrs
+    expect: tuple[str, ...]
+    joins: Mapping[str, tuple[str, ...]]  # name -> module streams, in order
+    sealed: bool
+    created_ns: int
+    streams: tuple[str, ...]  # names, newest versions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extent:
+    """A run of blocks of one stream: the unit of transport, kernels and I/O.
+
+    All vectors have one entry for each block, `n` in all. `data` is the blocks' bytes one after another; entry `i` has
+    `length[i]` of them (0 unless its status is STORED). Who made the extent owns its memory; whoever keeps it longer
+    than the call says so.
+    """
+
+    index: IntArray  # the producer's; distinct within an extent
+    time_ns: IntArray  # the producer's clock; 0: not given
+    length: IntArray  # bytes
+    digest: UIntArray  # of each block's bytes in `data`
+    columns: npt.NDArray[np.void]  # packed records, `columns_dtype` of the stream
+    data: ByteArray  # 1-D, contiguous
+    received_ns: IntArray  # the server's clock; 0 before it arrived
+    status: ByteArray  # BlockStatus
+    cause: ByteArray  # place in the pipeline of the stage that vetoed or failed; else 0
+    source_digest: UIntArray  # of the block as the producer sent it; equals `digest` where no kernel changed it
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def offsets(self) -> IntArray:
+        """Where each block starts in `data`, and the end: `n + 1` entries."""
+        out = np.zeros(len(self.index) + 1, np.int64)
+        np.cumsum(self.length, out=out[1:])
+        return out
+
+    @classmethod
+    def of(
+        cls,
+        index: Any,
+        data: ByteArray,
+        length: Any,
+        *,
+        time_ns: Any = None,
+        columns: npt.NDArray[np.void] | None = None,
+        digest: UIntArray | None = None,
+        status: Any = None,
+    ) -> Extent:
+        """An extent as a producer makes it: digests are taken here unless they are given."""
+        index = np.ascontiguousarray(index, np.int64)
+        count = len(index)
+        length = np.ascontiguousarray(length, np.int64)
+        if digest is None:
+            digest = block_digests(data, length)
+        return cls(
+            index=index,
+            time_ns=np.zeros(count, np.int64) if time_ns is None else np.ascontiguousarray(time_ns, np.int64),
+            length=length,
+            digest=digest,
+            columns=np.zeros(count, np.dtype([])) if columns is None else columns,
+            data=data,
+            received_ns=np.zeros(count, np.int64),
+            status=np.zeros(count, np.uint8) if status is None else np.ascontiguousarray(status, np.uint8),
+            cause=np.zeros(count, np.uint8),
+            source_digest=digest,
+        )
+
+    def frames(self, spec: FrameSpec) -> npt.NDArray[Any]:
+        """All blocks as one array `(n, *shape)`, without a copy. Fixed sizes only, every block STORED."""
+        if spec.variable:
+            raise SpecMismatch("blocks of a variable length do not form one array; take them one by one")
+        shape = tuple(size for size in spec.shape if size is not None)
+        return self.data.view(spec.numpy_dtype).reshape((len(self), *shape))
+
+    def select(self, rows: npt.NDArray[Any]) -> Extent:
+        """The blocks at `rows` (a mask or places), copied together unless that is all of them."""
+        places = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        if len(places) == len(self) and bool((places == np.arange(len(self))).all()):
+            return self
+        offsets = self.offsets
+        pieces = [self.data[offsets[i] : offsets[i + 1]] for i in places]
+        data = np.concatenate(pieces) if pieces else np.zeros(0, np.uint8)
+        return Extent(
+            index=self.index[places],
+            time_ns=self.time_ns[places],
+            length=self.length[places],
+            digest=self.digest[places],
+            columns=self.columns[places],
+            data=data,
+            received_ns=self.received_ns[places],
+            status=self.status[places],
+            cause=self.cause[places],
+            source_digest=self.source_digest[places],
+        )
+
+
+def block_digests(data: ByteArray, length: IntArray) -> UIntArray:
+    """The digest of each block of an extent: `n` values."""
+    ends = np.cumsum(length)
+    view = memoryview(data)
+    starts = ends - length
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter(
+        (digest(view[a:b]) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)), np.uint64, len(length)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- appending
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Watermarks of one append session: how many of its blocks, in the order they were sent, are at each level."""
+
+    received: int
+    written: int
+    durable: int
+    archived: int = 0
+
+    def at(self, level: AckLevel) -> int:
+        return (self.received, self.written, self.durable, self.archived)[level - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A message from a kernel, a rule or a person to a stream's producer."""
+
+    data: Any  # small JSON
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppendStart:
+    """What a producer learns when it opens an append session: where the stream stands."""
+
+    credit_bytes: int  # may be unacknowledged at once
+    next_index: int  # one past the highest index that is handled; 0 in a new stream
+    gaps: tuple[tuple[int, int], ...]  # ranges below `next_index` that are not handled, first and last included
+    boot_id: str  # changes whenever the server process starts anew
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which blocks to read. Ranges are of the producer's index, `stop` excluded; None is open-ended."""
+
+    start: int | None = None
+    stop: int | None = None
+    step: int = 1  # every step-th index from `start` (or from the first)
+    newest: bool = False  # only the stored block of the highest index
+    kernels: tuple[BoundKernel, ...] = ()  # run on the way out
+
+
+# ---------------------------------------------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, in the order of `seq` on its node. Delivered at least once, under a stable id."""
+
+    node: str
+    seq: int
+    kind: str  # stream.sealed, stream.aborted, collection.sealed, kernel.quarantined, job.finished, …
+    time_ns: int
+    collection: str
+    stream: str  # '' where the event is of a collection
+    version: int
+    data: Attrs
+
+    @property
+    def id(self) -> str:
+        return f"{self.node}-{self.seq}"
+
+    @property
+    def path(self) -> str:
+        return f"{self.collection}/{self.stream}" if self.stream else self.collection
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What `status` tells of a running buffer."""
+
+    node: str
+    version: str
+    boot_id: str
+    started_ns: int
+    data_directory: str
+    disk_free_bytes: int
+    arena_bytes: int
+    arena_free_bytes: int
+    segments: int
+    log_bytes: int
+    collections: int
+    streams: int
+    streams_open: int
+    blocks_received: int
+    bytes_received: int
+    recovery: Attrs  # what the last recovery found and did
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: the operator, or the attempt of a job."""
+
+    attempt: str | None = None  # id of the job's attempt whose outputs are staged until it commits
+    write_prefix: str = ""  # paths that it may write, '' for all
+
+
+def now_text(time_ns: int) -> str:
+    """A time for people: ISO 8601 UTC to the second."""
+    return str(np.datetime64(int(time_ns), "ns").astype("datetime64[s]")) + "Z"

@@ -1,0 +1,160 @@
+"""What a buffer can do, as a Protocol: the one boundary between those who use a buffer and where it is.
+
+Two implementations: `node.LocalStore` in this process, and `transport.remote.RemoteStore` behind gRPC. `client` builds
+what users touch on top of either. Both pass the same suite (`testing.conformance`). All methods may be called
+from any thread; all raise `HissError`s.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from hiss.errors import HissError
+from hiss.model import (
+    Ack,
+    AppendStart,
+    Attrs,
+    CollectionInfo,
+    Event,
+    Extent,
+    Feedback,
+    KernelDef,
+    KernelInfo,
+    NodeStatus,
+    Selection,
+    StreamInfo,
+    StreamSpec,
+)
+from hiss.workflow import Meow, StreamRef
+
+
+class AppendSession(Protocol):
+    """One producer's connection to one open stream. Not thread-safe: one thread sends."""
+
+    @property
+    def start(self) -> AppendStart: ...
+
+    def send(self, extent: Extent) -> None:
+        """Hand over an extent. Blocks for back-pressure; the extent's memory may be reused only after its ack.
+
+        Statuses other than STORED declare gaps. What goes wrong with an extent reaches the session's `on_error`, or is
+        raised by this or a later call; the session is then dead.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the session. What was sent is finished and acknowledged first, unless the session is dead."""
+        ...
+
+
+class Store(Protocol):
+    """The operations of a buffer."""
+
+    @property
+    def meow(self) -> Meow: ...
+
+    def close(self) -> None: ...
+
+    # ---- collections
+    def create_collection(self, path: str, attrs: Attrs, expect: Sequence[str]) -> CollectionInfo:
+        """Create it, or return the one that is there: its attributes are amended by `attrs`, its `expect` extended."""
+        ...
+
+    def collection(self, path: str) -> CollectionInfo: ...
+
+    def collections(self, prefix: str = "") -> list[CollectionInfo]: ...
+
+    def delete_collection(self, path: str) -> None: ...
+
+    def seal_collection(self, path: str) -> CollectionInfo:
+        """Seal it. Raises `StreamNotFinal` while one of its streams is open. Sealed twice is sealed."""
+        ...
+
+    def join(self, collection: str, name: str, streams: Sequence[str]) -> CollectionInfo:
+        """Record that `streams` are the modules of one detector, in that order."""
+        ...
+
+    # ---- streams
+    def create_stream(
+        self, collection: str, name: str, spec: StreamSpec, *, resume: bool = False, new_version: bool = False
+    ) -> StreamInfo: ...
+
+    def stream(self, path: str, version: int | None = None) -> StreamInfo:
+        """By path; the newest version unless one is named."""
+        ...
+
+    def streams(self, collection: str, *, all_versions: bool = False) -> list[StreamInfo]: ...
+
+    def amend_stream(self, stream_id: str, attrs: Attrs) -> StreamInfo: ...
+
+    def open_append(
+        self,
+        stream_id: str,
+        on_ack: Callable[[Ack], None],
+        on_error: Callable[[HissError], None],
+        on_feedback: Callable[[Feedback], None],
+    ) -> AppendSession:
+        """Become the stream's producer; whoever was it before is fenced.
+
+        The callbacks come from other threads, one at a time, and must not block.
+        """
+        ...
+
+    def seal_stream(self, stream_id: str, end_index: int | None = None) -> StreamInfo:
+        """Make it final. `end_index` is one past the producer's last index, so that a missing tail is a gap."""
+        ...
+
+    def abort_stream(self, stream_id: str, reason: str) -> StreamInfo: ...
+
+    def delete_stream(self, stream_id: str) -> None: ...
+
+    def read(self, stream_id: str, selection: Selection) -> Iterator[Extent]:
+        """Stored blocks in the order of their index, digests checked."""
+        ...
+
+    def follow(self, stream_id: str, start: int | None, stop: threading.Event) -> Iterator[Extent]:
+        """Stored blocks from index `start` on, as they become readable, until the stream is final or `stop` is set."""
+        ...
+
+    def reduce(self, path: str, version: int | None, kernel: str) -> Any:
+        """The named reduction (`mean`, `maximum`) over a final stream, as an array."""
+        ...
+
+    def send_feedback(self, stream_id: str, data: Any) -> bool:
+        """Send small JSON to the stream's producer; whether one is connected."""
+        ...
+
+    # ---- kernels
+    def register_kernel(self, definition: KernelDef) -> KernelInfo: ...
+
+    def kernels(self) -> list[KernelInfo]: ...
+
+    def kernel(self, name: str) -> KernelInfo:
+        """By name (the newest) or hash."""
+        ...
+
+    # ---- events and administration
+    def events(self, after: int, stop: threading.Event, *, follow: bool = True) -> Iterator[Event]:
+        """Events with `seq > after`, in order; with `follow`, those to come as well, until `stop` is set."""
+        ...
+
+    def status(self) -> NodeStatus: ...
+
+    # ---- attempts of jobs
+    def commit_attempt(self, attempt: str, event_kind: str, event: Attrs) -> tuple[StreamRef, ...]:
+        """Publish all that the attempt wrote, its events and the event of the job itself, in one transaction.
+
+        Returns what was published. Committing a committed attempt again returns the same and changes nothing.
+        Raises `StreamNotFinal` where the attempt left a stream open.
+        """
+        ...
+
+    def discard_attempt(self, attempt: str) -> None:
+        """Drop what the attempt wrote and refuse whatever it still sends. Raises `Conflict` once it is committed."""
+        ...
+
+    def attempt_reads(self, attempt: str) -> tuple[StreamRef, ...]:
+        """The streams that the attempt read."""
+        ...

@@ -1,0 +1,287 @@
+"""The words of MEOW that cross boundaries: Pattern, Recipe, Rule, Job, and the graph of what led to what.
+
+A Pattern says when and on which data, a Recipe what to run; a Rule is their pairing and exists exactly while both do; a
+Job is one run of a Rule for one event and one point of its sweep. The engine is in `meow_bridge`.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import json
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from hiss import limits
+from hiss.errors import InvalidPattern, InvalidRecipe, LimitExceeded
+from hiss.model import Attrs, check_name, checked_attrs
+
+
+class RecipeKind(enum.IntEnum):
+    FUNCTION = 1  # Python source and the name of the function in it
+    SCRIPT = 2  # a Python script; variables are its globals
+    NOTEBOOK = 3  # a Jupyter notebook as JSON
+    COMMAND = 4  # a command line as a JSON list; `{name}` stands for a variable
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Recipe:
+    """What to run.
+
+    Parameters
+    ----------
+    name : str
+        Unique among recipes.
+    source : callable, path, sequence of str, or str
+        A Python function (its source is taken), a path to a `.py` script or `.ipynb` notebook, a command line as a
+        sequence, or, with `kind`, the body itself.
+    kind : RecipeKind, optional
+        Given together with a body; found from `source` otherwise.
+    entry : str
+        Name of the function in the body, for FUNCTION.
+    timeout_s : float
+        An attempt that takes longer is killed.
+    retries : int
+        Attempts after the first one that failed.
+
+    Raises
+    ------
+    InvalidRecipe
+        No such file, not a notebook, a lambda, source that does not parse.
+    LimitExceeded
+        Above `limits.RECIPE_BYTES_MAX`.
+    """
+
+    name: str
+    kind: RecipeKind
+    body: str
+    entry: str
+    timeout_s: float
+    retries: int
+
+    def __init__(
+        self,
+        name: str,
+        source: Callable[..., Any] | Path | Sequence[str] | str,
+        *,
+        kind: RecipeKind | None = None,
+        entry: str = "",
+        timeout_s: float = limits.JOB_TIMEOUT_S,
+        retries: int = limits.JOB_RETRIES,
+    ) -> None:
+        check_name(name, "recipe")
+        if kind is not None:
+            body = str(source)
+        elif callable(source):
+            kind, body, entry = RecipeKind.FUNCTION, _function_source(name, source), source.__name__
+        elif isinstance(source, str | Path):
+            kind, body = _read_source(name, Path(source))
+        else:
+            kind, body = RecipeKind.COMMAND, json.dumps([str(word) for word in source])
+        _check_body(name, kind, body, entry)
+        if timeout_s <= 0 or retries < 0:
+            raise InvalidRecipe(f"recipe {name!r}: timeout_s {timeout_s} must be above 0, retries {retries} at least 0")
+        for key, value in (
+            ("name", name),
+            ("kind", kind),
+            ("body", body),
+            ("entry", entry),
+            ("timeout_s", float(timeout_s)),
+            ("retries", int(retries)),
+        ):
+            object.__setattr__(self, key, value)
+
+
+def _function_source(name: str, function: Callable[..., Any]) -> str:
+    try:
+        return textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):
+        raise InvalidRecipe(f"recipe {name!r}: the source of {function!r} cannot be read; put it in a file") from None
+
+
+def _read_source(name: str, path: Path) -> tuple[RecipeKind, str]:
+    kinds = {".py": RecipeKind.SCRIPT, ".ipynb": RecipeKind.NOTEBOOK}
+    if path.suffix not in kinds:
+        raise InvalidRecipe(f"recipe {name!r}: {path} is neither a .py script nor an .ipynb notebook")
+    try:
+        return kinds[path.suffix], path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRecipe(f"recipe {name!r}: {path} cannot be read: {error}") from None
+
+
+def _check_body(name: str, kind: RecipeKind, body: str, entry: str) -> None:
+    if len(body) > limits.RECIPE_BYTES_MAX:
+        raise LimitExceeded(f"recipe {name!r}: {len(body)} characters, allowed are {limits.RECIPE_BYTES_MAX}")
+    try:
+        if kind is RecipeKind.NOTEBOOK:
+            if not isinstance(json.loads(body)["cells"], list):
+                raise KeyError("cells")
+        elif kind is RecipeKind.COMMAND:
+            words = json.loads(body)
+            if not words or not all(isinstance(word, str) for word in words):
+                raise ValueError("an empty command line")
+        else:
+            compile(body, f"<recipe {name}>", "exec", dont_inherit=True)
+    except (ValueError, KeyError, TypeError, SyntaxError) as error:
+        raise InvalidRecipe(f"recipe {name!r}: its {kind.name.lower()} is not runnable: {error!r}") from None
+    if kind is RecipeKind.FUNCTION and not entry.isidentifier():
+        raise InvalidRecipe(f"recipe {name!r}: {entry!r} is not the name of a function; lambdas have none")
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """When to run a recipe, on which data, with which variables.
+
+    `trigger` is a glob over `collection/stream`: `*` within one part of the path, `**` across. `where` holds stream
+    attributes that must be equal. `sweep` maps a variable to a list, or to `{"start", "stop", "step"}` with the stop
+    included; several sweeps multiply. `input` is the name under which the recipe gets the triggering stream's path.
+    `outputs` are variables that name streams; they are shown in graphs. Keywords such as `{COLLECTION}` are replaced in
+    string values (`meow_bridge.keywords`). `timeout_s` and `retries` override the recipe's. `writes` is the path below
+    which jobs may write; by default the first part of the trigger's path.
+    """
+
+    name: str
+    trigger: str
+    recipe: str
+    event: str = "stream.sealed"
+    input: str = "input"
+    variables: Attrs = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    sweep: Mapping[str, Any] = field(default_factory=dict)
+    where: Attrs = field(default_factory=dict)
+    complete_only: bool = False  # only streams without gaps
+    writes: str | None = None
+    timeout_s: float | None = None
+    retries: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "pattern")
+        check_name(self.recipe, "recipe")
+        if not self.trigger or len(self.trigger) > limits.PATH_CHARS_MAX:
+            raise InvalidPattern(f"pattern {self.name!r}: trigger {self.trigger[:80]!r} is empty or too long")
+        for text in ("variables", "where", "outputs"):
+            checked_attrs(getattr(self, text), f"pattern {self.name!r} ({text})")
+        names = [self.input, *self.variables, *self.outputs, *self.sweep]
+        bad = [name for name in names if not name.isidentifier()]
+        if bad:
+            raise InvalidPattern(f"pattern {self.name!r}: {bad} are no variable names")
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise InvalidPattern(
+                f"pattern {self.name!r}: {twice} are given twice among input, variables, outputs, sweep"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A Pattern and the Recipe that it names. `id` is the hash of both."""
+
+    id: str
+    pattern: str
+    recipe: str
+    trigger: str
+    event: str
+    created_ns: int
+
+
+class JobState(enum.IntEnum):
+    QUEUED = 1
+    RUNNING = 2
+    DONE = 3
+    FAILED = 4
+    CANCELLED = 5
+
+    @property
+    def final(self) -> bool:
+        return self >= JobState.DONE
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRef:
+    """One version of a stream that a job read or wrote, with its digest."""
+
+    id: str
+    path: str
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of a rule. `id` is the hash of (event, rule, sweep point)."""
+
+    id: str
+    rule: str
+    pattern: str
+    recipe: str
+    event: str  # the event's id
+    path: str  # of the stream that triggered it
+    version: int
+    variables: Attrs  # all that the recipe gets, the sweep point included
+    state: JobState
+    attempts: int
+    created_ns: int
+    started_ns: int
+    finished_ns: int
+    host: str
+    error: str
+    output: str  # the end of what it printed
+    reads: tuple[StreamRef, ...]
+    writes: tuple[StreamRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenanceNode:
+    id: str
+    kind: str  # 'stream', 'job', 'kernel', 'instrument'
+    label: str
+    attrs: Attrs
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenanceGraph:
+    """What led to what: edges go from cause to effect."""
+
+    nodes: tuple[ProvenanceNode, ...]
+    edges: tuple[tuple[str, str, str], ...]  # from node id, to node id, role
+
+
+class Meow(Protocol):
+    """The rule engine, as users and faces see it; here or behind gRPC."""
+
+    def add_recipe(self, recipe: Recipe) -> None: ...
+
+    def remove_recipe(self, name: str) -> None: ...
+
+    def recipes(self) -> list[Recipe]: ...
+
+    def recipe(self, name: str) -> Recipe: ...
+
+    def add_pattern(self, pattern: Pattern, *, existing: bool = True) -> int:
+        """Add or change a pattern. With `existing` it also meets what is there; returns the jobs that this made."""
+        ...
+
+    def remove_pattern(self, name: str) -> None: ...
+
+    def patterns(self) -> list[Pattern]: ...
+
+    def pattern(self, name: str) -> Pattern: ...
+
+    def rules(self) -> list[Rule]: ...
+
+    def jobs(self, *, state: JobState | None = None, limit: int = 1000) -> list[Job]:
+        """Newest first."""
+        ...
+
+    def job(self, job_id: str) -> Job:
+        """By its id, or a prefix of it that no other job has."""
+        ...
+
+    def cancel_job(self, job_id: str) -> Job: ...
+
+    def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
+        """All that led to a stream and all that it led to."""
+        ...
