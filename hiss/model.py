@@ -13,19 +13,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from hiss import limits
-from hiss.errors import InvalidInput, InvalidName, LimitExceeded, SpecMismatch
+from hiss.errors import BlockTooLarge, InvalidInput, InvalidName, LimitExceeded, SpecMismatch
 
 Attrs = Mapping[str, Any]  # JSON values
 IntArray = npt.NDArray[np.int64]
 UIntArray = npt.NDArray[np.uint64]
 ByteArray = npt.NDArray[np.uint8]
+
+E = TypeVar("E", bound=enum.IntEnum)
 
 RAW_SUFFIX: Final = ".raw"
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
@@ -104,7 +106,7 @@ class AckLevel(enum.IntEnum):
     @classmethod
     def parse(cls, text: str | AckLevel) -> AckLevel:
         """From `"received"`, `"written"`, `"durable"`, `"archived"`."""
-        return _parse_enum(cls, text, "ack level")
+        return _member(cls, text, "ack level")
 
 
 class Keep(enum.IntEnum):
@@ -117,7 +119,7 @@ class Keep(enum.IntEnum):
     @classmethod
     def parse(cls, text: str | Keep) -> Keep:
         """From `"result"`, `"raw"`, `"both"`."""
-        return _parse_enum(cls, text, "keep")
+        return _member(cls, text, "keep")
 
 
 class StreamState(enum.IntEnum):
@@ -142,7 +144,7 @@ class BlockStatus(enum.IntEnum):
     RAW_ONLY = 6  # `keep="raw"`: handled by the pipeline, computed on the way out
 
 
-def _parse_enum(kind: Any, text: Any, what: str) -> Any:
+def _member(kind: type[E], text: E | str, what: str) -> E:
     if isinstance(text, kind):
         return text
     try:
@@ -214,8 +216,6 @@ class FrameSpec:
         if any(size is None for size in shape[1:]) or any(size is not None and size < 1 for size in shape):
             raise InvalidInput(f"shape {shape}: sizes are at least 1; only the first may be None (variable)")
         if self.item_bytes > limits.BLOCK_BYTES_MAX:
-            from hiss.errors import BlockTooLarge
-
             raise BlockTooLarge(
                 f"a block of shape {shape} and dtype {dtype} has {self.item_bytes} bytes, "
                 f"allowed are {limits.BLOCK_BYTES_MAX}; send it in parts",
@@ -560,7 +560,7 @@ class Extent:
 def block_digests(data: ByteArray, length: IntArray) -> UIntArray:
     """The digest of each block of an extent: `n` values."""
     ends = np.cumsum(length)
-    view = memoryview(data)
+    view = data.data
     starts = ends - length
     digest = xxhash.xxh3_64_intdigest
     return np.fromiter(

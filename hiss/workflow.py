@@ -170,9 +170,7 @@ class Pattern:
             raise InvalidPattern(f"pattern {self.name!r}: {bad} are no variable names")
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
-            raise InvalidPattern(
-                f"pattern {self.name!r}: {twice} are given twice among input, variables, outputs, sweep"
-            )
+            raise InvalidPattern(f"pattern {self.name!r}: {twice} are given twice (input, variables, outputs, sweep)")
 
 
 @dataclass(frozen=True, slots=True)
