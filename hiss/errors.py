@@ -17,6 +17,7 @@
     ├── Conflict                             what was asked does not fit the present state
     │   ├── AlreadyExists (FileExistsError)
     │   ├── BlockConflict                    the same index with other bytes
+    │   ├── CollectionSealed                 a new stream for a collection that is sealed
     │   ├── StreamFinal                      a write to a stream that is sealed or aborted
     │   ├── StreamNotFinal                   something that needs a sealed or aborted stream
     │   └── ProducerFenced                   another producer took the stream over
@@ -149,6 +150,10 @@ class AlreadyExists(Conflict, FileExistsError):
 
 class BlockConflict(Conflict):
     """The same index was sent before, with other bytes."""
+
+
+class CollectionSealed(Conflict):
+    """A new stream for a collection that is sealed."""
 
 
 class StreamFinal(Conflict):

@@ -613,6 +613,7 @@ class Selection:
     stop: int | None = None
     step: int = 1  # every step-th index from `start` (or from the first)
     newest: bool = False  # only the stored block of the highest index
+    data: bool = True  # False: everything of the blocks but their bytes (`Extent.data` is empty, `length` as stored)
     kernels: tuple[BoundKernel, ...] = ()  # run on the way out
 
 
