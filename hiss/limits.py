@@ -44,6 +44,9 @@ RECORD_ALIGN_BYTES: Final = 4 * KiB
 SPARE_SEGMENTS_MAX: Final = 8  # empty segments kept for reuse
 SPACE_WAIT_S: Final = 30.0  # back-pressure on a full disk before SpaceExhausted
 SYNC_LINGER_S: Final = 0.0  # group commit takes what is waiting; it does not wait for more
+LOG_REWRITES_MAX: Final = 3  # an extent is written to this many segments more, where writing or syncing fails
+SEGMENTS_OPEN_MAX: Final = 256  # file descriptors held by the log; others are opened when they are read
+SCAN_BYTES: Final = 1 * MiB  # read at once where a scan looks for the next good record
 
 # Events
 EVENTS_PAGE: Final = 1000
@@ -71,6 +74,17 @@ SHORT_CALL_THREADS: Final = 16  # left for everything else
 CONNECT_S: Final = 10.0
 RECONNECT_S: Final = 60.0  # a producer gives up after this long without a server
 KEEPALIVE_S: Final = 20.0
+CALL_S: Final = 60.0  # a client waits so long for the reply to a short call
+SLOW_CALL_S: Final = 600.0  # and so long where the server compiles, reduces or seals
+REQUEST_BODY_S: Final = 10.0  # a server waits so long for the body of a short call
+HANDSHAKE_S: Final = 10.0
+IDLE_CONNECTION_S: Final = 600.0  # a connection without calls is closed
+CALLS_WAITING_MAX: Final = 256  # short calls that wait for a thread; more are refused
+INTROSPECTION_CALLS_MAX: Final = 4  # health watches and reflections at once
+REQUEST_FIELDS_MAX: Final = 65_536  # fields, repeated ones counted singly, of one request
+STATUS_TEXT_BYTES_MAX: Final = 512  # of an error, for clients that do not know its details
+ERROR_TEXT_BYTES_MAX: Final = 2 * KiB  # message of an error that travels, and as much again of details
+TOKEN_CHARS_MAX: Final = 1024
 
 # The rule engine
 SWEEP_POINTS_MAX: Final = 10_000
@@ -81,6 +95,16 @@ JOB_TIMEOUT_S: Final = 3600.0
 JOB_RETRIES: Final = 2
 JOB_LEASE_S: Final = 30.0
 JOBS_AT_ONCE: Final = 2
+JOB_INTERRUPTIONS_MAX: Final = 5  # attempts that ended with the rule engine's death, beside the retries; then it failed
+JOB_RETRY_FIRST_S: Final = 1.0  # before the first retry; twice as long before each one after it
+JOB_RETRY_MOST_S: Final = 300.0
+JOB_KILL_S: Final = 5.0  # for a job's supervisor to end its processes before the engine does it itself
+JOB_ERROR_CHARS_MAX: Final = 2_000
+JOB_ROWS_MAX: Final = 10_000  # after so many job rows a transaction of the rule engine takes no further event
+JOBS_LISTED_MAX: Final = 10_000
+STORE_RETRY_FIRST_S: Final = 0.1  # the rule engine's pause after a call that found no buffer; then twice as long
+STORE_RETRY_MOST_S: Final = 5.0
+PROVENANCE_NODES_MAX: Final = 5_000
 
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX

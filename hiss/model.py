@@ -600,6 +600,7 @@ class AppendStart:
     next_index: int  # one past the highest index that is handled; 0 in a new stream
     gaps: tuple[tuple[int, int], ...]  # ranges below `next_index` that are not handled, first and last included
     boot_id: str  # changes whenever the server process starts anew
+    credit_level: AckLevel = AckLevel.RECEIVED  # acknowledged at this level, bytes are credit again
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
