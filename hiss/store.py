@@ -16,10 +16,12 @@ from hiss.model import (
     Ack,
     AppendStart,
     Attrs,
+    BoundKernel,
     CollectionInfo,
     Event,
     Extent,
     Feedback,
+    FrameSpec,
     KernelDef,
     KernelInfo,
     NodeStatus,
@@ -112,6 +114,10 @@ class Store(Protocol):
 
     def read(self, stream_id: str, selection: Selection) -> Iterator[Extent]:
         """Stored blocks in the order of their index, digests checked."""
+        ...
+
+    def out_frame(self, stream_id: str, kernels: Sequence[BoundKernel]) -> FrameSpec:
+        """What blocks of the stream are when they have come through `kernels` (as in `Selection.kernels`)."""
         ...
 
     def follow(self, stream_id: str, start: int | None, stop: threading.Event) -> Iterator[Extent]:
