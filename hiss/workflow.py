@@ -248,7 +248,14 @@ class ProvenanceGraph:
 
 
 class Meow(Protocol):
-    """The rule engine, as users and faces see it; here or behind gRPC."""
+    """The rule engine, as users and faces see it; here or behind gRPC. Implementations inherit from it."""
+
+    def add(self, what: Recipe | Pattern, *, existing: bool = True) -> int:
+        """Add or change a recipe or a pattern; returns how many jobs that made of what is already there."""
+        if isinstance(what, Recipe):
+            self.add_recipe(what)
+            return 0
+        return self.add_pattern(what, existing=existing)
 
     def add_recipe(self, recipe: Recipe) -> None: ...
 
