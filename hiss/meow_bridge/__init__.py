@@ -1,0 +1,27 @@
+"""The rule engine: events of sealed streams become jobs, as Patterns and Recipes say, and their outputs further
+events.
+
+In the order in which an event passes: `schedule` takes it from the buffer, `trigger` and `matching` find the rules
+that it fits (`rules`, with `sweep` and `keywords`), `jobs` keeps what they make (`database`), `dispatch` runs each
+job in processes of its own (`runner`, `supervisor`) and has the buffer publish what it wrote. `engine` composes them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hiss.meow_bridge.engine import Engine as Engine
+    from hiss.meow_bridge.engine import acting as acting
+
+_WHERE = {"Engine": "engine", "acting": "engine"}
+
+__all__ = ["Engine", "acting"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import at first use: a job's process needs nothing of the engine and starts sooner without it."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

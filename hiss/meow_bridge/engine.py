@@ -1,0 +1,231 @@
+"""The rule engine: `hiss.workflow.Meow` over a buffer that it sees through `hiss.store.Store` only.
+
+It composes the rule book, the scheduler (events to jobs) and the dispatcher (jobs to processes) over one `jobs.db`.
+It runs in a process of its own beside a served buffer, or in the user's with an embedded one. It survives the
+buffer's going away, and its own death at any moment. All methods of `Meow` may be called from any thread, before
+`start()` as well.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from hiss import limits
+from hiss.errors import DataDirectoryLocked, InvalidInput, Unavailable
+from hiss.meow_bridge.database import Database
+from hiss.meow_bridge.dispatch import Dispatcher, JobEnvironment
+from hiss.meow_bridge.identity import job_of_attempt
+from hiss.meow_bridge.jobs import Cancelled, JobTable
+from hiss.meow_bridge.retry import log
+from hiss.meow_bridge.rules import Change, RuleBook
+from hiss.meow_bridge.schedule import Scheduler
+from hiss.store import Store
+from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rule
+
+_acting: Final[contextvars.ContextVar[str | None]] = contextvars.ContextVar("hiss_meow_acting", default=None)
+
+
+@contextmanager
+def acting(attempt: str | None) -> Iterator[None]:
+    """What is called inside, in this thread, is done by an attempt: it does not cancel its own job (M11 spares it)."""
+    token = _acting.set(attempt)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
+class Engine(Meow):
+    """
+    Parameters
+    ----------
+    directory : Path
+        Holds `jobs.db` and the working directories of attempts; made if it is not there. One engine at a time.
+    store : Store
+        The buffer. The engine does not close it.
+    job_environment : callable
+        From an attempt's id and the paths below which it may write, the environment that lets its process reach the
+        buffer (`HISS_ADDRESS`, `HISS_TOKEN`).
+    jobs_at_once : int
+        Attempts that run at the same time.
+    clock_ns : callable
+        UTC in nanoseconds since 1970.
+
+    Raises
+    ------
+    DataDirectoryLocked
+        Another engine has the directory.
+    CatalogDamaged
+        `jobs.db` cannot be read.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        store: Store,
+        job_environment: JobEnvironment,
+        *,
+        jobs_at_once: int = limits.JOBS_AT_ONCE,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        if jobs_at_once < 1:
+            raise InvalidInput(f"jobs_at_once is {jobs_at_once}, expected at least 1")
+        directory = directory.absolute()
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock_file = _lock(directory / "jobs.lock")
+        try:
+            self._database = Database(directory / "jobs.db")
+        except BaseException:
+            os.close(self._lock_file)
+            raise
+        self._store = store
+        self._clock_ns = clock_ns
+        self._stop = threading.Event()
+        self._started = False
+        self._jobs = JobTable(self._database)
+        self._rules = RuleBook(self._database)
+        self._dispatcher = Dispatcher(
+            directory, self._database, self._jobs, store, job_environment, jobs_at_once, clock_ns, self._stop
+        )
+        self._scheduler = Scheduler(
+            self._database, self._rules, self._jobs, store, clock_ns, self._dispatcher.jobs_made, self._stop
+        )
+
+    def start(self) -> None:
+        """Take up where the last engine of this directory ended, and go on from there."""
+        self._started = True
+        self._dispatcher.start()
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Stop: running attempts are killed, their jobs wait for the next start. Does nothing the second time."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        if self._started:
+            self._scheduler.join()
+            self._dispatcher.join()
+        self._database.close()
+        os.close(self._lock_file)
+
+    # ---- recipes
+
+    def add_recipe(self, recipe: Recipe) -> None:
+        """Add or change a recipe; its rules meet what is there, as far as their patterns want that."""
+        newest = self._newest_or_known()
+        with self._database.transaction():
+            change = self._rules.put_recipe(recipe, max(newest, self._scheduler.cursor()), self._clock_ns())
+            self._cancel_jobs_of(change)
+        self._meet(change)
+
+    def remove_recipe(self, name: str) -> None:
+        with self._database.transaction():
+            self._cancel_jobs_of(self._rules.drop_recipe(name))
+
+    def recipes(self) -> list[Recipe]:
+        return self._rules.recipes()
+
+    def recipe(self, name: str) -> Recipe:
+        return self._rules.recipe(name)
+
+    # ---- patterns and rules
+
+    def add_pattern(self, pattern: Pattern, *, existing: bool = True) -> int:
+        """Add or change a pattern. With `existing` it also meets what is there; returns the jobs that this made.
+
+        Without a buffer at hand, meeting what is there is made up for later, and `existing=False` raises `Unavailable`.
+        """
+        newest = self._newest_or_known() if existing else self._scheduler.newest()
+        with self._database.transaction():
+            newest = max(newest, self._scheduler.cursor())
+            change = self._rules.put_pattern(pattern, 0 if existing else newest, newest, self._clock_ns())
+            self._cancel_jobs_of(change)
+        return self._meet(change)
+
+    def remove_pattern(self, name: str) -> None:
+        with self._database.transaction():
+            self._cancel_jobs_of(self._rules.drop_pattern(name))
+
+    def patterns(self) -> list[Pattern]:
+        return self._rules.patterns()
+
+    def pattern(self, name: str) -> Pattern:
+        return self._rules.pattern(name)
+
+    def rules(self) -> list[Rule]:
+        """The rules there are. A pattern without its recipe has none: `waiting_patterns` lists those."""
+        return self._rules.rules()
+
+    def waiting_patterns(self) -> list[Pattern]:
+        """The patterns that make no rule yet, because there is no recipe of the name that they give."""
+        return self._rules.waiting()
+
+    def _newest_or_known(self) -> int:
+        try:
+            return self._scheduler.newest()
+        except Unavailable as error:
+            log.warning("rules: %s; what is there is met when the buffer is back", error)
+            return self._scheduler.cursor()
+
+    def _cancel_jobs_of(self, change: Change) -> None:
+        attempt = _acting.get()
+        spared = None if attempt is None else job_of_attempt(attempt)
+        for rule in change.removed:
+            attempts = self._jobs.cancel_rule(rule, spared, self._clock_ns())
+            if attempts:
+                self._database.after_commit(lambda attempts=attempts: self._dispatcher.kill(attempts))  # type: ignore[misc]
+
+    def _meet(self, change: Change) -> int:
+        made = 0
+        for rule in change.made:
+            try:
+                made += self._scheduler.meet_existing(rule)
+            except Unavailable as error:
+                log.warning("rule %s: %s; it meets what is there when the buffer is back", rule, error)
+                self._scheduler.finish_later()
+        return made
+
+    # ---- jobs
+
+    def jobs(self, *, state: JobState | None = None, limit: int = 1000) -> list[Job]:
+        """Newest first."""
+        return self._jobs.jobs(state, limit)
+
+    def job(self, job_id: str) -> Job:
+        """By its id, or a prefix of it that no other job has."""
+        return self._jobs.job(job_id)
+
+    def cancel_job(self, job_id: str) -> Job:
+        """Cancel a job that has not finished; one that has stays as it is.
+
+        One whose outputs are just being published is RUNNING in what is returned, and decides by how that ends.
+        """
+        with self._database.transaction():
+            job = self._jobs.job(job_id)
+            attempts = self._jobs.cancel(job.id, Cancelled.BY_REQUEST, self._clock_ns())
+            self._database.after_commit(lambda: self._dispatcher.kill(attempts))
+        return self._jobs.job(job.id)
+
+    def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
+        """All that led to a version of a stream (the newest unless one is named) and all that it led to."""
+        raise NotImplementedError
+
+
+def _lock(path: Path) -> int:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        raise DataDirectoryLocked(
+            f"{path.parent} is in use by another rule engine; stop it first", path=str(path.parent)
+        ) from None
+    return file

@@ -1,0 +1,77 @@
+"""From an event and a rule to the jobs that they make. Pure functions, callable from any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hiss import limits
+from hiss.meow_bridge.identity import canonical_json, job_id
+from hiss.meow_bridge.jobs import NewJob
+from hiss.meow_bridge.keywords import keyword_values, replaced
+from hiss.meow_bridge.rules import ActiveRule
+from hiss.model import Attrs, Event
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The stream or collection that an event is of, as far as conditions look at it."""
+
+    attrs: Attrs
+    gaps: int
+
+
+def has_conditions(rule: ActiveRule) -> bool:
+    return bool(rule.pattern.where) or rule.pattern.complete_only
+
+
+def accepts(rule: ActiveRule, subject: Subject) -> bool:
+    """Whether a rule's conditions hold."""
+    if rule.pattern.complete_only and subject.gaps:
+        return False
+    return all(name in subject.attrs and subject.attrs[name] == value for name, value in rule.pattern.where.items())
+
+
+def new_jobs(rule: ActiveRule, event: Event) -> Iterator[NewJob]:
+    """One job for each point of the rule's sweep."""
+    for point in rule.points:
+        job = job_id(event.id, rule.rule.id, point)
+        values = keyword_values(event.collection, event.stream, event.version, event.id, job)
+        variables = _variables(rule, event, point, values)
+        size = len(canonical_json(variables))
+        error = ""
+        if size > limits.VARIABLES_BYTES_MAX:
+            error = (
+                f"its variables take {size} characters with their keywords replaced, {limits.VARIABLES_BYTES_MAX} may"
+            )
+            variables = {}
+        yield NewJob(
+            id=job,
+            rule=rule.rule.id,
+            pattern=rule.rule.pattern,
+            recipe=rule.rule.recipe,
+            pattern_hash=rule.pattern_hash,
+            recipe_hash=rule.recipe_hash,
+            event=event.id,
+            path=event.path,
+            version=event.version,
+            input=rule.pattern.input,
+            write_prefix=_write_prefix(rule, event, values),
+            variables=variables,
+            timeout_s=rule.timeout_s,
+            retries=rule.retries,
+            error=error,
+        )
+
+
+def _variables(rule: ActiveRule, event: Event, point: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+    given = {**rule.pattern.variables, **rule.pattern.outputs, **point}
+    return {rule.pattern.input: event.path, **replaced(given, values)}
+
+
+def _write_prefix(rule: ActiveRule, event: Event, values: Mapping[str, str]) -> str:
+    """What the pattern says, or the first part of the path. An event of no path lets its job write below its own id."""
+    if rule.pattern.writes is not None:
+        return str(replaced(rule.pattern.writes, values))
+    return event.path.partition("/")[0] or values["JOB"]

@@ -1,0 +1,262 @@
+"""The rule book: recipes, patterns, and the rules that exist exactly while both of a pair do (R1-R5, P1-P7, M1-M3).
+
+It is kept in `jobs.db` and, for matching, in memory, an index of triggers for each kind of event. Memory follows the
+database after each commit, under the same lock. Changing a pattern or recipe is deleting it and creating it anew;
+adding one unchanged changes nothing. Callable from any thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from hiss.errors import PatternNotFound, RecipeNotFound
+from hiss.meow_bridge.database import Database
+from hiss.meow_bridge.identity import (
+    content_hash,
+    pattern_from_json,
+    pattern_json,
+    recipe_from_json,
+    recipe_json,
+    rule_id,
+)
+from hiss.meow_bridge.sweep import sweep_points
+from hiss.meow_bridge.trigger import TriggerIndex, trigger_parts
+from hiss.workflow import Pattern, Recipe, Rule
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveRule:
+    """A rule with what matching needs."""
+
+    rule: Rule
+    pattern: Pattern
+    pattern_hash: str
+    recipe_hash: str
+    points: list[dict[str, Any]]  # of its sweep
+    timeout_s: float
+    retries: int
+    since_seq: int  # earlier events are met by looking back
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The ids of the rules that an addition or removal took away and made."""
+
+    removed: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()
+
+
+class RuleBook:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rules: dict[str, ActiveRule] = {}
+        self._index: dict[str, TriggerIndex[ActiveRule]] = {}  # by kind of event
+        with database.transaction():
+            for row in database.rows("SELECT * FROM rules"):
+                self._remember(self._active(row))
+
+    # ---- matching
+
+    def matching(self, kind: str, path: str) -> list[ActiveRule]:
+        """The rules whose trigger and kind of event fit; conditions are the caller's. Inside a transaction."""
+        index = self._index.get(kind)
+        return [] if index is None else index.matching(path)
+
+    def active(self, rule: str) -> ActiveRule | None:
+        with self._database.transaction():
+            return self._rules.get(rule)
+
+    def looking_back(self) -> list[str]:
+        """The rules that have not met all that was there before them."""
+        with self._database.transaction():
+            return [row["id"] for row in self._database.rows("SELECT id FROM rules WHERE met_seq < since_seq")]
+
+    def met(self, rule: str) -> tuple[int, int] | None:
+        """How far a rule's looking back has come, and where it ends; None if the rule is gone."""
+        with self._database.transaction():
+            row = self._database.row("SELECT met_seq, since_seq FROM rules WHERE id = ?", rule)
+            return None if row is None else (row["met_seq"], row["since_seq"])
+
+    def set_met(self, rule: str, seq: int) -> None:
+        with self._database.transaction():
+            self._database.execute("UPDATE rules SET met_seq = ? WHERE id = ?", seq, rule)
+
+    def forget_events(self) -> None:
+        """The events are those of another node: nothing of them was met."""
+        with self._database.transaction():
+            self._database.execute("UPDATE patterns SET after_seq = 0")
+            self._database.execute("UPDATE rules SET since_seq = 0, met_seq = 0")
+            self._database.after_commit(self._start_anew)
+
+    def _start_anew(self) -> None:
+        for active in list(self._rules.values()):
+            self._forget(active)
+            self._remember(dataclasses.replace(active, since_seq=0))
+
+    # ---- changing
+
+    def put_recipe(self, recipe: Recipe, seq: int, now_ns: int) -> Change:
+        """`seq` is the last event that there is: the rules look back up to it."""
+        with self._database.transaction():
+            body = recipe_json(recipe)
+            content = content_hash(body)
+            old = self._database.row("SELECT hash FROM recipes WHERE name = ?", recipe.name)
+            if old is not None and old["hash"] == content:
+                return Change()
+            removed = self._remove_rules("recipe", recipe.name)
+            self._keep(content, body)
+            self._database.execute("INSERT OR REPLACE INTO recipes(name, hash) VALUES (?,?)", recipe.name, content)
+            waiting = self._database.rows("SELECT * FROM patterns WHERE recipe = ?", recipe.name)
+            return Change(removed, tuple(self._make_rule(row, content, seq, now_ns) for row in waiting))
+
+    def put_pattern(self, pattern: Pattern, after_seq: int, seq: int, now_ns: int) -> Change:
+        """Events up to `after_seq` are not for it; up to `seq` its rule looks back."""
+        trigger_parts(pattern.trigger, f"pattern {pattern.name!r}")
+        sweep_points(pattern.sweep, f"pattern {pattern.name!r}")
+        with self._database.transaction():
+            body = pattern_json(pattern)
+            content = content_hash(body)
+            old = self._database.row("SELECT hash FROM patterns WHERE name = ?", pattern.name)
+            if old is not None and old["hash"] == content:
+                return Change()
+            removed = self._remove_rules("pattern", pattern.name)
+            self._keep(content, body)
+            self._database.execute(
+                "INSERT OR REPLACE INTO patterns(name, recipe, hash, after_seq) VALUES (?,?,?,?)",
+                pattern.name,
+                pattern.recipe,
+                content,
+                after_seq,
+            )
+            recipe = self._database.row("SELECT hash FROM recipes WHERE name = ?", pattern.recipe)
+            if recipe is None:
+                return Change(removed)
+            row = self._database.row("SELECT * FROM patterns WHERE name = ?", pattern.name)
+            assert row is not None
+            return Change(removed, (self._make_rule(row, recipe["hash"], seq, now_ns),))
+
+    def drop_recipe(self, name: str) -> Change:
+        with self._database.transaction():
+            if not self._database.execute("DELETE FROM recipes WHERE name = ?", name).rowcount:
+                raise _no_recipe(name)
+            return Change(self._remove_rules("recipe", name))
+
+    def drop_pattern(self, name: str) -> Change:
+        with self._database.transaction():
+            if not self._database.execute("DELETE FROM patterns WHERE name = ?", name).rowcount:
+                raise _no_pattern(name)
+            return Change(self._remove_rules("pattern", name))
+
+    def _keep(self, content: str, body: str) -> None:
+        self._database.execute("INSERT OR IGNORE INTO contents(hash, body) VALUES (?,?)", content, body)
+
+    def _remove_rules(self, column: str, name: str) -> tuple[str, ...]:
+        assert column in ("pattern", "recipe")
+        removed = tuple(row["id"] for row in self._database.rows(f"SELECT id FROM rules WHERE {column} = ?", name))
+        for rule in removed:
+            self._database.execute("DELETE FROM rules WHERE id = ?", rule)
+            self._database.after_commit(lambda rule=rule: self._forget(self._rules[rule]))  # type: ignore[misc]
+        return removed
+
+    def _make_rule(self, pattern: sqlite3.Row, recipe_hash: str, seq: int, now_ns: int) -> str:
+        rule = rule_id(pattern["hash"], recipe_hash)
+        self._database.execute(
+            "INSERT INTO rules(id, pattern, recipe, pattern_hash, recipe_hash, created_ns, since_seq, met_seq)"
+            " VALUES (?,?,?,?,?,?,?,?)",
+            rule,
+            pattern["name"],
+            pattern["recipe"],
+            pattern["hash"],
+            recipe_hash,
+            now_ns,
+            seq,
+            min(pattern["after_seq"], seq),
+        )
+        row = self._database.row("SELECT * FROM rules WHERE id = ?", rule)
+        assert row is not None
+        active = self._active(row)
+        self._database.after_commit(lambda: self._remember(active))
+        return rule
+
+    # ---- looking
+
+    def recipes(self) -> list[Recipe]:
+        return [recipe_from_json(body) for body in self._bodies("recipes")]
+
+    def patterns(self) -> list[Pattern]:
+        return [pattern_from_json(body) for body in self._bodies("patterns")]
+
+    def recipe(self, name: str) -> Recipe:
+        body = self._body("recipes", name)
+        if body is None:
+            raise _no_recipe(name)
+        return recipe_from_json(body)
+
+    def pattern(self, name: str) -> Pattern:
+        body = self._body("patterns", name)
+        if body is None:
+            raise _no_pattern(name)
+        return pattern_from_json(body)
+
+    def rules(self) -> list[Rule]:
+        with self._database.transaction():
+            return sorted((active.rule for active in self._rules.values()), key=lambda rule: rule.pattern)
+
+    def waiting(self) -> list[Pattern]:
+        """The patterns that make no rule, because there is no recipe of the name that they give."""
+        with self._database.transaction():
+            rows = self._database.rows(
+                "SELECT body FROM patterns JOIN contents USING (hash)"
+                " WHERE recipe NOT IN (SELECT name FROM recipes) ORDER BY name"
+            )
+            return [pattern_from_json(row["body"]) for row in rows]
+
+    def _bodies(self, table: str) -> list[str]:
+        with self._database.transaction():
+            return [
+                row["body"]
+                for row in self._database.rows(f"SELECT body FROM {table} JOIN contents USING (hash) ORDER BY name")
+            ]
+
+    def _body(self, table: str, name: str) -> str | None:
+        with self._database.transaction():
+            row = self._database.row(f"SELECT body FROM {table} JOIN contents USING (hash) WHERE name = ?", name)
+            return None if row is None else row["body"]
+
+    # ---- memory
+
+    def _active(self, row: sqlite3.Row) -> ActiveRule:
+        content = "SELECT body FROM contents WHERE hash = ?"
+        kept = self._database.row(content, row["pattern_hash"]), self._database.row(content, row["recipe_hash"])
+        assert kept[0] is not None
+        assert kept[1] is not None
+        pattern, recipe = pattern_from_json(kept[0]["body"]), recipe_from_json(kept[1]["body"])
+        return ActiveRule(
+            rule=Rule(row["id"], pattern.name, recipe.name, pattern.trigger, pattern.event, row["created_ns"]),
+            pattern=pattern,
+            pattern_hash=row["pattern_hash"],
+            recipe_hash=row["recipe_hash"],
+            points=sweep_points(pattern.sweep),
+            timeout_s=recipe.timeout_s if pattern.timeout_s is None else pattern.timeout_s,
+            retries=recipe.retries if pattern.retries is None else pattern.retries,
+            since_seq=row["since_seq"],
+        )
+
+    def _remember(self, active: ActiveRule) -> None:
+        self._rules[active.rule.id] = active
+        self._index.setdefault(active.pattern.event, TriggerIndex()).add(active.pattern.trigger, active)
+
+    def _forget(self, active: ActiveRule) -> None:
+        del self._rules[active.rule.id]
+        self._index[active.pattern.event].remove(active.pattern.trigger, active)
+
+
+def _no_recipe(name: str) -> RecipeNotFound:
+    return RecipeNotFound(f"no recipe {name!r}; `hiss recipe ls` lists them", recipe=name)
+
+
+def _no_pattern(name: str) -> PatternNotFound:
+    return PatternNotFound(f"no pattern {name!r}; `hiss pattern ls` lists them", pattern=name)
