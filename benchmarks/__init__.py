@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks NAME [--quick] [--json FILE]`. See `measure` for how a figure comes about."""

@@ -1,0 +1,35 @@
+"""`python -m benchmarks NAME [--quick] [--json FILE]`: run one benchmark, or `all`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.measure import line, machine
+
+NAMES = ("ingest", "kernels", "schedule")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=[*NAMES, "all"])
+    parser.add_argument("--quick", action="store_true", help="fewer bytes and rounds: a smoke test, not a figure")
+    parser.add_argument("--json", type=Path, help="also write the results there")
+    options = parser.parse_args()
+    here = machine()
+    print(f"{here['cpu']}, {here['cores']} cores, {here['memory_bytes'] >> 30} GiB, Linux {here['kernel']}")
+    results = []
+    for name in NAMES if options.name == "all" else [options.name]:
+        for result in importlib.import_module(f"benchmarks.{name}").run(options.quick):
+            print(line(result), flush=True)
+            results.append(result)
+    if options.json:
+        options.json.write_text(json.dumps({"benchmark": options.name, "machine": here, "results": results}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

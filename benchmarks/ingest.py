@@ -1,0 +1,212 @@
+"""Blocks in and out: each lane and ack level, 8 MiB frames and 4 KiB blocks, beside memory copy, a bare socket, the
+raw disk.
+
+Workload: one producer, random uint16 frames made once (they do not compress), one stream for each round, deleted
+afterwards. The clock runs from the first `append` to the last ack. The server is a process of its own on the same
+machine; `bare-socket` sends the same bytes to a process that throws them away; `direct-write` is pwrite to a
+preallocated file with one fdatasync at the end; `h5py` one frame a chunk, flushed at the end; `copy` is numpy.copyto
+on warm pages.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+import hiss
+from benchmarks.measure import Case, measure
+from hiss.client import Buffer
+from hiss.limits import SEGMENT_BYTES, GiB, KiB
+from hiss.testing.processes import DataProcess
+
+_SINK = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0)); print(server.getsockname()[1], flush=True)
+while True:
+    peer, _ = server.accept(); buffer = bytearray(8 << 20); left = int.from_bytes(peer.recv(8), "big")
+    while left: left -= peer.recv_into(buffer, min(left, len(buffer)))
+    peer.sendall(b"k"); peer.close()
+"""
+
+
+def run(quick: bool) -> Iterator[dict[str, Any]]:
+    rounds = 2 if quick else 5
+    with tempfile.TemporaryDirectory(prefix="hiss-bench-") as folder:
+        directory = Path(folder)
+        big = np.random.default_rng(0).integers(0, 1 << 16, (8, 2048, 2048)).astype("u2")
+        repeat = 2 if quick else 8
+        with _sink() as sink, _buffers(directory) as buffers:
+            for lane, buffer in buffers.items():
+                for ack in ("received", "written", "durable"):
+                    yield measure(_big(lane, ack, buffer, big, repeat, sink, directory), rounds)
+                yield measure(_read(lane, buffer, big, repeat), rounds)
+                small = 2_000 if quick else 50_000
+                for ack in ("received", "written", "durable"):
+                    yield measure(_small(lane, ack, buffer, small), rounds)
+                yield measure(_small_extend(lane, buffer, small), rounds)
+
+
+def _big(lane: str, ack: str, buffer: Buffer, frames: np.ndarray, repeat: int, sink: int, directory: Path) -> Case:
+    size = frames.nbytes * repeat
+
+    def ours() -> float:
+        with _stream(buffer, dtype="u2", shape=frames.shape[1:], ack=ack) as s:
+            begin = time.perf_counter()
+            for _ in range(repeat):
+                for frame in frames:
+                    s.append(frame)
+            s.flush()
+            return size / (time.perf_counter() - begin) / 1e9
+
+    peers: dict[str, Callable[[], float]] = {"copy": lambda: _copy(frames, repeat)}
+    if lane == "grpc":
+        peers["bare-socket"] = lambda: _bare_socket(frames, repeat, sink)
+    if ack == "durable":
+        peers["direct-write"] = lambda: _direct_write(frames, repeat, directory / "raw")
+        peers["h5py"] = lambda: _h5py(frames, repeat, directory / "peer.h5")
+    return Case(f"ingest/{lane}/{ack}/8MiB", "throughput", "GB/s", ours, peers)
+
+
+def _small(lane: str, ack: str, buffer: Buffer, blocks: int) -> Case:
+    block = np.random.default_rng(0).integers(0, 256, 4 * KiB).astype("u1")
+
+    def ours() -> float:
+        with _stream(buffer, dtype="u1", shape=block.shape, ack=ack) as s:
+            begin = time.perf_counter()
+            for _ in range(blocks):
+                s.append(block)
+            s.flush()
+            return blocks / (time.perf_counter() - begin)
+
+    return Case(f"ingest/{lane}/{ack}/4KiB", "rate", "blocks/s", ours)
+
+
+def _small_extend(lane: str, buffer: Buffer, blocks: int) -> Case:
+    data = np.random.default_rng(0).integers(0, 256, (blocks, 4 * KiB)).astype("u1")
+
+    def ours() -> float:
+        with _stream(buffer, dtype="u1", shape=data.shape[1:], ack="durable") as s:
+            begin = time.perf_counter()
+            s.extend(data)
+            s.flush()
+            return blocks / (time.perf_counter() - begin)
+
+    return Case(f"ingest/{lane}/durable/4KiB-extend", "rate", "blocks/s", ours)
+
+
+def _read(lane: str, buffer: Buffer, frames: np.ndarray, repeat: int) -> Case:
+    name = f"read-{next(_numbers)}"
+    with buffer.collection("bench").create_stream(name, dtype="u2", shape=frames.shape[1:]) as s:
+        for _ in range(repeat):
+            s.extend(frames)
+    stream = buffer[f"bench/{name}"]
+    size = frames.nbytes * repeat
+
+    def ours() -> float:
+        begin = time.perf_counter()
+        assert sum(block.data.nbytes for block in stream) == size
+        return size / (time.perf_counter() - begin) / 1e9
+
+    return Case(f"read/{lane}/8MiB", "throughput", "GB/s", ours, {"copy": lambda: _copy(frames, repeat)})
+
+
+_numbers = count()
+
+
+@contextmanager
+def _stream(buffer: Buffer, **spec: Any) -> Iterator[Any]:
+    writer = buffer.collection("bench").create_stream(f"s{next(_numbers)}", **spec)
+    with writer:
+        yield writer
+    buffer.store.delete_stream(writer.info.id)
+
+
+@contextmanager
+def _buffers(directory: Path) -> Iterator[dict[str, Buffer]]:
+    """An embedded buffer, and one behind gRPC in a process of its own."""
+    (directory / "served").mkdir()
+    with (
+        DataProcess(directory / "served", arena_bytes=1 * GiB, segment_bytes=SEGMENT_BYTES) as server,
+        hiss.open(directory / "embedded", arena_bytes=1 * GiB) as embedded,
+        server.connect() as served,
+    ):
+        yield {"embedded": embedded, "grpc": served}
+
+
+# ---- peers and limits
+
+
+def _copy(frames: np.ndarray, repeat: int) -> float:
+    target = np.empty_like(frames)
+    np.copyto(target, frames)
+    begin = time.perf_counter()
+    for _ in range(repeat):
+        np.copyto(target, frames)
+    return frames.nbytes * repeat / (time.perf_counter() - begin) / 1e9
+
+
+@contextmanager
+def _sink() -> Iterator[int]:
+    process = subprocess.Popen([sys.executable, "-c", _SINK], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _bare_socket(frames: np.ndarray, repeat: int, port: int) -> float:
+    size = frames.nbytes * repeat
+    with socket.create_connection(("127.0.0.1", port)) as peer:
+        begin = time.perf_counter()
+        peer.sendall(size.to_bytes(8, "big"))
+        for _ in range(repeat):
+            for frame in frames:
+                peer.sendall(frame.data)
+        peer.recv(1)
+        return size / (time.perf_counter() - begin) / 1e9
+
+
+def _direct_write(frames: np.ndarray, repeat: int, path: Path) -> float:
+    size = frames.nbytes * repeat
+    fresh = not path.exists()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        if fresh:
+            for place in range(0, size, frames.nbytes):
+                os.pwrite(descriptor, frames.data, place)
+            os.fsync(descriptor)
+        begin = time.perf_counter()
+        for place in range(0, size, frames.nbytes):
+            for number, frame in enumerate(frames):
+                os.pwrite(descriptor, frame.data, place + number * frame.nbytes)
+        os.fdatasync(descriptor)
+        return size / (time.perf_counter() - begin) / 1e9
+    finally:
+        os.close(descriptor)
+
+
+def _h5py(frames: np.ndarray, repeat: int, path: Path) -> float:
+    begin = time.perf_counter()
+    with h5py.File(path, "w") as file:
+        shape = (len(frames) * repeat, *frames.shape[1:])
+        data = file.create_dataset("data", shape, frames.dtype, chunks=(1, *frames.shape[1:]))
+        for number in range(len(data)):
+            data[number] = frames[number % len(frames)]
+        file.flush()
+        os.fdatasync(file.id.get_vfd_handle())
+    return frames.nbytes * repeat / (time.perf_counter() - begin) / 1e9

@@ -1,0 +1,265 @@
+"""What users import: `connect` to a server, or `open` a buffer in this process; the same objects on either.
+
+buf = hiss.connect("localhost:5001")
+scan = buf.collection("beamtime42/scan7", attrs={"sample": "foam 3"})
+with scan.create_stream("proj", dtype="uint16", shape=(2160, 2560)) as s:
+    s.append(frame)
+np.asarray(buf["beamtime42/scan7/proj"])
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hiss import access, limits
+from hiss.errors import CollectionNotFound, InvalidInput, NotFound, StreamNotFound
+from hiss.model import (
+    AckLevel,
+    Attrs,
+    CollectionInfo,
+    Column,
+    FrameSpec,
+    Keep,
+    KernelInfo,
+    NodeStatus,
+    StreamSpec,
+    split_stream_path,
+)
+from hiss.reader import Join, Stream, bound_kernels
+from hiss.store import Store
+from hiss.workflow import Meow
+from hiss.writer import StreamWriter
+
+DEFAULT_ADDRESS = "localhost:5001"
+
+
+def connect(address: str | None = None, token: str | None = None) -> Buffer:
+    """Connect to a running buffer.
+
+    Parameters
+    ----------
+    address : str, optional
+        `host:port` or `unix:PATH`; by default `HISS_ADDRESS`, else `localhost:5001`.
+    token : str, optional
+        By default `HISS_TOKEN`, else the one that a server of this user on this machine left for its clients.
+
+    Raises
+    ------
+    ServerUnreachable, PermissionRefused
+    """
+    from hiss.transport.remote import RemoteStore
+
+    address = address or os.environ.get("HISS_ADDRESS") or DEFAULT_ADDRESS
+    store = RemoteStore.connect(address, token or os.environ.get("HISS_TOKEN") or _local_token(address))
+    return Buffer(store)
+
+
+def open(
+    path: str | Path,
+    *,
+    arena_bytes: int = 256 * limits.MiB,
+    segment_bytes: int = limits.SEGMENT_BYTES,
+    backend: str = "numba",
+) -> Buffer:
+    """Open a buffer in this process, without a server.
+
+    Parameters
+    ----------
+    path : path
+        Its data directory; made where it is not there.
+    arena_bytes : int
+        Memory for blocks on their way; a block and its result fit into a quarter of it.
+    segment_bytes : int
+        Size of the log's files; a block fits into one.
+    backend : str
+        Of the kernels: `numba`, or `numpy`.
+
+    Raises
+    ------
+    DataDirectoryLocked
+        A server, or another process, has it open.
+    """
+    from hiss.blocks import StorageOptions
+    from hiss.server import open_embedded
+
+    return Buffer(
+        open_embedded(Path(path), StorageOptions(arena_bytes=arena_bytes, segment_bytes=segment_bytes), backend)
+    )
+
+
+def _local_token(address: str) -> str | None:
+    host, _, port = address.rpartition(":")
+    if host in ("localhost", "127.0.0.1", "[::1]", "::1") and port.isdigit():
+        path = access.token_file(int(port))
+        if path.is_file():
+            return path.read_text().strip()
+    return None
+
+
+class Buffer:
+    """A buffer, here or behind a socket. A context manager; `close` lets it go."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.store.close()
+
+    @property
+    def meow(self) -> Meow:
+        """The rule engine: `add` a recipe or a pattern, list `rules` and `jobs`."""
+        return self.store.meow
+
+    def collection(self, path: str, *, attrs: Attrs | None = None, expect: Sequence[str] = ()) -> Collection:
+        """The collection at `path`, made where it is not there; `attrs` amend its attributes."""
+        return Collection(self.store, self.store.create_collection(path, attrs or {}, expect))
+
+    def collections(self, prefix: str = "") -> list[Collection]:
+        """All collections whose path begins with `prefix`."""
+        return [Collection(self.store, info) for info in self.store.collections(prefix)]
+
+    def stream(self, path: str, version: int | None = None) -> Stream:
+        """The stream at `collection/stream`, its newest version unless one is named."""
+        split_stream_path(path)
+        return Stream(self.store, self.store.stream(path, version))
+
+    def __getitem__(self, path: str) -> Any:
+        """The stream or the collection at `path`."""
+        try:
+            return self.stream(path)
+        except (StreamNotFound, CollectionNotFound, InvalidInput) as missing:
+            try:
+                return Collection(self.store, self.store.collection(path))
+            except NotFound:
+                raise missing from None
+
+    def register(self, kernel: Any) -> KernelInfo:
+        """Register a kernel under its name, for others to use."""
+        return self.store.register_kernel(kernel.definition)
+
+    def kernels(self) -> list[KernelInfo]:
+        return self.store.kernels()
+
+    def status(self) -> NodeStatus:
+        return self.store.status()
+
+
+class Collection:
+    """A named set of streams."""
+
+    def __init__(self, store: Store, info: CollectionInfo) -> None:
+        self._store = store
+        self._info = info
+
+    def __repr__(self) -> str:
+        return f"<Collection {self.path}: {', '.join(self.info.streams) or 'empty'}>"
+
+    @property
+    def path(self) -> str:
+        return self._info.path
+
+    @property
+    def info(self) -> CollectionInfo:
+        """What the buffer tells of it now."""
+        self._info = self._store.collection(self._info.path)
+        return self._info
+
+    @property
+    def attrs(self) -> Attrs:
+        return self.info.attrs
+
+    def streams(self) -> list[Stream]:
+        return [Stream(self._store, info) for info in self._store.streams(self.path)]
+
+    def __getitem__(self, name: str) -> Stream:
+        return Stream(self._store, self._store.stream(f"{self.path}/{name}"))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.info.streams
+
+    def create_stream(
+        self,
+        name: str,
+        *,
+        dtype: npt.DTypeLike | None = None,
+        shape: Sequence[int | None] = (),
+        columns: Mapping[str, str] | None = None,
+        ack: str | AckLevel = AckLevel.DURABLE,
+        attrs: Attrs | None = None,
+        keep: str | Keep = Keep.RESULT,
+        kernels: Sequence[Any] = (),
+        resume: bool = False,
+        new_version: bool = False,
+    ) -> StreamWriter:
+        """Create a stream and become its producer.
+
+        Parameters
+        ----------
+        name : str
+            Unique in the collection.
+        dtype, shape
+            Of one block; a None as first size for a length that differs; dtype None for opaque bytes.
+        columns : mapping of name to text
+            `{"angle": "f8 deg"}`: small values that come with each block.
+        ack : str
+            What an acknowledgement means: `received`, `written`, `durable`.
+        attrs : mapping
+            JSON.
+        keep : str
+            With kernels: store the `result`, the `raw` blocks, or `both`.
+        kernels : sequence
+            Bound kernels, run on each block in this order.
+        resume : bool
+            Go on with the open stream of that name, if there is one.
+        new_version : bool
+            Write a new version where the name is taken.
+
+        Raises
+        ------
+        AlreadyExists, CollectionSealed, KernelRejected, ParameterMismatch, SpecMismatch
+        """
+        spec = StreamSpec(
+            frame=FrameSpec(None if dtype is None else _dtype_text(dtype), tuple(shape)),
+            columns=tuple(Column.parse(column, text) for column, text in (columns or {}).items()),
+            ack=AckLevel.parse(ack),
+            attrs=attrs or {},
+            keep=Keep.parse(keep),
+            kernels=bound_kernels(kernels),
+        )
+        info = self._store.create_stream(self.path, name, spec, resume=resume, new_version=new_version)
+        return StreamWriter(self._store, info, spec.frame)
+
+    def join(self, name: str, streams: Sequence[str] | None = None) -> Join:
+        """Streams that are the modules of one detector, as one dataset. `streams` are named once and remembered."""
+        info = self.info if streams is None else self._store.join(self.path, name, streams)
+        if name not in info.joins:
+            raise StreamNotFound(
+                f"collection {self.path} has no join {name!r}; name its streams: join({name!r}, [...])"
+            )
+        return Join(name, [self[module] for module in info.joins[name]])
+
+    def seal(self) -> None:
+        """No more streams; raises `StreamNotFinal` while one is open."""
+        self._info = self._store.seal_collection(self.path)
+
+
+def _dtype_text(dtype: npt.DTypeLike) -> str:
+    try:
+        return np.dtype(dtype).str
+    except TypeError:
+        raise InvalidInput(f"dtype {dtype!r} is no NumPy dtype; try 'uint16'") from None

@@ -1,0 +1,79 @@
+"""The configuration of a server: read once, from `hiss.toml`, then handed down. Nothing else reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from hiss import limits
+from hiss.errors import InvalidInput
+
+EXIT_UNUSABLE = 3  # a process's exit status: the configuration cannot work, starting again would not help
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """What `hiss serve` runs.
+
+    `hiss.toml` holds the same names; command-line options override it.
+    """
+
+    data: Path = Path("hiss-data")
+    host: str = "127.0.0.1"
+    port: int = 5001
+    arena_bytes: int = 0  # 0: 1 GiB, or a quarter of the machine's memory if that is less
+    segment_bytes: int = limits.SEGMENT_BYTES
+    backend: str = "numba"
+    jobs_at_once: int = limits.JOBS_AT_ONCE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", Path(self.data).absolute())
+        if self.host not in ("127.0.0.1", "localhost", "::1"):
+            raise InvalidInput(f"host {self.host!r}: this version listens on loopback only, 127.0.0.1")
+        if not 0 < self.port < 65536:
+            raise InvalidInput(f"port {self.port}: expected 1 to 65535")
+        if self.arena_bytes and self.arena_bytes < limits.ARENA_BYTES_MIN:
+            raise InvalidInput(f"arena_bytes {self.arena_bytes}: at least {limits.ARENA_BYTES_MIN}")
+        if self.segment_bytes < limits.SEGMENT_BYTES_MIN:
+            raise InvalidInput(f"segment_bytes {self.segment_bytes}: at least {limits.SEGMENT_BYTES_MIN}")
+        if self.backend not in ("numba", "numpy"):
+            raise InvalidInput(f"backend {self.backend!r}: expected 'numba' or 'numpy'")
+        if self.jobs_at_once < 1:
+            raise InvalidInput(f"jobs_at_once {self.jobs_at_once}: at least 1")
+
+    @classmethod
+    def load(cls, file: Path | None, **overrides: Any) -> Self:
+        """From a TOML file, where one is given, and what is not None of `overrides`."""
+        values: dict[str, Any] = {}
+        if file is not None:
+            try:
+                values = tomllib.loads(file.read_text("utf-8"))
+            except (OSError, tomllib.TOMLDecodeError) as error:
+                raise InvalidInput(f"configuration {file}: {error}") from None
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(values.keys() - known.keys())
+        if unknown:
+            raise InvalidInput(f"configuration {file}: unknown {', '.join(unknown)}; known are {', '.join(known)}")
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        for name, value in values.items():
+            wanted = type(known[name].default)
+            if not isinstance(value, str | Path if issubclass(wanted, Path) else wanted) or isinstance(value, bool):
+                raise InvalidInput(f"configuration {file}: {name} = {value!r}, expected {wanted.__name__}")
+        return cls(**values)
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def to_json(self) -> str:
+        """For the processes that the supervisor starts."""
+        return json.dumps(dataclasses.asdict(self) | {"data": str(self.data)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        values = json.loads(text)
+        return cls(**(values | {"data": Path(values["data"])}))

@@ -1,0 +1,70 @@
+"""The way of the data, composed once, whichever transport the bytes came in by.
+
+    receive   admission -> arena, digests checked                       on the thread that received the extent
+    process   what is new -> kernels -> log (raw first, then result)    on the stream's own thread, in order
+    settled   the sync that covers it: memory freed, ack                on the log's committer thread
+
+Invariants: an extent that was sent before is acknowledged again and stored once; memory is freed exactly once, when the
+last record that was written from it is durable or has failed. `session` counts what has come how far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from hiss.admission import check_extent
+from hiss.blocks import Storage
+from hiss.errors import BlockConflict, HissError
+from hiss.landing import Landed, land
+from hiss.model import BlockStatus, Extent, FrameSpec, StreamInfo
+from hiss.refinery import Refinery
+
+
+class Ingest:
+    """The steps for one open stream. One thread at a time calls `receive`, one `process`."""
+
+    def __init__(self, info: StreamInfo, came_as: FrameSpec, storage: Storage, refinery: Refinery | None) -> None:
+        self.info = info
+        self.came_as = came_as  # the producer's frames; `info.frame` are those that leave the pipeline
+        self.storage = storage
+        self.refinery = refinery
+
+    def receive(
+        self, extent: Extent, received_ns: int, on_settled: Callable[[Landed, HissError | None], None]
+    ) -> Iterator[Landed]:
+        """Check an extent and copy it into the arena; what comes out must be processed or its `done` called."""
+        check_extent(self.info, self.came_as, extent)
+        result_bytes = self.refinery.result_bytes if self.refinery else 0
+        return land(self.storage.arena, extent, result_bytes, received_ns, on_settled)
+
+    def process(self, landed: Landed) -> None:
+        """Run the kernels and write the records; when this returns they are *written*."""
+        fresh = self._unseen(landed.extent)
+        records = self.refinery.refine(fresh, landed.result) if self.refinery else [(self.info.id, fresh)]
+        for stream_id, record in records:
+            if len(record):
+                landed.hold()
+                try:
+                    self.storage.append(stream_id, record, landed.done)
+                except BaseException:
+                    landed.done()
+                    raise
+
+    def _unseen(self, extent: Extent) -> Extent:
+        """The blocks that are not handled yet; raises `BlockConflict` for one that was sent with other bytes."""
+        index = self.storage.index(self.info.id)
+        seen = index.handled(extent.index)
+        if not seen.any():
+            return extent
+        sent = seen & (extent.status == BlockStatus.STORED)
+        other = index.source_digests(extent.index[sent]) != extent.source_digest[sent]
+        if other.any():
+            where = int(extent.index[sent][np.argmax(other)])
+            raise BlockConflict(
+                f"stream {self.info.path}: block {where} was sent before with other bytes; the first ones are kept; "
+                "give the new block another index",
+                index=where,
+            )
+        return extent.select(~seen)

@@ -1,0 +1,377 @@
+"""The `Store` protocol on a node in this process: one caller's view of it.
+
+Checks names, rights and specifications; the work is done by `node` (streams that are written), `readout` (reads) and
+the catalog. Used by every gRPC call of a server and by `hiss.open`."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hiss import __version__, limits
+from hiss.errors import (
+    CollectionSealed,
+    HissError,
+    InvalidInput,
+    InvalidName,
+    LimitExceeded,
+    PermissionRefused,
+    SpecMismatch,
+    StreamFinal,
+    StreamNotFinal,
+    Unavailable,
+)
+from hiss.kernels import ResolvedStage, check, library
+from hiss.landing import check_block_fits
+from hiss.model import (
+    RAW_SUFFIX,
+    Ack,
+    Attrs,
+    BoundKernel,
+    Caller,
+    CollectionInfo,
+    Completeness,
+    Event,
+    Extent,
+    Feedback,
+    FrameSpec,
+    KernelDef,
+    KernelInfo,
+    KernelKind,
+    NodeStatus,
+    Selection,
+    StageInfo,
+    StreamInfo,
+    StreamSpec,
+    StreamState,
+    check_name,
+    check_path,
+    checked_attrs,
+)
+from hiss.node import Node
+from hiss.session import Session
+from hiss.workflow import Meow, StreamRef
+
+_LOOK_S = 0.5  # how often a waiting call looks whether it was told to stop
+
+
+class LocalStore:
+    """What `caller` may do with `node`. Implements `store.Store`.
+
+    Parameters
+    ----------
+    meow : callable, optional
+        Gives the rule engine when it is asked for.
+    on_close : callable, optional
+        What `close` does; a view of a server's node closes nothing.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        caller: Caller | None = None,
+        *,
+        meow: Callable[[], Meow] | None = None,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self._node = node
+        self._catalog = node.catalog
+        self._caller = caller or Caller()
+        self._meow = meow
+        self._on_close = on_close
+
+    @property
+    def meow(self) -> Meow:
+        if self._meow is None:
+            raise Unavailable("this buffer runs without a rule engine")
+        return self._meow()
+
+    def close(self) -> None:
+        if self._on_close is not None:
+            self._on_close()
+
+    # ---- collections
+
+    def create_collection(self, path: str, attrs: Attrs, expect: Sequence[str]) -> CollectionInfo:
+        self._may_write(check_path(path, "collection"))
+        for name in expect:
+            check_name(name, "expected stream")
+        if len(expect) > limits.EXPECTED_STREAMS_MAX:
+            raise LimitExceeded(f"{len(expect)} expected streams, allowed are {limits.EXPECTED_STREAMS_MAX}")
+        return self._catalog.create_collection(path, checked_attrs(attrs, f"collection {path}"), expect)
+
+    def collection(self, path: str) -> CollectionInfo:
+        return self._catalog.collection(path)
+
+    def collections(self, prefix: str = "") -> list[CollectionInfo]:
+        return self._catalog.collections(prefix)
+
+    def delete_collection(self, path: str) -> None:
+        self._may_write(path)
+        for info in self._catalog.streams(path, all_versions=True):
+            self._check_deletable(info)
+        for stream_id in self._catalog.delete_collection(path):
+            self._node.drop(stream_id)
+
+    def seal_collection(self, path: str) -> CollectionInfo:
+        self._may_write(path)
+        self._catalog.seal_collection(path)
+        return self._catalog.collection(path)
+
+    def join(self, collection: str, name: str, streams: Sequence[str]) -> CollectionInfo:
+        self._may_write(collection)
+        check_name(name, "join")
+        if not 0 < len(streams) <= limits.EXPECTED_STREAMS_MAX or len(set(streams)) != len(streams):
+            raise InvalidInput(f"join {name!r}: {list(streams)[:10]}; name each module once, at least one")
+        self._catalog.join(collection, name, [check_name(stream, "stream") for stream in streams])
+        return self._catalog.collection(collection)
+
+    # ---- streams
+
+    def create_stream(
+        self, collection: str, name: str, spec: StreamSpec, *, resume: bool = False, new_version: bool = False
+    ) -> StreamInfo:
+        where = f"{check_path(collection, 'collection')}/{check_name(name, 'stream')}"
+        self._may_write(where)
+        if name.endswith(RAW_SUFFIX):
+            raise InvalidName(
+                f"stream {where}: names that end in {RAW_SUFFIX!r} are kept for raw companions", name=name
+            )
+        if resume and (found := self._open_one(collection, name)) is not None:
+            _check_same(found, spec, self._came_as(found).frame)
+            return self._node.complete(found)
+        if self._catalog.collection(collection).sealed:
+            raise CollectionSealed(f"collection {collection} is sealed; it takes no new stream", collection=collection)
+        infos = self._new_streams(collection, name, spec)
+        return self._catalog.add_streams(infos, new_version=new_version, attempt=self._caller.attempt)[0]
+
+    def _open_one(self, collection: str, name: str) -> StreamInfo | None:
+        found = [info for info in self._catalog.streams(collection, attempt=self._caller.attempt) if info.name == name]
+        if found and found[0].state.final:
+            raise StreamFinal(f"stream {found[0].path} is {found[0].state.name.lower()}; it cannot be resumed")
+        return found[0] if found else None
+
+    def _came_as(self, info: StreamInfo) -> StreamInfo:
+        return info if info.raw_id is None else self._catalog.stream_by_id(info.raw_id)
+
+    def _new_streams(self, collection: str, name: str, spec: StreamSpec) -> list[StreamInfo]:
+        """The stream and, where it has kernels, its raw companion."""
+        info = StreamInfo(
+            id=uuid.uuid4().hex,
+            collection=collection,
+            name=name,
+            version=0,
+            frame=spec.frame,
+            columns=spec.columns,
+            ack=spec.ack,
+            keep=spec.keep,
+            attrs=spec.attrs,
+            stages=(),
+            state=StreamState.OPEN,
+            completeness=Completeness(0, 0, 0, None, None),
+            digest="",
+            created_ns=self._node.clock_ns(),
+            final_ns=0,
+            produced_by=self._caller.attempt and self._caller.attempt.partition(".")[0],
+        )
+        came_bytes = spec.frame.item_bytes
+        if not spec.kernels:
+            check_block_fits(self._node.storage.arena, f"stream {info.path}", came_bytes)
+            return [info]
+        stages = self._node.readout.record(spec.kernels)
+        _check_order(info.path, stages)
+        frame = self._node.readout.out_frame(stages, info)
+        check_block_fits(self._node.storage.arena, f"stream {info.path}", came_bytes + frame.item_bytes)
+        raw = replace(info, id=uuid.uuid4().hex, name=name + RAW_SUFFIX, raw_of=info.id)
+        return [replace(info, frame=frame, stages=stages, raw_id=raw.id), raw]
+
+    def stream(self, path: str, version: int | None = None) -> StreamInfo:
+        return self._node.complete(self._catalog.stream(path, version, self._caller.attempt))
+
+    def streams(self, collection: str, *, all_versions: bool = False) -> list[StreamInfo]:
+        found = self._catalog.streams(collection, all_versions=all_versions, attempt=self._caller.attempt)
+        return [self._node.complete(info) for info in found]
+
+    def amend_stream(self, stream_id: str, attrs: Attrs) -> StreamInfo:
+        info = self._writable(stream_id)
+        self._catalog.amend_stream(stream_id, checked_attrs({**info.attrs, **attrs}, f"stream {info.path}"))
+        return self._node.complete(self._catalog.stream_by_id(stream_id))
+
+    def open_append(
+        self,
+        stream_id: str,
+        on_ack: Callable[[Ack], None],
+        on_error: Callable[[HissError], None],
+        on_feedback: Callable[[Feedback], None],
+    ) -> Session:
+        self._writable(stream_id)
+        return self._node.open_session(stream_id, on_ack, on_error, on_feedback)
+
+    def seal_stream(self, stream_id: str, end_index: int | None = None) -> StreamInfo:
+        self._writable(stream_id)
+        return self._node.finalise(stream_id, self._caller.attempt, StreamState.SEALED, end_index, "")
+
+    def abort_stream(self, stream_id: str, reason: str) -> StreamInfo:
+        self._writable(stream_id)
+        return self._node.finalise(stream_id, self._caller.attempt, StreamState.ABORTED, None, reason[:1000])
+
+    def delete_stream(self, stream_id: str) -> None:
+        info = self._writable(stream_id)
+        self._check_deletable(info)
+        for each in [stream_id, info.raw_id]:
+            if each is not None:
+                self._catalog.delete_stream(each)
+                self._node.drop(each)
+
+    def _check_deletable(self, info: StreamInfo) -> None:
+        if info.raw_of is not None:
+            return  # goes with its stream
+        if not info.state.final:
+            raise StreamNotFinal(f"stream {info.path} is open; seal or abort it before it is deleted")
+
+    # ---- reading
+
+    def read(self, stream_id: str, selection: Selection) -> Iterator[Extent]:
+        info = self._catalog.stream_by_id(stream_id)
+        if self._caller.attempt is not None:
+            self._catalog.record_read(self._caller.attempt, stream_id)
+        return self._node.readout.read(info, selection)
+
+    def out_frame(self, stream_id: str, kernels: Sequence[BoundKernel]) -> FrameSpec:
+        info = self._catalog.stream_by_id(stream_id)
+        return self._node.readout.out_frame(self._node.readout.record(kernels), info)
+
+    def follow(self, stream_id: str, start: int | None, stop: threading.Event) -> Iterator[Extent]:
+        info = self._catalog.stream_by_id(stream_id)
+        source = self._node.readout.source(info)
+        cursor = 0
+        while not stop.is_set() and not self._node.closing.is_set():
+            final = self._catalog.stream_by_id(stream_id).state.final
+            extents, cursor_after = source.arrivals(cursor)
+            for extent in extents:
+                wanted = extent if start is None else extent.select(extent.index >= start)
+                if len(wanted):
+                    yield wanted
+            if cursor_after == cursor:
+                if final:
+                    return
+                self._node.storage.wait_arrival(stream_id, cursor, _LOOK_S)
+            cursor = cursor_after
+
+    def reduce(self, path: str, version: int | None, kernel: str) -> Any:
+        info = self.stream(path, version)
+        if not info.state.final:
+            raise StreamNotFinal(f"stream {info.path} is open; seal it before it is reduced")
+        return self._node.readout.reduce(info, ResolvedStage(library.reduction(kernel), {}, limits.KERNEL_BUDGET_S))
+
+    def send_feedback(self, stream_id: str, data: Any) -> bool:
+        self._writable(stream_id)
+        size = len(json.dumps(data))
+        if size > limits.FEEDBACK_BYTES_MAX:
+            raise LimitExceeded(f"feedback of {size} bytes as JSON, allowed are {limits.FEEDBACK_BYTES_MAX}")
+        session = self._node.life(stream_id).session
+        return session is not None and session.feed_back(Feedback(data, self._node.clock_ns()))
+
+    # ---- kernels
+
+    def register_kernel(self, definition: KernelDef) -> KernelInfo:
+        info = KernelInfo(definition, check(definition).hash, self._node.clock_ns())
+        self._catalog.put_kernel(info)
+        return self._catalog.kernel(info.hash)
+
+    def kernels(self) -> list[KernelInfo]:
+        return self._catalog.kernels()
+
+    def kernel(self, name: str) -> KernelInfo:
+        return self._catalog.kernel(name)
+
+    # ---- events, administration, attempts
+
+    def events(self, after: int, stop: threading.Event, *, follow: bool = True) -> Iterator[Event]:
+        while not stop.is_set() and not self._node.closing.is_set():
+            page = self._catalog.events_after(after, limits.EVENTS_PAGE)
+            yield from page
+            if page:
+                after = page[-1].seq
+            elif not follow:
+                return
+            else:
+                self._catalog.wait_events(after, _LOOK_S)
+
+    def status(self) -> NodeStatus:
+        node, storage = self._node, self._node.storage
+        usage, (blocks, size) = storage.usage(), node.received()
+        collections = self._catalog.collections("")
+        streams = [info for one in collections for info in self._catalog.streams(one.path)]
+        return NodeStatus(
+            node=self._catalog.node,
+            version=__version__,
+            boot_id=node.boot_id,
+            started_ns=node.started_ns,
+            data_directory=str(node.directory),
+            disk_free_bytes=usage.disk_free_bytes,
+            arena_bytes=storage.arena.capacity,
+            arena_free_bytes=storage.arena.free_bytes,
+            segments=usage.segments,
+            log_bytes=usage.log_bytes,
+            collections=len(collections),
+            streams=len(streams),
+            streams_open=sum(not info.state.final for info in streams),
+            blocks_received=blocks,
+            bytes_received=size,
+            recovery=storage.recovery.attrs(),
+        )
+
+    def commit_attempt(self, attempt: str, event_kind: str, event: Attrs) -> tuple[StreamRef, ...]:
+        self._operator_only("commits an attempt")
+        return self._catalog.commit_attempt(attempt, event_kind, event)
+
+    def discard_attempt(self, attempt: str) -> None:
+        self._operator_only("discards an attempt")
+        for stream_id in self._catalog.discard_attempt(attempt):
+            self._node.drop(stream_id)
+
+    def attempt_reads(self, attempt: str) -> tuple[StreamRef, ...]:
+        return self._catalog.attempt_reads(attempt)
+
+    # ---- rights
+
+    def _writable(self, stream_id: str) -> StreamInfo:
+        info = self._catalog.stream_by_id(stream_id)
+        self._may_write(info.path)
+        if info.raw_of is not None:
+            raise InvalidInput(f"stream {info.path} is a raw companion; it is written and made final with its stream")
+        return info
+
+    def _may_write(self, path: str) -> None:
+        prefix = self._caller.write_prefix
+        if prefix and path != prefix and not path.startswith(prefix + "/"):
+            raise PermissionRefused(f"this token may write below {prefix!r} only, not {path!r}", prefix=prefix)
+
+    def _operator_only(self, what: str) -> None:
+        if self._caller.attempt is not None:
+            raise PermissionRefused(f"only the rule engine {what}")
+
+
+def _check_order(path: str, stages: Sequence[StageInfo]) -> None:
+    kinds = [stage.kind is KernelKind.REDUCE for stage in stages]
+    if kinds != sorted(kinds):
+        raise InvalidInput(f"stream {path}: reduce kernels come after all maps and filters of the pipeline")
+
+
+def _check_same(info: StreamInfo, spec: StreamSpec, came_as: Any) -> None:
+    """A producer that resumes must mean the same stream."""
+    for what, found, asked in (
+        ("blocks", came_as, spec.frame),
+        ("columns", info.columns, spec.columns),
+        ("keep", info.keep, spec.keep),
+        ("kernels", [stage.hash for stage in info.stages], [check(bound.kernel).hash for bound in spec.kernels]),
+    ):
+        if found != asked:
+            raise SpecMismatch(
+                f"stream {info.path} is there with other {what}: {found}, not {asked}; resume it as it is"
+            )

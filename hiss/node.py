@@ -1,0 +1,196 @@
+"""One data directory, opened by this process: the storage, the compiler, and the lives of the open streams.
+
+`local.LocalStore` puts the `Store` protocol on it. All methods may be called from any thread. The steps of a stream's
+life (a session opens, ends; the stream becomes final) are serialised by the stream's own lock, so that streams do not
+wait for one another."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hiss import limits, reductions
+from hiss.blocks import Storage, StorageOptions
+from hiss.errors import HissError, ProducerFenced, StreamFinal
+from hiss.ingest import Ingest
+from hiss.kernels import Compiler
+from hiss.landing import share_of
+from hiss.model import Ack, AppendStart, Feedback, StreamInfo, StreamState
+from hiss.readout import Readout
+from hiss.refinery import Refinery
+from hiss.session import Session
+
+
+@dataclass(slots=True)
+class _Life:
+    """What changes in the life of one stream, and the lock for it."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    ingest: Ingest | None = None
+    session: Session | None = None
+
+
+class Node:
+    """One data directory, opened by this process.
+
+    Parameters
+    ----------
+    directory : Path
+        Made where it is not there.
+    options : StorageOptions
+        Sizes of the arena and the segments.
+    backend : str
+        `numba`, or `numpy` to run kernels by their meaning, slowly.
+
+    Raises
+    ------
+    DataDirectoryLocked, CatalogDamaged
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        options: StorageOptions | None = None,
+        *,
+        backend: str = "numba",
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.directory = directory
+        self.storage = Storage(directory, options or StorageOptions())
+        self.catalog = self.storage.catalog
+        self.readout = Readout(self.storage, Compiler(directory / "kernels", backend))
+        self.boot_id = uuid.uuid4().hex
+        self.clock_ns = clock_ns
+        self.started_ns = clock_ns()
+        self._lives: dict[str, _Life] = {}
+        self._lock = threading.Lock()
+        self._received_blocks = self._received_bytes = 0
+        self.closing = threading.Event()
+
+    def close(self) -> None:
+        """Finish what is on its way, make it durable, and let the directory go."""
+        self.closing.set()
+        with self._lock:
+            lives = list(self._lives.values())
+        for life in lives:
+            with life.lock:
+                self._end_session(life, None)
+        self.storage.close()
+
+    # ---- the life of a stream
+
+    def life(self, stream_id: str) -> _Life:
+        with self._lock:
+            return self._lives.setdefault(stream_id, _Life())
+
+    def drop(self, stream_id: str) -> None:
+        """Forget a stream that the catalog no longer knows, and free its space in the log."""
+        life = self.life(stream_id)
+        with life.lock:
+            self._end_session(life, StreamFinal("the stream was deleted"))
+            self.storage.delete(stream_id)
+        with self._lock:
+            self._lives.pop(stream_id, None)
+
+    def open_session(
+        self,
+        stream_id: str,
+        on_ack: Callable[[Ack], None],
+        on_error: Callable[[HissError], None],
+        on_feedback: Callable[[Feedback], None],
+    ) -> Session:
+        life = self.life(stream_id)
+        with life.lock:
+            info = self.catalog.stream_by_id(stream_id)
+            _check_open(info)
+            taken = ProducerFenced(f"stream {info.path}: another producer took over; this one may not write any more")
+            self._end_session(life, taken)
+            self.catalog.fence(stream_id)
+            self.storage.sync()  # so that what is already here is durable when it is sent and acknowledged again
+            if life.ingest is None:
+                life.ingest = self._ingest(info)
+            start = self._start(info, life.ingest)
+            life.session = Session(life.ingest, start, on_ack, on_error, on_feedback, self.clock_ns)
+            return life.session
+
+    def _ingest(self, info: StreamInfo) -> Ingest:
+        if info.raw_id is None:
+            return Ingest(info, info.frame, self.storage, None)
+        came_as = self.catalog.stream_by_id(info.raw_id).frame
+        pipeline = self.readout.pipeline(info, came_as)
+
+        def quarantined(stage: int) -> None:
+            self.catalog.set_stage(info.id, stage, quarantined=True)
+
+        return Ingest(info, came_as, self.storage, Refinery(info, came_as, pipeline, quarantined))
+
+    def _start(self, info: StreamInfo, ingest: Ingest) -> AppendStart:
+        index = self.storage.index(info.id)
+        credit = share_of(self.storage.arena)
+        block = ingest.came_as.block_bytes
+        if ingest.refinery is not None and block:
+            credit = max(block, credit * block // (block + ingest.refinery.result_bytes))
+        return AppendStart(credit, index.next_index, tuple(index.gaps(limits.LEDGER_RANGES_MAX)), self.boot_id)
+
+    def _end_session(self, life: _Life, why: HissError | None) -> None:
+        session, life.session = life.session, None
+        if session is None:
+            return
+        if why is not None:
+            session.fail(why)
+        session.close()
+        with self._lock:
+            self._received_blocks += session.blocks_received
+            self._received_bytes += session.bytes_received
+
+    def received(self) -> tuple[int, int]:
+        """Blocks and bytes that came in since the start."""
+        with self._lock:
+            blocks, size, lives = self._received_blocks, self._received_bytes, list(self._lives.values())
+        for session in [life.session for life in lives if life.session is not None]:
+            blocks += session.blocks_received
+            size += session.bytes_received
+        return blocks, size
+
+    def finalise(
+        self, stream_id: str, attempt: str | None, state: StreamState, end_index: int | None, reason: str
+    ) -> StreamInfo:
+        """Seal or abort: what is on its way is finished, all is made durable, then the catalog says so and the event
+        with it."""
+        life = self.life(stream_id)
+        with life.lock:
+            info = self.catalog.stream_by_id(stream_id)
+            if info.state is state:
+                return info
+            _check_open(info)
+            verb = "sealed" if state is StreamState.SEALED else "aborted"
+            self._end_session(life, StreamFinal(f"stream {info.path} was {verb}; it takes no more blocks"))
+            streams = [info, *self._companions(info)]
+            if state is StreamState.SEALED:
+                streams += reductions.store(info, self.storage, self.readout, attempt, self.clock_ns())
+            self.storage.sync()
+            whole = {stream.id: self.complete(stream, end_index).completeness for stream in streams}
+            digests = {stream.id: self.storage.stream_digest(stream.id) for stream in streams}
+            self.catalog.finalise([stream.id for stream in streams], state, whole, digests, reason)
+        with self._lock:
+            self._lives.pop(stream_id, None)
+        return self.catalog.stream_by_id(stream_id)
+
+    def _companions(self, info: StreamInfo) -> list[StreamInfo]:
+        return [] if info.raw_id is None else [self.catalog.stream_by_id(info.raw_id)]
+
+    def complete(self, info: StreamInfo, end_index: int | None = None) -> StreamInfo:
+        """An open stream's information with what there is of it now."""
+        if info.state.final:
+            return info
+        stages = [stage.name for stage in info.stages]
+        return replace(info, completeness=self.storage.completeness(info.id, end_index, stages))
+
+
+def _check_open(info: StreamInfo) -> None:
+    if info.state.final:
+        raise StreamFinal(f"stream {info.path} is {info.state.name.lower()}; it is final. Write a new version of it")

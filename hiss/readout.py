@@ -1,0 +1,170 @@
+"""The way out: stored blocks, kernels on the way, and reductions over a whole stream.
+
+A stream with `keep="raw"` stores no result: its blocks are computed here, from the raw companion, with the pipeline
+that ran in transit. Called from any thread; keeps no state but the storage and the compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hiss import binding
+from hiss.blocks import Storage
+from hiss.errors import InvalidInput, SpecMismatch, StreamNotFinal
+from hiss.kernels import Compiler, Pipeline, Reduction, ResolvedStage, library
+from hiss.model import (
+    BlockStatus,
+    BoundKernel,
+    Extent,
+    FrameSpec,
+    Keep,
+    KernelKind,
+    Selection,
+    StageInfo,
+    StreamInfo,
+    StreamParam,
+    block_digests,
+)
+
+_EMPTY = np.zeros(0, np.uint8)
+
+
+class Source:
+    """Where the blocks of one stream come from: the log, or, with `keep="raw"`, the log and the pipeline."""
+
+    def __init__(self, storage: Storage, info: StreamInfo, raw: StreamInfo | None, pipeline: Pipeline | None) -> None:
+        self._storage = storage
+        self._info = info
+        self._raw = raw
+        self._pipeline = pipeline
+
+    def read(self, start: int | None = None, stop: int | None = None, step: int = 1) -> Iterator[Extent]:
+        """Stored blocks of a range, in index order."""
+        if self._raw is None:
+            return self._storage.read(self._info.id, start, stop, step)
+        extents = self._storage.read(self._raw.id, start, stop, step)
+        return (found for extent in extents for found in self._compute(extent))
+
+    def newest(self) -> Iterator[Extent]:
+        """The stored block of the highest index, if there is one."""
+        last = self._storage.index(self._info.id).newest(
+            BlockStatus.STORED if self._raw is None else BlockStatus.RAW_ONLY
+        )
+        return iter(()) if last is None else self.read(last, last + 1)
+
+    def arrivals(self, cursor: int) -> tuple[list[Extent], int]:
+        """What became readable since `cursor`, in the order in which it came, and the next cursor."""
+        extents, after = self._storage.arrivals(self._info.id, cursor)
+        if self._raw is None:
+            found = [extent.select(extent.status == BlockStatus.STORED) for extent in extents]
+        else:
+            computed = extents and [extent.index[extent.status == BlockStatus.RAW_ONLY] for extent in extents]
+            found = [block for index in computed for i in index.tolist() for block in self.read(i, i + 1)]
+        return [extent for extent in found if len(extent)], after
+
+    def _compute(self, extent: Extent) -> Iterator[Extent]:
+        assert self._raw is not None
+        assert self._pipeline is not None
+        status = self._storage.index(self._info.id).status(extent.index)
+        wanted = extent.select(status == BlockStatus.RAW_ONLY)
+        if len(wanted):
+            yield through(self._pipeline, wanted, self._raw.frame)
+
+
+class Readout:
+    """Reads of one node."""
+
+    def __init__(self, storage: Storage, compiler: Compiler) -> None:
+        self._storage = storage
+        self._compiler = compiler
+
+    def source(self, info: StreamInfo) -> Source:
+        if info.keep is not Keep.RAW or info.raw_id is None:
+            return Source(self._storage, info, None, None)
+        raw = self._storage.catalog.stream_by_id(info.raw_id)
+        return Source(self._storage, info, raw, self.pipeline(info, raw.frame))
+
+    def read(self, info: StreamInfo, selection: Selection) -> Iterator[Extent]:
+        """Stored blocks in index order, through the selection's kernels."""
+        if selection.step < 1:
+            raise InvalidInput(f"stream {info.path}: step {selection.step}; it is at least 1")
+        source = self.source(info)
+        if selection.newest:
+            extents = source.newest()
+        else:
+            extents = source.read(selection.start, selection.stop, selection.step)
+        if selection.kernels:
+            pipeline = self._build(self.record(selection.kernels), info.frame, info)
+            extents = (through(pipeline, extent, info.frame) for extent in extents)
+        if not selection.data:
+            extents = (replace(extent, data=_EMPTY) for extent in extents)
+        return extents
+
+    def reduce(self, info: StreamInfo, stage: ResolvedStage) -> npt.NDArray[Any]:
+        """Run a `reduce` kernel over a stream, in index order."""
+        shape = _fixed_shape(info.frame, info)
+        reduction = Reduction.build(stage, info.frame.numpy_dtype, shape, self._compiler)
+        for extent in self.source(info).read():
+            reduction.update(extent.frames(info.frame))
+        return reduction.result()
+
+    def parameter(self, param: StreamParam) -> tuple[StreamInfo, npt.NDArray[Any]]:
+        """The value of a stream as a kernel's parameter: its reduction, or its only block."""
+        info = self._storage.catalog.stream(param.path, param.version)
+        if not info.state.final:
+            raise StreamNotFinal(f"stream {info.path} is still open; seal it before a kernel takes it as a parameter")
+        if param.reduce is not None:
+            return info, self.reduce(info, ResolvedStage(library.reduction(param.reduce), {}, 0.0))
+        if info.completeness.blocks != 1:
+            raise InvalidInput(
+                f"stream {info.path} has {info.completeness.blocks} blocks; as a kernel's parameter it has one, "
+                "or name a reduction such as .mean()"
+            )
+        _fixed_shape(info.frame, info)
+        return info, next(iter(self.source(info).read())).frames(info.frame)[0]
+
+    def record(self, kernels: Sequence[BoundKernel]) -> tuple[StageInfo, ...]:
+        """The record of kernels that are attached to a stream or a read."""
+        return tuple(binding.record(kernel, self._storage.catalog, self.parameter) for kernel in kernels)
+
+    def pipeline(self, info: StreamInfo, came_as: FrameSpec) -> Pipeline:
+        """The compiled maps and filters of a stream, as its record says."""
+        pipeline = self._build(info.stages, came_as, info)
+        for number, stage in enumerate(info.stages):
+            if stage.quarantined:
+                pipeline.quarantine(number)
+        return pipeline
+
+    def out_frame(self, stages: Sequence[StageInfo], info: StreamInfo) -> FrameSpec:
+        """The blocks that leave `stages` when those of `info` enter them; compiles."""
+        pipeline = self._build(stages, info.frame, info)
+        return FrameSpec(pipeline.out_dtype.str, pipeline.out_shape)
+
+    def _build(self, stages: Sequence[StageInfo], came_as: FrameSpec, info: StreamInfo) -> Pipeline:
+        inner = [stage for stage in stages if stage.kind is not KernelKind.REDUCE]
+        resolved = [binding.stage(stage, self._storage.catalog) for stage in inner]
+        shape = _fixed_shape(came_as, info)
+        return Pipeline.build(resolved, came_as.numpy_dtype, shape, info.columns_dtype, self._compiler)
+
+
+def through(pipeline: Pipeline, extent: Extent, frame: FrameSpec) -> Extent:
+    """The blocks of `extent` that come through `pipeline`, with new digests."""
+    outcome = pipeline.run(extent.frames(frame), extent.columns, None)
+    good = outcome.status == BlockStatus.STORED
+    frames = outcome.frames if good.all() else outcome.frames[good]
+    data = np.ascontiguousarray(frames).reshape(-1).view(np.uint8)
+    kept = replace(extent, data=_EMPTY, length=np.zeros(len(extent), np.int64)).select(good)
+    length = np.full(len(kept), data.size // max(len(kept), 1), np.int64)
+    return replace(kept, data=data, length=length, digest=block_digests(data, length))
+
+
+def _fixed_shape(frame: FrameSpec, info: StreamInfo) -> tuple[int, ...]:
+    if frame.variable:
+        raise SpecMismatch(
+            f"stream {info.path}: kernels take blocks of one shape; these are {frame.shape}, of variable length"
+        )
+    return tuple(size for size in frame.shape if size is not None)

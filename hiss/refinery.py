@@ -1,0 +1,89 @@
+"""Kernels in transit: from the blocks that are new to the records that are stored.
+
+The raw blocks go to the raw companion as `keep` says, and always where a kernel failed; what leaves the pipeline goes
+to the stream itself, with the reason for every block that did not. Called from the stream's own thread only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from hiss.blocks import Region
+from hiss.kernels import Outcome, Pipeline
+from hiss.model import BlockStatus, ByteArray, Extent, FrameSpec, Keep, KernelKind, StreamInfo, block_digests
+
+log = logging.getLogger(__name__)
+
+
+class Refinery:
+    """The pipeline of one open stream.
+
+    Parameters
+    ----------
+    info : StreamInfo
+        Of the stream; it has a raw companion.
+    came_as : FrameSpec
+        The producer's frames.
+    pipeline : Pipeline
+        Compiled for them.
+    on_quarantine : callable
+        Told the number of a stage that was just quarantined.
+    """
+
+    def __init__(
+        self, info: StreamInfo, came_as: FrameSpec, pipeline: Pipeline, on_quarantine: Callable[[int], None]
+    ) -> None:
+        assert info.raw_id is not None
+        self.info = info
+        self.raw_id = info.raw_id
+        self.came_as = came_as
+        self.pipeline = pipeline
+        self.on_quarantine = on_quarantine
+        changes = any(stage.kind is KernelKind.MAP for stage in info.stages)
+        size = int(np.prod(pipeline.out_shape, dtype=np.int64)) * pipeline.out_dtype.itemsize
+        self.result_bytes = size if changes else 0  # of one block; filters hand on what they got
+
+    def refine(self, fresh: Extent, space: Region | None) -> list[tuple[str, Extent]]:
+        """The records to write, each with the id of its stream, in the order in which to write them."""
+        if not len(fresh):
+            return []
+        came = fresh.status == BlockStatus.STORED
+        status, cause = fresh.status.copy(), fresh.cause.copy()
+        outcome = None
+        if came.any():
+            blocks = fresh.select(came)
+            outcome = self.pipeline.run(
+                blocks.frames(self.came_as), blocks.columns, None if space is None else space.data
+            )
+            self._report(outcome)
+            status[came], cause[came] = outcome.status, outcome.cause
+        records = []
+        raw = came if self.info.keep is not Keep.RESULT else status == BlockStatus.KERNEL_FAILED
+        if raw.any():
+            records.append((self.raw_id, fresh.select(raw)))
+        records.append((self.info.id, self._result(fresh, outcome, status, cause)))
+        return records
+
+    def _report(self, outcome: Outcome) -> None:
+        for fault in outcome.faults:
+            log.warning("stream %s, kernel stage %d: %s", self.info.path, fault.stage, fault.text)
+        for stage in outcome.quarantined:
+            log.error("stream %s: kernel stage %d is quarantined", self.info.path, stage)
+            self.on_quarantine(stage)
+
+    def _result(self, fresh: Extent, outcome: Outcome | None, status: ByteArray, cause: ByteArray) -> Extent:
+        stored = status == BlockStatus.STORED
+        data = np.zeros(0, np.uint8)
+        length = np.zeros(len(fresh), np.int64)
+        if self.info.keep is Keep.RAW:
+            status = np.where(stored, np.uint8(BlockStatus.RAW_ONLY), status)
+        elif outcome is not None and stored.any():
+            good = outcome.status == BlockStatus.STORED
+            frames = outcome.frames if good.all() else outcome.frames[good]
+            data = np.ascontiguousarray(frames).reshape(-1).view(np.uint8)
+            length[stored] = data.size // len(frames)
+        digest = block_digests(data, length)
+        return replace(fresh, length=length, digest=digest, data=data, status=status, cause=cause)

@@ -1,0 +1,220 @@
+"""The composition root: builds a buffer's processes from the configuration and wires them together.
+
+    hiss serve ── supervisor ─┬─ data process    Node, gRPC at host:port and DATA/run/data.sock
+                              └─ rules process   meow_bridge.Engine, a client of data.sock; Meow service at rules.sock
+                                    └─ a process for each attempt of a job, a client of data.sock
+
+The data process does the way of the data and nothing else, and forwards calls of the Meow service to the rules process.
+`open_embedded` builds the same in the user's process, with the rule engine started when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from hiss import limits
+from hiss.access import Access, token_file, write_secret
+from hiss.blocks import StorageOptions
+from hiss.config import EXIT_UNUSABLE, ServeConfig
+from hiss.errors import HissError
+from hiss.local import LocalStore
+from hiss.node import Node
+from hiss.store import Store
+from hiss.workflow import Meow
+
+log = logging.getLogger("hiss")
+
+_SOCKET_PATH_MAX = 100  # sun_path of unix(7) has 108 bytes
+_SWITCH_INTERVAL_S = 2e-4  # a busy Python thread hands over sooner: round trips of 0.6 ms instead of 10 ms
+_STOP_GRACE_S = 10.0
+
+
+def run_directory(data: Path) -> Path:
+    """Where the processes of a buffer leave their sockets and pids: `DATA/run`, or a short path where that is too
+    long."""
+    directory = data / "run"
+    if len(str(directory / "rules.sock")) > _SOCKET_PATH_MAX:
+        name = hashlib.sha256(str(data).encode()).hexdigest()[:16]
+        directory = Path(tempfile.gettempdir()) / f"hiss-{os.getuid()}-{name}"
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return directory
+
+
+def storage_options(arena_bytes: int, segment_bytes: int) -> StorageOptions:
+    if arena_bytes:
+        return StorageOptions(arena_bytes=arena_bytes, segment_bytes=segment_bytes)
+    return StorageOptions(segment_bytes=segment_bytes)
+
+
+# ---------------------------------------------------------------------------------------------------------- processes
+
+
+def run_data(config: ServeConfig) -> None:
+    """The data process, until it is told to stop."""
+    from hiss.transport.server import GrpcServer
+
+    stop = _stop_on_signals()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    node = Node(config.data, storage_options(config.arena_bytes, config.segment_bytes), backend=config.backend)
+    run = run_directory(config.data)
+    tokens = Access.of_directory(config.data)
+    server = GrpcServer(
+        [config.address, f"unix:{run / 'data.sock'}"],
+        store_for=lambda caller: LocalStore(node, caller),
+        authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
+        meow=f"unix:{run / 'rules.sock'}",
+    )
+    server.start()
+    write_secret(token_file(config.port), tokens.owner_token)
+    with _pid_file(run / "data.pid"):
+        log.info("data process %d: %s, recovery %s", os.getpid(), config.address, node.storage.recovery.attrs())
+        stop.wait()
+        server.stop(_STOP_GRACE_S)
+        node.close()
+
+
+def run_rules(config: ServeConfig) -> None:
+    """The rule engine's process, until it is told to stop."""
+    from hiss.meow_bridge import Engine
+    from hiss.transport.remote import RemoteStore
+    from hiss.transport.server import GrpcServer
+
+    stop = _stop_on_signals()
+    run = run_directory(config.data)
+    tokens = Access.of_directory(config.data)
+    address = f"unix:{run / 'data.sock'}"
+    store = RemoteStore.connect(address, tokens.owner_token)
+    engine = Engine(config.data, store, job_environment(address, tokens), jobs_at_once=config.jobs_at_once)
+    server = GrpcServer(
+        [f"unix:{run / 'rules.sock'}"],
+        store_for=None,
+        authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
+        meow=engine,
+    )
+    engine.start()
+    server.start()
+    with _pid_file(run / "rules.pid"):
+        stop.wait()
+        server.stop(1.0)
+        engine.stop()
+        store.close()
+
+
+def job_environment(address: str, tokens: Access) -> Callable[[str, str], Mapping[str, str]]:
+    """What a job's process finds in its environment: where the buffer is, and a token for its attempt."""
+
+    def environment(attempt: str, write_prefix: str) -> Mapping[str, str]:
+        until_ns = time.time_ns() + int(2 * limits.JOB_TIMEOUT_S * 1e9)
+        return {"HISS_ADDRESS": address, "HISS_TOKEN": tokens.job_token(attempt, write_prefix, until_ns)}
+
+    return environment
+
+
+# ---------------------------------------------------------------------------------------------------------- embedded
+
+
+class _Embedded:
+    """A node in the user's process, and its rule engine from the moment that somebody asks for it."""
+
+    def __init__(self, data: Path, options: StorageOptions, backend: str) -> None:
+        self._data = data
+        self._node = Node(data, options, backend=backend)
+        self._lock = threading.Lock()
+        self._engine: Meow | None = None
+        self._stops: list[Callable[[], None]] = []
+
+    def store(self) -> LocalStore:
+        return LocalStore(self._node, meow=self._meow, on_close=self._close)
+
+    def _meow(self) -> Meow:
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._start_engine()
+            return self._engine
+
+    def _start_engine(self) -> Meow:
+        """Start the engine, and a server on a Unix socket for the processes of its jobs."""
+        from hiss.meow_bridge import Engine
+        from hiss.transport.server import GrpcServer
+
+        tokens = Access.of_directory(self._data)
+        address = f"unix:{run_directory(self._data) / 'data.sock'}"
+        engine = Engine(self._data, LocalStore(self._node), job_environment(address, tokens))
+        server = GrpcServer(
+            [address],
+            store_for=lambda caller: LocalStore(self._node, caller),
+            authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
+            meow=engine,
+        )
+        server.start()
+        engine.start()
+        self._stops = [engine.stop, lambda: server.stop(1.0)]
+        return engine
+
+    def _close(self) -> None:
+        with self._lock:
+            stops, self._stops = self._stops, []
+        for stop in stops:
+            stop()
+        self._node.close()
+
+
+def open_embedded(data: Path, options: StorageOptions, backend: str) -> Store:
+    """A buffer in this process."""
+    return _Embedded(data.absolute(), options, backend).store()
+
+
+# ---------------------------------------------------------------------------------------------------------- plumbing
+
+
+class _pid_file:
+    """A file with this process's id, while the block runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._path.write_text(f"{os.getpid()}\n")
+
+    def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def die_with_parent() -> None:
+    """Ask Linux for SIGTERM when the supervisor dies (prctl(2), PR_SET_PDEATHSIG = 1)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
+
+
+def main(role: str, text: str) -> int:
+    """A process of the supervisor's: `python -m hiss.server data|rules CONFIG-AS-JSON`."""
+    die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    config = ServeConfig.from_json(text)
+    try:
+        {"data": run_data, "rules": run_rules}[role](config)
+    except HissError as error:
+        sys.stderr.write(f"hiss: {error}\n")
+        return EXIT_UNUSABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))

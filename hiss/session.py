@@ -1,0 +1,128 @@
+"""One producer's append session: the threads that an extent passes, and how far it has come.
+
+The receiving thread calls `send`; the session's own thread runs the kernels and writes the log; the log's committer
+settles what is durable. Watermarks count blocks in the order in which they were sent. The queue between the two
+threads is bounded by `limits.STREAM_QUEUE_EXTENTS_MAX` and by the arena. A session dies of its first error, which its
+producer is told once; what it sent before and is in the log stays there."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from hiss import limits
+from hiss.errors import HissError, Stopping
+from hiss.ingest import Ingest
+from hiss.landing import Landed
+from hiss.model import Ack, AppendStart, Extent, Feedback
+
+log = logging.getLogger(__name__)
+
+
+class Session:
+    """An `AppendSession` in this process."""
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        start: AppendStart,
+        on_ack: Callable[[Ack], None],
+        on_error: Callable[[HissError], None],
+        on_feedback: Callable[[Feedback], None],
+        clock_ns: Callable[[], int],
+    ) -> None:
+        self.start = start
+        self.blocks_received = 0
+        self.bytes_received = 0
+        self._ingest = ingest
+        self._on_ack = on_ack
+        self._on_error = on_error
+        self._on_feedback = on_feedback
+        self._clock_ns = clock_ns
+        self._queue: queue.Queue[Landed | None] = queue.Queue(limits.STREAM_QUEUE_EXTENTS_MAX)
+        self._progress = threading.Condition(threading.RLock())
+        self._unsettled: deque[Landed] = deque()
+        self._written = self._durable = 0
+        self._error: HissError | None = None
+        self._closed = False
+        self._worker = threading.Thread(target=self._work, name=f"ingest {ingest.info.path}", daemon=True)
+        self._worker.start()
+
+    def send(self, extent: Extent) -> None:
+        self._check_alive()
+        try:
+            for landed in self._ingest.receive(extent, self._clock_ns(), self._settled):
+                with self._progress:
+                    self._unsettled.append(landed)
+                    self.blocks_received += len(landed.extent)
+                    self.bytes_received += landed.extent.data.size
+                    self._acknowledge()
+                self._queue.put(landed)
+        except HissError as error:
+            self.fail(error)
+            raise
+
+    def close(self) -> None:
+        """Finish and acknowledge what was sent, then end the session's thread. More than once is fine."""
+        with self._progress:
+            first, self._closed = not self._closed, True
+        if first:
+            self._queue.put(None)
+        self._worker.join()
+        with self._progress:
+            self._progress.wait_for(lambda: not self._unsettled)
+
+    def fail(self, error: HissError) -> None:
+        """Let the session die; the producer is told. Only the first error counts."""
+        with self._progress:
+            if self._error is not None:
+                return
+            self._error = error
+            self._on_error(error)
+
+    def feed_back(self, feedback: Feedback) -> bool:
+        """Hand a message to the producer; False when the session is over."""
+        with self._progress:
+            if self._closed or self._error is not None:
+                return False
+            self._on_feedback(feedback)
+            return True
+
+    def _check_alive(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            raise Stopping(f"the session of stream {self._ingest.info.path} is closed; open another one")
+
+    def _work(self) -> None:
+        while (landed := self._queue.get()) is not None:
+            error = self._error
+            if error is None:
+                try:
+                    self._ingest.process(landed)
+                except HissError as failure:
+                    error = failure
+                except Exception as failure:
+                    log.exception("stream %s: a bug while blocks were processed", self._ingest.info.path)
+                    error = HissError(f"stream {self._ingest.info.path}: {failure!r} while its blocks were processed")
+                if error is None:
+                    with self._progress:
+                        self._written += len(landed.extent)
+                        self._acknowledge()
+            landed.done(error)
+
+    def _settled(self, landed: Landed, error: HissError | None) -> None:
+        with self._progress:
+            if error is not None:
+                self.fail(error)
+            while self._unsettled and self._unsettled[0].settled:
+                self._durable += len(self._unsettled.popleft().extent)
+                self._acknowledge()
+            self._progress.notify_all()
+
+    def _acknowledge(self) -> None:
+        if self._error is None:
+            self._on_ack(Ack(self.blocks_received, self._written, self._durable))

@@ -1,0 +1,91 @@
+"""Real processes for tests and benchmarks: a data process that can be killed and started again, and a producer."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from hiss.access import Access
+from hiss.client import Buffer, connect
+from hiss.config import ServeConfig
+from hiss.errors import Unavailable
+from hiss.limits import MiB
+
+READY_S = 60.0
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+class DataProcess:
+    """A server's data process on a port of its own, with a small arena. A context manager."""
+
+    def __init__(self, data: Path, *, arena_bytes: int = 64 * MiB, segment_bytes: int = 32 * MiB) -> None:
+        self.config = ServeConfig(
+            data=data, port=free_port(), arena_bytes=arena_bytes, segment_bytes=segment_bytes, backend="numpy"
+        )
+        self.token = Access.of_directory(data).owner_token
+        self.log = data / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "hiss.server", "data", self.config.to_json()]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        with self.connect() as buffer:
+            self._wait_ready(buffer)
+
+    def _wait_ready(self, buffer: Buffer) -> None:
+        assert self._process is not None
+        give_up_s = time.monotonic() + READY_S
+        while True:
+            try:
+                buffer.status()
+                return
+            except Unavailable:
+                if self._process.poll() is not None or time.monotonic() > give_up_s:
+                    raise AssertionError(f"the server does not come up:\n{self.log.read_text()[-4000:]}") from None
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL: no clean-up of any kind."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(number)
+        return process.wait(READY_S)
+
+    def connect(self) -> Buffer:
+        return connect(self.config.address, self.token)
+
+    def producer(self, path: str, seed: int, blocks: int) -> subprocess.Popen[str]:
+        """A producer process (`testing.producer`); it prints an index whenever all up to it is acknowledged."""
+        command = [sys.executable, "-m", "hiss.testing.producer", self.config.address, path, str(seed), str(blocks)]
+        environment = {"HISS_TOKEN": self.token, "PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

@@ -1,0 +1,42 @@
+"""A producer that can be killed at any moment: `python -m hiss.testing.producer ADDRESS COLLECTION/STREAM SEED
+BLOCKS`.
+
+It resumes the stream where it stands, sends blocks that follow from (seed, index) alone, prints an index whenever all
+blocks up to it are acknowledged as durable, and seals the stream at the end.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hiss.client import connect
+from hiss.model import split_stream_path
+
+SHAPE = (31, 33)
+
+
+def block(seed: int, index: int) -> npt.NDArray[Any]:
+    """The block of an index: uint16 of `SHAPE`."""
+    return np.random.default_rng([seed, index]).integers(0, 1 << 16, SHAPE).astype("u2")
+
+
+def main(address: str, path: str, seed: int, blocks: int) -> None:
+    collection, name = split_stream_path(path)
+    with connect(address) as buffer:
+        stream = buffer.collection(collection).create_stream(
+            name, dtype="u2", shape=SHAPE, ack="durable", columns={"angle": "f8 deg"}, resume=True
+        )
+        with stream:
+            for index in range(stream.next_index, blocks):
+                stream.append(block(seed, index), index=index, angle=index / 8)
+                if index % 7 == seed % 7:
+                    stream.flush()
+                    print(index, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,570 @@
+"""A stream's producer, as users hold it: gathers blocks into extents, keeps them until they are acknowledged, and
+goes on after a lost connection without loss or duplicates.
+
+Two threads: the user's (`append`, `extend`, `flush`, `close`), and the writer's own, which sends and reconnects. Acks
+and errors come from a third, the session's. What is unacknowledged is bounded by the credit that the server gives;
+`append` waits when it is used up. After a reconnect all that was not acknowledged is sent again; the server keeps one
+of each."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hiss import limits
+from hiss.errors import DeadlineExceeded, HissError, InvalidInput, SpecMismatch, StreamFinal, Unavailable
+from hiss.model import (
+    Ack,
+    AckLevel,
+    BlockStatus,
+    Completeness,
+    Extent,
+    Feedback,
+    FrameSpec,
+    StreamInfo,
+    columns_dtype,
+)
+from hiss.store import AppendSession, Store
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReport:
+    """What became of a stream's blocks, and how fast."""
+
+    path: str
+    state: str
+    completeness: Completeness
+    sent_blocks: int
+    sent_bytes: int
+    seconds: float
+    reconnects: int
+
+    def __str__(self) -> str:
+        rate = self.sent_bytes / self.seconds / 1e9 if self.seconds else 0.0
+        lines = [
+            f"{self.path}: {self.state}, {self.completeness}",
+            f"  sent {self.sent_blocks} blocks, {self.sent_bytes / 1e6:.1f} MB in {self.seconds:.2f} s "
+            f"({rate:.2f} GB/s), {self.reconnects} reconnects",
+        ]
+        for entry in self.completeness.ledger:
+            which = f"{entry.first}" if entry.first == entry.last else f"{entry.first} to {entry.last}"
+            lines.append(f"  gap: {which} ({entry.count}): {entry.reason}, {entry.stage}")
+        return "\n".join(lines)
+
+
+class _Gathering:
+    """Blocks that wait for their extent to fill. The user's thread fills it, under the writer's lock."""
+
+    def __init__(self, columns: np.dtype[np.void]) -> None:
+        self._columns = columns
+        self.clear()
+
+    def clear(self) -> None:
+        self.index: list[int] = []
+        self.time_ns: list[int] = []
+        self.length: list[int] = []
+        self.rows: list[tuple[Any, ...]] = []
+        self.data = bytearray()
+        self.since_s = 0.0
+
+    def add(self, index: int, time_ns: int, block: memoryview, row: tuple[Any, ...], now_s: float) -> None:
+        if not self.index:
+            self.since_s = now_s
+        self.index.append(index)
+        self.time_ns.append(time_ns)
+        self.length.append(len(block))
+        self.rows.append(row)
+        self.data += block
+
+    @property
+    def full(self) -> bool:
+        return len(self.data) >= limits.EXTENT_BYTES_TARGET or len(self.index) >= limits.EXTENT_BLOCKS_MAX
+
+    def take(self) -> Extent:
+        data = np.frombuffer(self.data, np.uint8)
+        columns = np.array(self.rows, self._columns)
+        extent = Extent.of(self.index, data, self.length, time_ns=self.time_ns, columns=columns)
+        self.clear()
+        return extent
+
+
+class StreamWriter:
+    """The producer of one open stream. Made by `Collection.create_stream`.
+
+    As a context manager it seals the stream on leaving, or aborts it when an exception passes. All methods are for
+    one thread; what goes wrong in the background is raised by the next `append`, `extend`, `flush` or `close`.
+
+    Parameters
+    ----------
+    store : Store
+        Where the stream is.
+    info : StreamInfo
+        The stream, open.
+    came_as : FrameSpec
+        What the producer sends; `info.frame` is what leaves the kernels.
+    """
+
+    def __init__(
+        self, store: Store, info: StreamInfo, came_as: FrameSpec, *, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._info = info
+        self._frame = came_as
+        self._columns = info.columns
+        self._columns_dtype = columns_dtype(info.columns)
+        self._level = min(info.ack, AckLevel.DURABLE)
+        self._clock_s = clock_s
+        self._started_s = clock_s()
+        self._ended_s = 0.0
+        self._cond = threading.Condition()
+        self._gathering = _Gathering(self._columns_dtype)
+        self._ready: deque[Extent] = deque()  # to be sent, oldest first
+        self._sent: deque[tuple[int, Extent]] = (
+            deque()
+        )  # (count of the session's blocks with it, unacknowledged extent)
+        self._soft: deque[tuple[int, npt.NDArray[np.int64]]] = (
+            deque()
+        )  # acknowledged below durable: may be lost in a crash
+        self._held_bytes = 0  # of `_gathering`, `_ready` and `_sent`
+        self._session_blocks = 0
+        self._broken: HissError | None = None  # the connection; the writer's thread mends it
+        self._error: HissError | None = None  # final
+        self._closing = False
+        self._feedback: deque[Feedback] = deque(maxlen=limits.FEEDBACK_MESSAGES_MAX)
+        self._sent_blocks = self._sent_bytes = self._reconnects = 0
+        self._flushing = False
+        self._generation = 0  # of the session; what an old one still says is not heard
+        self._session: AppendSession = self._open()
+        self.next_index = self._session.start.next_index
+        self._sender = threading.Thread(target=self._send_all, name=f"writer {info.path}", daemon=True)
+        self._sender.start()
+
+    # ---- what users call
+
+    @property
+    def info(self) -> StreamInfo:
+        return self._info
+
+    def append(
+        self, block: npt.ArrayLike | bytes | memoryview, *, index: int | None = None, time_ns: int = 0, **columns: Any
+    ) -> int:
+        """Add one block; it is copied. Waits while too much is unacknowledged.
+
+        Parameters
+        ----------
+        block : array_like or bytes
+            Of the stream's dtype and shape; bytes for an opaque stream.
+        index : int, optional
+            The producer's number of it; by default one more than the last. A jump is a gap.
+        time_ns : int
+            The producer's clock, ns since 1970 UTC.
+        **columns
+            A value for each of the stream's columns.
+
+        Returns
+        -------
+        int
+            The block's index.
+
+        Raises
+        ------
+        SpecMismatch
+            Wrong dtype, shape or columns; the block is not added and the stream goes on.
+        HissError
+            Whatever ended the stream in the background.
+        """
+        view = self._block_view(block)
+        row = self._row(columns)
+        number = self.next_index if index is None else int(index)
+        if number < 0:
+            raise InvalidInput(f"stream {self._info.path}: block index {number}; indices are at least 0")
+        with self._cond:
+            self._wait_for_room(len(view))
+            first = not self._gathering.index
+            self._gathering.add(number, int(time_ns), view, row, self._clock_s())
+            self._held_bytes += len(view)
+            full = self._gathering.full
+            if full:
+                self._ready.append(self._gathering.take())
+            if first or full:  # the sender has its linger time to start, or an extent to send
+                self._cond.notify_all()
+            self.next_index = number + 1
+        return number
+
+    def extend(
+        self,
+        blocks: npt.NDArray[Any],
+        *,
+        index: npt.ArrayLike | None = None,
+        time_ns: npt.ArrayLike | None = None,
+        **columns: npt.ArrayLike,
+    ) -> None:
+        """Add `n` blocks: an array `(n, *shape)`, and `n` values for each of `index`, `time_ns` and the columns."""
+        if self._frame.variable:
+            raise SpecMismatch(f"stream {self._info.path}: blocks of a variable length are appended one by one")
+        array = np.asarray(blocks)
+        if array.ndim == 0 or array.shape[1:] != self._frame.shape or not self._same_dtype(array.dtype):
+            raise self._mismatch(f"an array {array.dtype} {array.shape}", f"(n, *{self._frame.shape})")
+        count = len(array)
+        numbers = np.arange(self.next_index, self.next_index + count) if index is None else np.asarray(index, np.int64)
+        times = np.zeros(count, np.int64) if time_ns is None else np.asarray(time_ns, np.int64)
+        rows = self._rows(columns, count)
+        if numbers.shape != (count,) or times.shape != (count,):
+            raise SpecMismatch(
+                f"stream {self._info.path}: {count} blocks, index {numbers.shape}, time_ns {times.shape}"
+            )
+        step = max(1, min(limits.EXTENT_BYTES_TARGET // self._frame.item_bytes, limits.EXTENT_BLOCKS_MAX))
+        for first in range(0, count, step):
+            part = slice(first, min(first + step, count))
+            data = np.array(array[part], order="C").reshape(-1).view(np.uint8)
+            length = np.full(part.stop - part.start, self._frame.item_bytes, np.int64)
+            extent = Extent.of(numbers[part], data, length, time_ns=times[part], columns=rows[part])
+            self._add(extent)
+
+    def gap(self, first: int, last: int, *, shed: bool = False) -> None:
+        """Declare that there are no blocks `first` to `last` (included): lost before they came here, or shed on
+        purpose."""
+        if not 0 <= first <= last:
+            raise InvalidInput(f"stream {self._info.path}: no range: {first} to {last}")
+        status = BlockStatus.SHED if shed else BlockStatus.DECLARED
+        for start in range(first, last + 1, limits.EXTENT_BLOCKS_MAX):
+            self._add(self._declaration(np.arange(start, min(start + limits.EXTENT_BLOCKS_MAX, last + 1)), status))
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until all that was appended is acknowledged at the stream's level.
+
+        Raises
+        ------
+        DeadlineExceeded
+            Not within `timeout_s`; nothing is lost, it goes on in the background.
+        """
+        with self._cond:
+            self._flushing = True
+            self._cond.notify_all()
+            try:
+                if not self._cond.wait_for(lambda: self._error is not None or not self._held(), timeout_s):
+                    raise DeadlineExceeded(
+                        f"stream {self._info.path}: {self._held_bytes} bytes are unacknowledged after {timeout_s} s"
+                    )
+                self._raise_error()
+            finally:
+                self._flushing = False
+
+    def feedback(self) -> list[Any]:
+        """What kernels, rules and people sent to this producer since the last call: small JSON values."""
+        with self._cond:
+            messages = [message.data for message in self._feedback]
+            self._feedback.clear()
+        return messages
+
+    def seal(self, end_index: int | None = None) -> StreamInfo:
+        """Flush, and make the stream final and complete. `end_index`: one past the last index, so that a missing tail
+        shows."""
+        self.detach()
+        self._info = self._retry(lambda: self._store.seal_stream(self._info.id, end_index))
+        return self._info
+
+    def abort(self, reason: str) -> StreamInfo:
+        """Make the stream final, marked as aborted: readable, drained, with all that was appended before."""
+        with contextlib.suppress(HissError):
+            self.flush(limits.RECONNECT_S)
+        self._stop()
+        self._info = self._retry(lambda: self._store.abort_stream(self._info.id, reason))
+        return self._info
+
+    def detach(self) -> None:
+        """Flush, and leave the stream open, for another producer or for `resume=True`."""
+        try:
+            self.flush()
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        with self._cond:
+            self._closing = True
+            self._cond.notify_all()
+        self._sender.join()
+        self._session.close()
+        self._ended_s = self._ended_s or self._clock_s()
+
+    def close(self) -> None:
+        """Seal the stream, unless it was made final or let go before."""
+        if not self._closing:
+            self.seal()
+
+    def report(self) -> StreamReport:
+        """Completeness, loss ledger and throughput, as they are now."""
+        info = self._store.stream(self._info.path, self._info.version)
+        return StreamReport(
+            info.path,
+            info.state.name.lower(),
+            info.completeness,
+            self._sent_blocks,
+            self._sent_bytes,
+            (self._ended_s or self._clock_s()) - self._started_s,
+            self._reconnects,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._closing:
+            return
+        if error is None:
+            self.close()
+        else:
+            try:
+                self.abort(f"{type(error).__name__}: {error}")
+            except HissError as second:
+                error.add_note(f"and the stream {self._info.path} could not be marked as aborted: {second}")
+
+    # ---- blocks
+
+    def _same_dtype(self, dtype: np.dtype[Any]) -> bool:
+        return dtype == self._frame.numpy_dtype
+
+    def _mismatch(self, found: str, expected: str) -> SpecMismatch:
+        return SpecMismatch(
+            f"stream {self._info.path}: {found}, expected {expected} of {self._frame.numpy_dtype}; "
+            "convert it, or create the stream with that dtype and shape"
+        )
+
+    def _block_view(self, block: Any) -> memoryview:
+        if self._frame.opaque:
+            if isinstance(block, np.ndarray) or not isinstance(block, bytes | bytearray | memoryview):
+                raise SpecMismatch(f"stream {self._info.path} takes bytes, not {type(block).__name__}")
+            return memoryview(block).cast("B")
+        array = np.asarray(block)
+        shape = self._frame.shape
+        fits = array.ndim == len(shape) and all(
+            want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+        )
+        if not fits or not self._same_dtype(array.dtype):
+            raise self._mismatch(f"a block {array.dtype} {array.shape}", str(shape))
+        return np.ascontiguousarray(array, self._frame.numpy_dtype).reshape(-1).view(np.uint8).data
+
+    def _row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        self._check_columns(values)
+        return tuple(values[column.name] for column in self._columns)
+
+    def _rows(self, values: Mapping[str, Any], count: int) -> npt.NDArray[np.void]:
+        self._check_columns(values)
+        rows = np.zeros(count, self._columns_dtype)
+        for column in self._columns:
+            value = np.asarray(values[column.name])
+            if value.shape not in ((), (count,)):
+                raise SpecMismatch(
+                    f"stream {self._info.path}: column {column.name!r} has shape {value.shape}, not ({count},)"
+                )
+            rows[column.name] = value
+        return rows
+
+    def _check_columns(self, values: Mapping[str, Any]) -> None:
+        names = {column.name for column in self._columns}
+        if values.keys() != names:
+            missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
+            raise SpecMismatch(
+                f"stream {self._info.path}: columns missing: {missing}, unknown: {unknown}; "
+                f"the stream has {sorted(names)}"
+            )
+
+    def _declaration(self, index: npt.NDArray[np.int64], status: BlockStatus) -> Extent:
+        return Extent.of(
+            index,
+            np.zeros(0, np.uint8),
+            np.zeros(len(index), np.int64),
+            columns=np.zeros(len(index), self._columns_dtype),
+            status=np.full(len(index), status, np.uint8),
+        )
+
+    def _add(self, extent: Extent) -> None:
+        with self._cond:
+            self._wait_for_room(extent.data.size)
+            if self._gathering.index:
+                self._ready.append(self._gathering.take())
+            self._ready.append(extent)
+            self._held_bytes += extent.data.size
+            self.next_index = max(self.next_index, int(extent.index[-1]) + 1)
+            self._cond.notify_all()
+
+    # ---- the window; with the lock held
+
+    def _held(self) -> bool:
+        return bool(self._gathering.index or self._ready or self._sent)
+
+    def _wait_for_room(self, size: int) -> None:
+        self._raise_error()
+        if self._closing:
+            raise StreamFinal(f"stream {self._info.path}: this writer is closed")
+
+        def room() -> bool:
+            fits = self._held_bytes + size <= self._session.start.credit_bytes
+            return self._error is not None or fits or not self._held()
+
+        if not room():
+            if self._gathering.index:
+                self._ready.append(self._gathering.take())
+                self._cond.notify_all()
+            self._cond.wait_for(room)
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    # ---- the writer's thread
+
+    def _send_all(self) -> None:
+        while (extent := self._next()) is not None:
+            try:
+                self._session.send(extent)
+            except Unavailable as error:
+                self._on_error(self._generation, error)
+            except HissError as error:
+                self._fail(error)
+
+    def _next(self) -> Extent | None:
+        """The next extent to send, or None when the writer closes. Mends the connection first."""
+        while True:
+            with self._cond:
+                self._cond.wait_for(self._something_to_do, self._linger_left_s())
+                if self._closing or self._error is not None:
+                    return None
+                if self._broken is None:
+                    if not self._ready and self._gathering.index and (self._flushing or self._linger_left_s() == 0.0):
+                        self._ready.append(self._gathering.take())
+                    if not self._ready:
+                        continue
+                    extent = self._ready.popleft()
+                    self._session_blocks += len(extent)
+                    self._sent.append((self._session_blocks, extent))
+                    return extent
+            self._mend()
+
+    def _something_to_do(self) -> bool:
+        waiting = self._flushing and bool(self._gathering.index)
+        return self._closing or self._error is not None or self._broken is not None or bool(self._ready) or waiting
+
+    def _linger_left_s(self) -> float | None:
+        if not self._gathering.index:
+            return None
+        return max(0.0, self._gathering.since_s + limits.LINGER_S - self._clock_s())
+
+    def _mend(self) -> None:
+        """Connect again, and queue what is not acknowledged to be sent again."""
+        deadline_s = self._clock_s() + limits.RECONNECT_S
+        self._session.close()
+        pause_s = 0.05
+        while True:
+            try:
+                with self._cond:
+                    self._broken = None
+                    self._session_blocks = 0
+                session = self._open()
+                break
+            except Unavailable as error:
+                with self._cond:
+                    stop = self._closing or self._clock_s() > deadline_s
+                    if not stop:
+                        self._cond.wait_for(lambda: self._closing, pause_s)
+                    stop = stop or self._closing
+                if stop:
+                    self._fail(error)
+                    return
+                pause_s = min(2 * pause_s, 2.0)
+            except HissError as error:
+                self._fail(error)
+                return
+        with self._cond:
+            self._session = session
+            self._reconnects += 1
+            again = [extent for _, extent in self._sent]
+            self._sent.clear()
+            self._ready.extendleft(reversed(again))
+            lost = self._lost(session)
+            if lost is not None:
+                self._ready.appendleft(lost)
+
+    def _lost(self, session: AppendSession) -> Extent | None:
+        """A declaration of the blocks that were acknowledged below `durable` and are not there any more."""
+        if not self._soft:
+            return None
+        index = np.concatenate([index for _, index in self._soft])
+        self._soft.clear()
+        there = index < session.start.next_index
+        for first, last in session.start.gaps:
+            there &= (index < first) | (index > last)
+        gone = index[~there]
+        return self._declaration(gone, BlockStatus.LOST) if len(gone) else None
+
+    def _open(self) -> AppendSession:
+        self._generation += 1
+        generation = self._generation
+        return self._store.open_append(
+            self._info.id,
+            lambda ack: self._on_ack(generation, ack),
+            lambda error: self._on_error(generation, error),
+            self._on_feedback,
+        )
+
+    def _retry(self, call: Callable[[], StreamInfo]) -> StreamInfo:
+        """Seal and abort may be repeated: a server that is coming back is waited for."""
+        deadline_s = self._clock_s() + limits.RECONNECT_S
+        pause_s = 0.05
+        while True:
+            try:
+                return call()
+            except Unavailable:
+                if self._clock_s() > deadline_s:
+                    raise
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, 2.0)
+
+    # ---- callbacks, from the session's threads
+
+    def _on_ack(self, generation: int, ack: Ack) -> None:
+        with self._cond:
+            if generation != self._generation:
+                return
+            while self._soft and self._soft[0][0] <= ack.durable:
+                self._soft.popleft()
+            reached = ack.at(self._level)
+            while self._sent and self._sent[0][0] <= reached:
+                count, extent = self._sent.popleft()
+                self._held_bytes -= extent.data.size
+                self._sent_blocks += len(extent)
+                self._sent_bytes += extent.data.size
+                if count > ack.durable:
+                    self._soft.append((count, extent.index[extent.status == BlockStatus.STORED]))
+            self._cond.notify_all()
+
+    def _on_error(self, generation: int, error: HissError) -> None:
+        with self._cond:
+            if generation != self._generation:
+                return
+            if isinstance(error, Unavailable) and not self._closing:
+                self._broken = error
+                self._cond.notify_all()
+                return
+        self._fail(error)
+
+    def _on_feedback(self, feedback: Feedback) -> None:
+        with self._cond:
+            self._feedback.append(feedback)
+
+    def _fail(self, error: HissError) -> None:
+        with self._cond:
+            self._error = self._error or error
+            self._cond.notify_all()
