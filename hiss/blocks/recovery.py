@@ -1,0 +1,425 @@
+"""What is done with a log when it is opened: every segment is scanned, the indexes are built, what a crash left is cleared away.
+
+In two steps. `scan_log` reads all segments in the order in which they were written and fills the indexes; it changes no byte.
+`repair` then, with the log running, writes again what stands where it cannot be trusted, covers torn records so that
+they are never taken for damage, and marks the tail. A crash within either is followed by the same again.
+
+What a record may be found to be:
+
+- *good*: in the index; where the same block was written twice, the later one counts;
+- *torn*: not good, and no later record vouches that it was durable: a write that a crash cut. Its good blocks are written again;
+- *damaged*: not good though it was durable: reported by name; its good blocks are served, the others never;
+- *dead*: of a stream that the catalog does not know, left by a delete.
+
+Before anything is served, every segment is synced: what a killed process had written but not synced is durable then, and may
+be acknowledged so. Called by one thread, before any other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hiss import limits
+from hiss.blocks.extent_reader import ExtentReader, wrong_blocks
+from hiss.blocks.files import write_fully
+from hiss.blocks.index import Place, StreamIndex
+from hiss.blocks.ledger import DAMAGED
+from hiss.blocks.record import HEADER_BYTES, KIND_VOID, BlockTable, RecordHeader, columns_of
+from hiss.blocks.segment import Segment, parse_name
+from hiss.blocks.segment_log import SegmentLog
+from hiss.blocks.segment_pool import SegmentPool
+from hiss.blocks.segment_scan import Hole, SegmentScan
+from hiss.errors import CatalogDamaged, HissError
+from hiss.model import BlockStatus, ByteArray, Extent, StreamInfo
+
+log = logging.getLogger(__name__)
+
+_REPORTED_MAX = 1000  # findings named one by one in a report
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A part of the log that was durable and cannot be read any more."""
+
+    segment: int
+    offset: int
+    stream: str  # its path or id, '' where nothing says whose it was
+    blocks: tuple[int, ...]  # producer indices, as far as they are known
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What opening the log found and did."""
+
+    segments: int = 0
+    records: int = 0  # good ones with blocks
+    blocks: int = 0
+    bytes: int = 0  # of payload
+    dead_records: int = 0  # of streams that the catalog does not know
+    torn_records: int = 0  # cut by a crash; nothing durable was in them
+    rewritten_blocks: int = 0  # written again, because they stood where they were not safe
+    damages: tuple[Damage, ...] = ()
+    damages_count: int = 0  # those not listed included
+
+    def attrs(self) -> dict[str, Any]:
+        """As JSON."""
+        names = ("segments", "records", "blocks", "bytes", "dead_records", "torn_records", "rewritten_blocks")
+        out: dict[str, Any] = {name: getattr(self, name) for name in names}
+        out["damages_count"] = self.damages_count
+        out["damages"] = [
+            {
+                "segment": damage.segment,
+                "offset": damage.offset,
+                "stream": damage.stream,
+                "blocks": list(damage.blocks[:100]),
+                "what": damage.what,
+            }
+            for damage in self.damages[:100]
+        ]
+        return out
+
+
+@dataclass(slots=True, eq=False)
+class _Doubtful:
+    """A record that is not simply good: some blocks are wrong, or its segment failed."""
+
+    index: StreamIndex
+    header: RecordHeader
+    table: BlockTable
+    good: npt.NDArray[np.bool_]
+    segment: Segment
+    untrusted: bool  # its segment failed: what is read may never have reached the disk
+
+
+@dataclass(slots=True, eq=False)
+class LogScan:
+    """What `scan_log` found, for `repair` and the log."""
+
+    next_lsn: int = 1
+    durable_lsn: int = 0
+    active: Segment | None = None
+    again: list[_Doubtful] = field(default_factory=list)
+    torn: list[Hole] = field(default_factory=list)
+    damages: list[Damage] = field(default_factory=list)
+    segments: int = 0
+    records: int = 0
+    blocks: int = 0
+    bytes: int = 0
+    dead_records: int = 0
+    torn_records: int = 0
+    rewritten_blocks: int = 0
+
+    def report(self) -> RecoveryReport:
+        return RecoveryReport(
+            self.segments,
+            self.records,
+            self.blocks,
+            self.bytes,
+            self.dead_records,
+            self.torn_records,
+            self.rewritten_blocks,
+            tuple(self.damages[:_REPORTED_MAX]),
+            len(self.damages),
+        )
+
+
+class Recovery:
+    """One opening of the log.
+
+    Parameters
+    ----------
+    pool : SegmentPool
+        Empty; takes over what is found.
+    reader : ExtentReader
+        Over that pool.
+    node, salt : str, int
+        The buffer's.
+    streams : mapping of str to StreamInfo
+        All that the catalog knows, by id.
+    index_of : callable
+        The index of a stream, made where it is not there.
+    """
+
+    def __init__(
+        self,
+        pool: SegmentPool,
+        reader: ExtentReader,
+        node: str,
+        salt: int,
+        streams: Mapping[str, StreamInfo],
+        index_of: Callable[[str], StreamIndex],
+    ) -> None:
+        self._pool, self._reader, self._node, self._salt = pool, reader, node, salt
+        self._streams, self._index_of = streams, index_of
+        self._doubtful: list[_Doubtful] = []
+        self._holes: list[tuple[Segment, Hole]] = []
+        self.found = LogScan()
+
+    # ---- reading
+
+    def scan_log(self) -> LogScan:
+        """Scan all segments and fill the indexes.
+
+        Raises
+        ------
+        CatalogDamaged
+            The segments belong to another catalog than this one.
+        """
+        scans = self._open_all()
+        last_lsn = 0
+        for segment, scan, trusted_end in sorted(scans, key=lambda each: each[1].generation):
+            for header, table in scan.records():
+                self._take(segment, scan, header, table, header.offset >= trusted_end)
+            self._holes += [(segment, hole) for hole in scan.holes if hole.offset < trusted_end]
+            segment.tail = scan.tail
+            segment.closed = True
+            self.found.durable_lsn = max(self.found.durable_lsn, scan.durable_lsn)
+            self.found.next_lsn = max(self.found.next_lsn, scan.highest_lsn + 1, scan.last_lsn + 1)
+            if scan.highest_lsn > last_lsn or (scan.header and scan.header.first_lsn > last_lsn):
+                last_lsn = max(scan.highest_lsn, scan.header.first_lsn if scan.header else 0)
+                usable = scan.header is not None and not scan.ended and not segment.retired
+                self.found.active = segment if usable else None
+        if self.found.active is not None:
+            self.found.active.closed = False
+        for segment, hole in self._holes:
+            self._judge_hole(segment, hole)
+        for doubtful in self._doubtful:
+            self._judge(doubtful)
+        self._compare_final()
+        for segment, _, _ in scans:
+            self._pool.release_empty(segment)
+        return self.found
+
+    def _open_all(self) -> list[tuple[Segment, SegmentScan, int]]:
+        scans = []
+        for name in self._pool.files.list(self._pool.directory):
+            parsed = parse_name(name)
+            if parsed is None:
+                continue
+            number, trusted_end = parsed
+            path = self._pool.directory / name
+            fd = self._pool.files.open(path)
+            size = self._pool.files.size(fd)
+            segment = Segment(number, path, size, fd=fd)
+            self._pool.adopt(segment)
+            if trusted_end is not None:
+                segment.failure = OSError(f"{name}: failed earlier")
+            else:
+                trusted_end = self._synced(segment, fd)
+            scan = SegmentScan(self._pool.files, fd, size, number, self._salt)
+            if scan.header is not None and scan.header.node != self._node:
+                raise CatalogDamaged(
+                    f"{path} belongs to buffer {scan.header.node}, the catalog to buffer {self._node}: the catalog was "
+                    "lost or replaced; put the right one back from a copy. Nothing was changed",
+                    path=str(path),
+                )
+            segment.generation = scan.generation
+            self._pool.adopt(segment)
+            if scan.header is None and scan.generation:
+                self._damage(number, 0, "", (), "the segment's header is damaged; its records were found without it")
+            self.found.segments += 1
+            scans.append((segment, scan, trusted_end))
+        return scans
+
+    def _synced(self, segment: Segment, fd: int) -> int:
+        """Sync what a killed process left unsynced; from where on the segment is not to be trusted."""
+        try:
+            self._pool.files.fdatasync(fd)
+        except OSError as error:
+            self._pool.retire(segment, error)
+            return 0
+        return segment.size
+
+    def _take(
+        self, segment: Segment, scan: SegmentScan, header: RecordHeader, table: BlockTable, untrusted: bool
+    ) -> None:
+        """One good header and table: into the index, or put aside."""
+        info = self._streams.get(header.stream.hex())
+        if info is None:
+            self.found.dead_records += 1
+            return
+        index = self._index_of(info.id)
+        good = np.ones(len(table.index), np.bool_)
+        if header.column_bytes != index.columns_dtype.itemsize:
+            self._damage(header.segment, header.offset, info.path, table.index, "its columns are not the stream's")
+            return
+        if untrusted or not info.state.final:
+            payload = scan.payload(header)
+            if payload is None:
+                good = table.length == 0
+            else:
+                good[wrong_blocks(payload, table.length, table.digest)] = False
+        elif info.completeness.ledger:
+            good = ~self._in_ledger(info, table)
+        if untrusted or (not good.all() and not info.state.final):
+            self._doubtful.append(_Doubtful(index, header, table, good, segment, untrusted))
+            return
+        self._enter(index, segment, header, table, good)
+
+    @staticmethod
+    def _in_ledger(info: StreamInfo, table: BlockTable) -> npt.NDArray[np.bool_]:
+        """Blocks that stand as stored in the record, but not in the final stream: they were damaged when it became final."""
+        out = np.zeros(len(table.index), np.bool_)
+        for entry in info.completeness.ledger:
+            if (entry.stage, entry.reason) == DAMAGED or entry.reason == "never received":
+                out |= (table.index >= entry.first) & (table.index <= entry.last)
+        return out
+
+    def _enter(
+        self,
+        index: StreamIndex,
+        segment: Segment,
+        header: RecordHeader,
+        table: BlockTable,
+        keep: npt.NDArray[np.bool_],
+    ) -> None:
+        """Into the index; blocks that an earlier record holds are taken from it."""
+        again = index.handled(table.index) & keep
+        if again.any():
+            self._supersede(index, table.index[again])
+        if keep.any():
+            place = Place(segment.number, header.offset, header.total_bytes, header.blocks)
+            self._pool.count_live(segment, 1, header.total_bytes)
+            index.add(place, table, None if keep.all() else keep)
+            self.found.records += 1
+            self.found.blocks += int((keep & (table.status == BlockStatus.STORED)).sum())
+            self.found.bytes += int(table.length[keep].sum(dtype=np.int64))
+
+    def _supersede(self, index: StreamIndex, blocks: npt.NDArray[np.int64]) -> None:
+        records, rows = index.locate(blocks)
+        for record in np.unique(records).tolist():
+            place = index.place(record)
+            table = self._reader.table(index, record)
+            drop = np.zeros(len(table.index), np.bool_)
+            drop[rows[records == record]] = True
+            index.remove(record, table, drop)
+            if not index.live(record):
+                self._pool.count_live(self._pool.segments[place.segment], -1, -place.total_bytes)
+
+    # ---- judging; all segments have been read
+
+    def _judge_hole(self, segment: Segment, hole: Hole) -> None:
+        if hole.lsn > self.found.durable_lsn:
+            if hole.header is None and hole.last:
+                return  # the end of what was written
+            self.found.torn_records += 1
+            if segment is not self.found.active or hole.offset < segment.tail:  # the tail is written over
+                self.found.torn.append(hole)
+            return
+        whose = "" if hole.header is None else hole.header.stream.hex()
+        if whose and whose not in self._streams:
+            return
+        what = "a record's header is damaged" if hole.header is None else "a record's table of blocks is damaged"
+        path = self._streams[whose].path if whose else ""
+        self._damage(segment.number, hole.offset, path, (), f"{what} ({hole.size} bytes are skipped)")
+
+    def _judge(self, doubtful: _Doubtful) -> None:
+        header, index = doubtful.header, doubtful.index
+        bad = doubtful.table.index[~doubtful.good]
+        if not doubtful.untrusted and header.lsn <= self.found.durable_lsn:
+            free = doubtful.good & ~index.handled(doubtful.table.index)
+            self._enter(index, doubtful.segment, header, doubtful.table, free)
+            lost = bad[~index.handled(bad)]
+            index.damaged += [(block, block) for block in lost.tolist()]
+            if len(lost):
+                path = self._streams[index.stream_id].path
+                self._damage(header.segment, header.offset, path, lost, "blocks do not have their digest")
+            return
+        if len(bad):
+            self.found.torn_records += 1
+        self.found.again.append(doubtful)
+        if not doubtful.untrusted:
+            self.found.torn.append(Hole(header.segment, header.offset, header.total_bytes, header.lsn, header, False))
+
+    def _compare_final(self) -> None:
+        """A final stream of which the log holds less than the catalog says has lost something."""
+        waiting = {doubtful.index.stream_id for doubtful in self.found.again}
+        for info in self._streams.values():
+            if not info.state.final or info.id in waiting:
+                continue
+            stored = self._index_of(info.id).stored
+            if stored != info.completeness.blocks:
+                self._damage(
+                    0, 0, info.path, (), f"{stored} of its {info.completeness.blocks} stored blocks are in the log"
+                )
+
+    def _damage(self, segment: int, offset: int, stream: str, blocks: Any, what: str) -> None:
+        named = tuple(int(block) for block in blocks)
+        log.error("segment %d at offset %d: %s%s", segment, offset, what, f" (stream {stream})" if stream else "")
+        self.found.damages.append(Damage(segment, offset, stream, named, what))
+
+    # ---- writing
+
+    def repair(self, segment_log: SegmentLog) -> RecoveryReport:
+        """Write again what is not safe where it stands, cover what was torn, mark the tail. Everything is durable on return."""
+        for doubtful in sorted(self.found.again, key=lambda each: each.header.lsn, reverse=True):
+            self._write_again(segment_log, doubtful)
+        segment_log.sync()
+        for hole in self.found.torn:
+            self._cover(hole)
+        segment_log.mark()
+        for doubtful in self.found.again:
+            self._pool.release_empty(doubtful.segment)
+        return self.found.report()
+
+    def _write_again(self, segment_log: SegmentLog, doubtful: _Doubtful) -> None:
+        table, header = doubtful.table, doubtful.header
+        rows = np.flatnonzero(doubtful.good & ~doubtful.index.handled(table.index))
+        if not len(rows):
+            return
+        with self._pool.using(doubtful.segment) as fd:
+            scan = SegmentScan(self._pool.files, fd, doubtful.segment.size, header.segment, self._salt)
+            payload = scan.payload(header)
+        if payload is None or len(wrong_blocks(payload, table.length, table.digest)) > (~doubtful.good).sum():
+            raise HissError(
+                f"segment {header.segment}: what was read a moment ago reads differently now; check the disk"
+            )
+        segment_log.append(doubtful.index, _extent(doubtful.index, table, payload, rows), _unheard)
+        self.found.rewritten_blocks += len(rows)
+        self.found.records += 1
+        self.found.blocks += int((table.status[rows] == BlockStatus.STORED).sum())
+        self.found.bytes += int(table.length[rows].sum(dtype=np.int64))
+
+    def _cover(self, hole: Hole) -> None:
+        """Put a void over a torn record, so that it is not taken for a damaged one when later records vouch for it."""
+        segment = self._pool.segments.get(hole.segment)
+        if segment is None or segment.retired:
+            return
+        payload = hole.size - HEADER_BYTES
+        void = RecordHeader(
+            segment.generation, hole.lsn, bytes(16), KIND_VOID, segment.number, 0, 0, hole.offset, payload, 0, 0
+        )
+        try:
+            with self._pool.using(segment) as fd:
+                page = void.encode(self._salt).ljust(limits.RECORD_ALIGN_BYTES, b"\0")
+                write_fully(self._pool.files, fd, [page], hole.offset)
+                self._pool.files.fdatasync(fd)
+        except OSError as error:
+            self._pool.retire(segment, error)
+
+
+def _unheard(error: HissError | None) -> None:
+    """`SegmentLog.sync` tells of errors."""
+
+
+def _extent(index: StreamIndex, table: BlockTable, payload: ByteArray, rows: npt.NDArray[np.int64]) -> Extent:
+    whole = Extent(
+        index=table.index,
+        time_ns=table.time_ns,
+        length=table.length.astype(np.int64),
+        digest=table.digest,
+        columns=columns_of(table, index.columns_dtype),
+        data=payload,
+        received_ns=table.received_ns,
+        status=table.status,
+        cause=table.cause,
+        source_digest=table.source_digest,
+    )
+    return whole.select(rows)

@@ -1,0 +1,511 @@
+"""The log: records are written where the tail is, by the thread that brings them, and made durable by the committer.
+
+The way of a record: a slot is reserved under the lock (segment, offset, log sequence number), the record is written from
+the caller's memory without the lock, so that streams write side by side; then it enters its stream's index and is readable. The
+committer thread takes all that has been written since its last round and covers it by one `fdatasync` a segment (group commit).
+
+What fails: the first write or sync that fails retires its segment for good. A record whose write failed is written again by its
+own thread, records whose sync is outstanding are written again from memory by the committer, into another segment; after
+`limits.LOG_REWRITES_MAX` of those the record is given up: it leaves the index and its owner is told.
+
+Invariants: offsets and sequence numbers rise together within a segment; `durable_lsn` in a record is the highest number below
+which everything was durable when it was reserved; memory of a record is not touched after its `done` was called. Lock order: log,
+then pool, then index. `append` may be called from any thread, one at a time for a stream; `done` comes from the committer.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import xxhash
+
+from hiss import limits
+from hiss.blocks.files import write_fully
+from hiss.blocks.index import Place, StreamIndex
+from hiss.blocks.record import (
+    BLOCK_META_BYTES,
+    KIND_BLOCKS,
+    KIND_END,
+    KIND_MARK,
+    PAYLOAD_ALIGN,
+    BlockTable,
+    RecordHeader,
+    aligned,
+)
+from hiss.blocks.segment import HEADER_PAGE_BYTES, Segment
+from hiss.blocks.segment_pool import SegmentPool, out_of_space
+from hiss.errors import BlockTooLarge, HissError, SegmentDamaged, SpaceExhausted, Stopping
+from hiss.model import ByteArray, Extent
+
+log = logging.getLogger(__name__)
+
+_ZEROS: Final = bytes(limits.RECORD_ALIGN_BYTES)
+
+Done = Callable[[HissError | None], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A place in the log that is taken and not durable yet."""
+
+    segment: Segment
+    offset: int
+    total_bytes: int
+    lsn: int
+    durable_lsn: int
+
+
+@dataclass(slots=True, eq=False)
+class _Write:
+    """One record on its way: written from `payload`, which its owner keeps until `ticket` is settled."""
+
+    index: StreamIndex
+    table: BlockTable
+    payload: ByteArray
+    ticket: _Ticket
+    ordinal: int = 0  # order of entry; stays when it is written again
+    record: int = -1  # its number in the index
+    slot: _Slot | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        head = aligned(128 + self.table.index.size * (BLOCK_META_BYTES + self.table.columns.shape[1]), PAYLOAD_ALIGN)
+        return aligned(head + len(self.payload))
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """The records of one `append`: settled when all of them are."""
+
+    done: Done
+    open: int
+    error: HissError | None = None
+    settled: threading.Event = field(default_factory=threading.Event)
+    silent: bool = False  # the append raised; its caller was told so
+
+
+@dataclass(slots=True, eq=False)
+class _SyncWait:
+    target: int
+    error: HissError | None = None
+
+
+class SegmentLog:
+    """Appends and makes durable.
+
+    Parameters
+    ----------
+    pool : SegmentPool
+    salt : int
+        Of the buffer, for the headers' digests.
+    unsynced_bytes_max : int
+        Appends wait while more than this is written and not durable.
+    space_wait_s : float
+        How long an append waits for space on a full disk.
+    next_lsn : int
+        One past the highest sequence number in the log.
+    active : Segment or None
+        The segment to go on with.
+    """
+
+    def __init__(
+        self,
+        pool: SegmentPool,
+        salt: int,
+        *,
+        unsynced_bytes_max: int,
+        space_wait_s: float,
+        next_lsn: int,
+        active: Segment | None,
+    ) -> None:
+        self.pool = pool
+        self._salt = salt
+        self._unsynced_bytes_max = unsynced_bytes_max
+        self._space_wait_s = space_wait_s
+        self._next_lsn = next_lsn
+        self._active = active
+        self._changed = threading.Condition(pool.lock)
+        self._roll_lock = threading.Lock()
+        self._unsynced_bytes = 0
+        self._outstanding: dict[int, _Slot] = {}  # by lsn, rising
+        self._ordinals: dict[int, int] = {}  # of writes that are not settled, rising; their bytes
+        self._next_ordinal = 1
+        self._written: list[_Write] = []
+        self._ends: list[_Slot] = []  # end marks that wait for their sync
+        self._sync_waits: list[_SyncWait] = []
+        self._stopping = False
+        self._broken: HissError | None = None
+        self._committer = threading.Thread(target=self._run, name="hiss-committer", daemon=True)
+        self._committer.start()
+
+    # ---- appending
+
+    def append(self, index: StreamIndex, extent: Extent, done: Done) -> None:
+        """Write an extent; on return it is written and readable, and `done` follows when it is durable.
+
+        An extent that does not fit into one segment is written as several records, settled together.
+
+        Raises
+        ------
+        BlockTooLarge
+            One block that no segment holds.
+        SpaceExhausted
+            The disk was full for `space_wait_s`.
+        SegmentDamaged
+            Writing failed in several segments.
+        """
+        writes = list(self._cut(index, extent, done))
+        for number, write in enumerate(writes):
+            try:
+                self._write(write)
+            except BaseException:
+                self._abandon(write.ticket, len(writes) - number)
+                raise
+            self._enter(write)
+
+    def _cut(self, index: StreamIndex, extent: Extent, done: Done) -> Iterator[_Write]:
+        table = BlockTable.of(extent)
+        room = self.pool.segment_bytes - HEADER_PAGE_BYTES - 2 * limits.RECORD_ALIGN_BYTES
+        offsets = extent.offsets
+        ends = offsets[1:] + np.arange(1, len(extent) + 1) * (BLOCK_META_BYTES + table.columns.shape[1])
+        cuts = [0]
+        while cuts[-1] < len(extent):
+            start = cuts[-1]
+            behind = int(ends[start - 1]) if start else 0
+            stop = int(np.searchsorted(ends, behind + room, "right"))
+            if stop == start:
+                raise BlockTooLarge(
+                    f"block {int(extent.index[start])} of stream {index.stream_id}: {int(extent.length[start])} bytes do "
+                    f"not fit into a segment of {self.pool.segment_bytes}; raise segment_bytes",
+                    allowed=room,
+                    found=int(extent.length[start]),
+                )
+            cuts.append(stop)
+        ticket = _Ticket(done, len(cuts) - 1)
+        for start, stop in zip(cuts, cuts[1:], strict=False):
+            whole = start == 0 and stop == len(extent)
+            yield _Write(
+                index,
+                table if whole else table.rows(slice(start, stop)),
+                extent.data if whole else extent.data[offsets[start] : offsets[stop]],
+                ticket,
+            )
+
+    def _write(self, write: _Write, wait_s: float | None = None) -> None:
+        """Reserve a slot and write the record there; in another segment where that fails."""
+        encoded = write.table.encode()
+        failure: OSError | None = None
+        self._admit(write)
+        try:
+            for _ in range(limits.LOG_REWRITES_MAX + 1):
+                slot = self._reserve(write.total_bytes, self._space_wait_s if wait_s is None else wait_s)
+                try:
+                    self._put(slot, write, encoded)
+                except OSError as error:
+                    failure = error
+                    self._fail(slot, error)
+                    continue
+                write.slot = slot
+                return
+        except BaseException:
+            self._forget(write)
+            raise
+        self._forget(write)
+        assert failure is not None
+        kind = SpaceExhausted if out_of_space(failure) else SegmentDamaged
+        raise kind(
+            f"{self.pool.directory}: {len(write.table.index)} blocks of stream {write.index.stream_id} could not be written "
+            f"to any of {limits.LOG_REWRITES_MAX + 1} segments: {failure}; check the disk",
+            path=str(self.pool.directory),
+            errno=failure.errno or 0,
+        ) from failure
+
+    def _put(self, slot: _Slot, write: _Write, encoded: bytes) -> None:
+        header = RecordHeader(
+            generation=slot.segment.generation,
+            lsn=slot.lsn,
+            stream=bytes.fromhex(write.index.stream_id),
+            kind=KIND_BLOCKS,
+            segment=slot.segment.number,
+            blocks=len(write.table.index),
+            column_bytes=write.table.columns.shape[1],
+            offset=slot.offset,
+            payload_bytes=len(write.payload),
+            durable_lsn=slot.durable_lsn,
+            table_digest=xxhash.xxh3_64_intdigest(encoded),
+        )
+        head = (header.encode(self._salt) + encoded).ljust(header.payload_start, b"\0")
+        tail = _ZEROS[: slot.total_bytes - header.payload_start - len(write.payload)]
+        with self.pool.using(slot.segment) as fd:
+            write_fully(self.pool.files, fd, [head, write.payload.data, tail], slot.offset)
+
+    def _admit(self, write: _Write) -> None:
+        """Wait for room among what is not durable yet, unless the write was admitted before."""
+        with self._changed:
+            if write.ordinal:
+                return
+            size = write.total_bytes
+            while self._unsynced_bytes and self._unsynced_bytes + size > self._unsynced_bytes_max:
+                self._check_running()
+                self._changed.wait()
+            self._check_running()
+            self._unsynced_bytes += size
+            write.ordinal = self._next_ordinal
+            self._next_ordinal += 1
+            self._ordinals[write.ordinal] = size
+
+    def _check_running(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        if self._stopping:
+            raise Stopping(f"{self.pool.directory}: the buffer is being closed")
+
+    def _enter(self, write: _Write) -> None:
+        """Make a written record readable and leave it to the committer."""
+        slot = write.slot
+        assert slot is not None
+        place = Place(slot.segment.number, slot.offset, slot.total_bytes, len(write.table.index))
+        self.pool.count_live(slot.segment, 1, slot.total_bytes)
+        write.record = write.index.add(place, write.table)
+        if write.record < 0:  # the stream was deleted meanwhile
+            self.pool.count_live(slot.segment, -1, -slot.total_bytes)
+        with self._changed:
+            self._written.append(write)
+            self._changed.notify_all()
+
+    def _abandon(self, ticket: _Ticket, unwritten: int) -> None:
+        """An append failed half-way: wait until nobody needs its memory."""
+        with self._changed:
+            ticket.silent = True
+            ticket.open -= unwritten
+            if ticket.open == 0:
+                return
+        ticket.settled.wait()
+
+    # ---- slots
+
+    def _reserve(self, total_bytes: int, wait_s: float) -> _Slot:
+        while True:
+            with self._changed:
+                slot = self._slot(total_bytes)
+                if slot is not None:
+                    return slot
+            with self._roll_lock:
+                with self._changed:
+                    slot = self._slot(total_bytes)
+                    if slot is not None:
+                        return slot
+                    old, self._active = self._active, None
+                if old is not None:
+                    self._end(old)
+                with self._changed:
+                    first_lsn = self._next_lsn  # nobody takes a number while no segment is active
+                segment = self.pool.acquire(first_lsn, wait_s)
+                with self._changed:
+                    self._active = segment
+
+    def _slot(self, total_bytes: int) -> _Slot | None:
+        """The next slot of the active segment, or None where another is needed; the lock is held."""
+        return None if self._active is None else self._slot_in(self._active, total_bytes)
+
+    def _slot_in(self, segment: Segment, total_bytes: int) -> _Slot | None:
+        if segment.closed or segment.tail + total_bytes > segment.size:
+            return None
+        durable = next(iter(self._outstanding), self._next_lsn) - 1
+        slot = _Slot(segment, segment.tail, total_bytes, self._next_lsn, durable)
+        self._next_lsn += 1
+        segment.tail += total_bytes
+        segment.outstanding[slot.offset] = total_bytes
+        self._outstanding[slot.lsn] = slot
+        return slot
+
+    def _drop(self, slot: _Slot) -> None:
+        """The slot needs no sync any more: it is durable, or given up."""
+        with self._changed:
+            self._outstanding.pop(slot.lsn, None)
+            slot.segment.outstanding.pop(slot.offset, None)
+            self.pool.release_empty(slot.segment)
+            self._changed.notify_all()
+
+    def _fail(self, slot: _Slot, error: OSError) -> None:
+        with self._changed:
+            self.pool.retire(slot.segment, error)
+            self._drop(slot)
+
+    def _forget(self, write: _Write) -> None:
+        """The write is over, in whatever way."""
+        with self._changed:
+            self._unsynced_bytes -= self._ordinals.pop(write.ordinal, 0)
+            self._changed.notify_all()
+
+    # ---- marks
+
+    def mark(self) -> None:
+        """Write a mark at the tail and make it durable: whatever stands behind it is left over from before a crash."""
+        with self._changed:
+            segment = self._active
+            slot = None if segment is None else self._slot(limits.RECORD_ALIGN_BYTES)
+        if slot is not None:
+            if self._put_mark(slot, KIND_MARK):
+                self._synced(slot.segment)
+            self._drop(slot)
+
+    def _end(self, segment: Segment) -> None:
+        """The segment takes no more records; say so in it, so that a scan need not read on."""
+        with self._changed:
+            slot = self._slot_in(segment, limits.RECORD_ALIGN_BYTES)
+        if slot is None:
+            self.pool.close_segment(segment)
+        elif self._put_mark(slot, KIND_END):
+            with self._changed:
+                self._ends.append(slot)
+                self._changed.notify_all()
+
+    def _put_mark(self, slot: _Slot, kind: int) -> bool:
+        number, generation = slot.segment.number, slot.segment.generation
+        header = RecordHeader(generation, slot.lsn, bytes(16), kind, number, 0, 0, slot.offset, 0, slot.durable_lsn, 0)
+        try:
+            with self.pool.using(slot.segment) as fd:
+                page = header.encode(self._salt).ljust(limits.RECORD_ALIGN_BYTES, b"\0")
+                write_fully(self.pool.files, fd, [page], slot.offset)
+        except OSError as error:
+            self._fail(slot, error)
+            return False
+        return True
+
+    # ---- the committer
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._written or self._ends or (self._stopping and not self._ordinals)):
+                    self._changed.wait()
+                if not self._written and not self._ends:
+                    return
+                writes, self._written = self._written, []
+                ends, self._ends = self._ends, []
+            try:
+                self._commit(writes, ends)
+            except BaseException as error:  # a bug: say so to everybody rather than leave them waiting
+                log.exception("the committer failed")
+                self._break(writes, error)
+
+    def _commit(self, writes: list[_Write], ends: list[_Slot]) -> None:
+        """One sync a segment; what that covers is settled, the rest is written again."""
+        slots = [write.slot for write in writes if write.slot is not None] + ends
+        segments = {slot.segment.number: slot.segment for slot in slots}
+        durable = {number for number, segment in segments.items() if not segment.retired and self._synced(segment)}
+        for slot in ends:
+            self._drop(slot)
+            self.pool.close_segment(slot.segment)
+        again: list[_Write] = []
+        for write in writes:
+            assert write.slot is not None
+            if write.slot.segment.number in durable:
+                self._settle(write, None)
+            else:
+                again.append(write)
+        for write in again:
+            self._write_again(write)
+
+    def _synced(self, segment: Segment) -> bool:
+        try:
+            with self.pool.using(segment) as fd:
+                self.pool.files.fdatasync(fd)
+        except OSError as error:
+            self.pool.retire(segment, error)
+            return False
+        return not segment.retired
+
+    def _write_again(self, write: _Write) -> None:
+        """Move a record whose segment failed into another one, and try to make it durable there."""
+        error: HissError | None = None
+        for _ in range(limits.LOG_REWRITES_MAX):
+            old = write.slot
+            assert old is not None
+            try:
+                self._write(write, wait_s=0.0)
+            except HissError as failure:
+                error = failure
+                break
+            self._relocate(write, old)
+            assert write.slot is not None
+            if not write.slot.segment.retired and self._synced(write.slot.segment):
+                self._settle(write, None)
+                return
+        self._give_up(write, error)
+
+    def _relocate(self, write: _Write, old: _Slot) -> None:
+        """The record was written to its new slot: the index has it there from now on."""
+        new = write.slot
+        assert new is not None
+        self.pool.count_live(new.segment, 1, new.total_bytes)
+        place = Place(new.segment.number, new.offset, new.total_bytes, len(write.table.index))
+        gone = old if write.index.relocate(write.record, place) else new
+        self.pool.count_live(gone.segment, -1, -gone.total_bytes)
+        self._drop(old)
+
+    def _give_up(self, write: _Write, error: HissError | None) -> None:
+        slot = write.slot
+        assert slot is not None
+        if write.record >= 0 and write.index.remove(write.record, write.table):
+            self.pool.count_live(slot.segment, -1, -slot.total_bytes)
+        failure = error or SegmentDamaged(
+            f"{slot.segment.path}: {len(write.table.index)} blocks of stream {write.index.stream_id} could not be made "
+            f"durable: {slot.segment.failure}; check the disk and send them again",
+            path=str(slot.segment.path),
+        )
+        self._settle(write, failure)
+
+    def _settle(self, write: _Write, error: HissError | None) -> None:
+        assert write.slot is not None
+        self._drop(write.slot)
+        with self._changed:
+            for wait in self._sync_waits:
+                if error is not None and write.ordinal <= wait.target:
+                    wait.error = wait.error or error
+            self._forget(write)
+            ticket = write.ticket
+            ticket.open -= 1
+            ticket.error = ticket.error or error
+            over = ticket.open == 0
+        if over:
+            ticket.settled.set()
+            if not ticket.silent:
+                ticket.done(ticket.error)
+
+    def _break(self, batch: list[_Write], cause: BaseException) -> None:
+        error = SegmentDamaged(f"{self.pool.directory}: the log stopped: {cause!r}; restart the buffer")
+        with self._changed:
+            self._broken = error
+        for write in batch:
+            if write.ordinal in self._ordinals:
+                self._settle(write, error)
+
+    # ---- everybody's
+
+    def sync(self) -> None:
+        """Block until everything written so far is durable; raise if some of it cannot be."""
+        with self._changed:
+            wait = _SyncWait(self._next_ordinal - 1)
+            self._sync_waits.append(wait)
+            try:
+                while next(iter(self._ordinals), self._next_ordinal) <= wait.target:
+                    self._changed.wait()
+            finally:
+                self._sync_waits.remove(wait)
+        if wait.error is not None:
+            raise wait.error
+
+    def close(self) -> None:
+        """Make durable what is written, mark the tail, stop the committer."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._committer.join()
+        self.mark()

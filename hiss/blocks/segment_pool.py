@@ -1,0 +1,260 @@
+"""All segments of a log: made, opened, recycled, retired, deleted.
+
+Invariants: a segment is recycled only when nothing live is in it, nobody uses it and it takes no more records; a retired one is
+deleted instead. Its header, with a new generation, is durable before its first record is written. No more than
+`limits.SEGMENTS_OPEN_MAX` idle descriptors stay open. Any thread may call; the pool's lock guards the state of all segments.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hiss import limits
+from hiss.blocks.files import Files, write_fully
+from hiss.blocks.segment import Segment, SegmentHeader, retired_name, segment_name
+from hiss.errors import SegmentDamaged, SpaceExhausted
+
+log = logging.getLogger(__name__)
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOOK_AGAIN_S = 0.25  # for space that another program freed
+
+
+def out_of_space(error: OSError) -> bool:
+    return error.errno in _NO_SPACE
+
+
+class SegmentPool:
+    """The segments in one directory.
+
+    Parameters
+    ----------
+    files : Files
+    directory : Path
+        Holds nothing but segments.
+    node : str
+        The buffer's id, for the headers.
+    segment_bytes : int
+        Size of new segments.
+    """
+
+    def __init__(self, files: Files, directory: Path, node: str, segment_bytes: int) -> None:
+        self.files = files
+        self.directory = directory
+        self.segment_bytes = segment_bytes
+        self.lock = threading.RLock()
+        self.space_freed = threading.Condition(self.lock)
+        self.segments: dict[int, Segment] = {}
+        self._node = node
+        self._spares: list[Segment] = []
+        self._idle: collections.OrderedDict[int, Segment] = collections.OrderedDict()  # open, used by nobody
+        self._generation = 0
+        self._next_number = 1
+
+    # ---- what recovery found
+
+    def adopt(self, segment: Segment) -> None:
+        """Take over a segment that is there already; an empty one becomes a spare when `release_empty` is called."""
+        with self.lock:
+            self.segments[segment.number] = segment
+            self._generation = max(self._generation, segment.generation)
+            self._next_number = max(self._next_number, segment.number + 1)
+
+    def reserve_number(self, number: int) -> None:
+        """Never give this number to a new segment: a file that is not ours to touch has it."""
+        with self.lock:
+            self._next_number = max(self._next_number, number + 1)
+
+    # ---- descriptors
+
+    @contextlib.contextmanager
+    def using(self, segment: Segment) -> Iterator[int]:
+        """The segment's descriptor, open until the end of the block; the segment is neither recycled nor deleted before."""
+        with self.lock:
+            if segment.fd is None:
+                segment.fd = self.files.open(segment.path)
+            segment.users += 1
+            self._idle.pop(segment.number, None)
+            fd = segment.fd
+        try:
+            yield fd
+        finally:
+            with self.lock:
+                segment.users -= 1
+                if not segment.users:
+                    self._idle[segment.number] = segment
+                    self._close_idle(limits.SEGMENTS_OPEN_MAX)
+                self.release_empty(segment)
+
+    def _close_idle(self, keep: int) -> None:
+        while len(self._idle) > keep:
+            _, segment = self._idle.popitem(last=False)
+            if segment.fd is not None:
+                self.files.close(segment.fd)
+                segment.fd = None
+
+    # ---- making and recycling
+
+    def acquire(self, first_lsn: int, wait_s: float) -> Segment:
+        """A segment that is ready for its first record: its header is durable.
+
+        Raises
+        ------
+        SpaceExhausted
+            The disk was full for `wait_s`.
+        SegmentDamaged
+            No segment can be made for another reason.
+        """
+        deadline = time.monotonic() + wait_s
+        failures = 0
+        while True:
+            segment: Segment | None = None
+            try:
+                segment = self._spare() or self._make()
+                self._put_to_use(segment, first_lsn)
+                return segment
+            except OSError as error:
+                if segment is not None:
+                    self.discard(segment)
+                    failures += 1
+                if not out_of_space(error):
+                    if segment is not None and failures <= limits.LOG_REWRITES_MAX:
+                        continue
+                    raise SegmentDamaged(
+                        f"{self.directory}: no new segment can be written: {error}; check the disk",
+                        path=str(self.directory),
+                        errno=error.errno or 0,
+                    ) from error
+                if not self._wait_for_space(deadline):
+                    raise SpaceExhausted(
+                        f"{self.directory}: no space for a segment of {self.segment_bytes} bytes after waiting "
+                        f"{wait_s:g} s; free space on the disk, or drain and delete streams",
+                        path=str(self.directory),
+                    ) from error
+
+    def _wait_for_space(self, deadline: float) -> bool:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return False
+        with self.space_freed:
+            if not self._spares:
+                self.space_freed.wait(min(remaining, _LOOK_AGAIN_S))
+        return True
+
+    def _spare(self) -> Segment | None:
+        with self.lock:
+            return self._spares.pop() if self._spares else None
+
+    def _make(self) -> Segment:
+        with self.lock:
+            number = self._next_number
+            self._next_number += 1
+        path = self.directory / segment_name(number)
+        fd = self.files.open(path, create=True)
+        try:
+            self.files.allocate(fd, self.segment_bytes)
+            self.files.fdatasync(fd)
+            self.files.fsync_directory(self.directory)
+        except OSError:
+            self.files.close(fd)
+            self.files.unlink(path)
+            raise
+        segment = Segment(number, path, self.segment_bytes, fd=fd)
+        with self.lock:
+            self.segments[number] = segment
+            self._idle[number] = segment
+        return segment
+
+    def _put_to_use(self, segment: Segment, first_lsn: int) -> None:
+        with self.lock:
+            self._generation += 1
+            segment.generation = self._generation
+            segment.closed = False
+        header = SegmentHeader(segment.number, self._node, segment.generation, first_lsn, segment.size)
+        with self.using(segment) as fd:
+            page = header.encode()
+            write_fully(self.files, fd, [page], 0)
+            self.files.fdatasync(fd)
+            with self.lock:
+                segment.tail = len(page)
+
+    # ---- an end
+
+    def count_live(self, segment: Segment, records: int, size: int) -> None:
+        """Add to (or, negative, take from) what is live in a segment; an empty one is released."""
+        with self.lock:
+            segment.live_records += records
+            segment.live_bytes += size
+            assert segment.live_records >= 0
+            assert segment.live_bytes >= 0
+            self.release_empty(segment)
+
+    def close_segment(self, segment: Segment) -> None:
+        """It takes no more records."""
+        with self.lock:
+            segment.closed = True
+            self.release_empty(segment)
+
+    def release_empty(self, segment: Segment) -> None:
+        """Make a spare of a segment that is of no more use, or delete it where it failed or there are spares enough."""
+        with self.lock:
+            if not segment.closed or segment.live_records or segment.users or segment.outstanding:
+                return
+            if segment in self._spares or segment.number not in self.segments:
+                return
+            right_size = segment.size == self.segment_bytes
+            if segment.retired or not right_size or len(self._spares) >= limits.SPARE_SEGMENTS_MAX:
+                self.discard(segment)
+            else:
+                self._spares.append(segment)
+            self.space_freed.notify_all()
+
+    def discard(self, segment: Segment) -> None:
+        """Forget a segment and delete its file; it holds nothing live."""
+        with self.lock:
+            self.segments.pop(segment.number, None)
+            self._idle.pop(segment.number, None)
+            fd, segment.fd = segment.fd, None
+        try:
+            if fd is not None:
+                self.files.close(fd)
+            self.files.unlink(segment.path)
+            self.files.fsync_directory(self.directory)
+        except OSError as error:
+            log.warning("%s: an unused segment cannot be deleted: %s", segment.path, error)
+
+    def retire(self, segment: Segment, error: OSError) -> None:
+        """A write or a sync of it failed: it takes no more records and is never synced again.
+
+        The file's new name tells a later recovery from where on its content is not to be trusted. The rename is tried, not
+        relied upon: where it fails, or is lost, only the content that reached the disk is found.
+        """
+        with self.lock:
+            if segment.retired:
+                return
+            segment.failure = error
+            segment.closed = True
+            trusted_end = next(iter(segment.outstanding), segment.tail)
+            log.error("%s: retired at offset %d: %s", segment.path, trusted_end, error)
+            path = self.directory / retired_name(segment.number, trusted_end)
+            try:
+                self.files.rename(segment.path, path)
+                segment.path = path
+                self.files.fsync_directory(self.directory)
+            except OSError as rename_error:
+                log.error("%s: cannot be renamed: %s", segment.path, rename_error)
+
+    def close(self) -> None:
+        with self.lock:
+            for segment in self.segments.values():
+                if segment.fd is not None:
+                    self.files.close(segment.fd)
+                    segment.fd = None
+            self._idle.clear()

@@ -1,0 +1,320 @@
+"""The storage of one data directory: arena, log, indexes and catalog, opened together.
+
+    DIR/lock         held while a process has it open
+    DIR/catalog.db   SQLite: what there is
+    DIR/arrays/      parameters of kernels, by digest
+    DIR/segments/    the log: the blocks
+
+Any thread may call anything; blocks of one stream are appended by one thread at a time. Readers see what is written,
+whether or not it is durable yet.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from hiss import limits
+from hiss.blocks import ledger
+from hiss.blocks.arena import Arena
+from hiss.blocks.catalog import Catalog
+from hiss.blocks.directory_lock import DirectoryLock
+from hiss.blocks.extent_reader import ExtentReader
+from hiss.blocks.files import OS_FILES, Files
+from hiss.blocks.index import StreamIndex, digest_rows
+from hiss.blocks.recovery import Recovery, RecoveryReport
+from hiss.blocks.segment_log import Done, SegmentLog
+from hiss.blocks.segment_pool import SegmentPool
+from hiss.errors import BlockConflict, InvalidInput, SpecMismatch, StreamNotFound
+from hiss.model import Completeness, Extent, StreamInfo
+
+
+def _arena_bytes() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(limits.ARENA_BYTES_MIN, min(limits.ARENA_BYTES_DEFAULT, memory // 4))
+
+
+@dataclass(frozen=True, slots=True)
+class StorageOptions:
+    """Sizes of one data directory's storage. Bytes and seconds."""
+
+    arena_bytes: int = field(default_factory=_arena_bytes)
+    segment_bytes: int = limits.SEGMENT_BYTES
+    unsynced_bytes_max: int | None = None  # None: `limits.UNSYNCED_BYTES_MAX`, or half the arena if that is less
+    space_wait_s: float = limits.SPACE_WAIT_S
+
+    def __post_init__(self) -> None:
+        if self.arena_bytes < limits.ARENA_BYTES_MIN:
+            raise InvalidInput(f"arena_bytes {self.arena_bytes}: expected at least {limits.ARENA_BYTES_MIN}")
+        if self.segment_bytes < limits.SEGMENT_BYTES_MIN or self.segment_bytes % limits.RECORD_ALIGN_BYTES:
+            raise InvalidInput(
+                f"segment_bytes {self.segment_bytes}: expected at least {limits.SEGMENT_BYTES_MIN}, and a multiple of "
+                f"{limits.RECORD_ALIGN_BYTES}"
+            )
+        if self.space_wait_s < 0 or (self.unsynced_bytes_max is not None and self.unsynced_bytes_max < 1):
+            raise InvalidInput("space_wait_s is at least 0, unsynced_bytes_max at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class LogUsage:
+    """Space that the log takes."""
+
+    segments: int
+    log_bytes: int  # of all segment files
+    live_bytes: int  # of records that a stream still has
+    disk_free_bytes: int
+
+
+class Storage:
+    """One data directory.
+
+    Parameters
+    ----------
+    directory : Path
+        Made where it is not there.
+    options : StorageOptions
+    files : Files
+        Where the log is written; the operating system's.
+    clock_ns : callable
+        UTC nanoseconds since 1970.
+
+    Raises
+    ------
+    DataDirectoryLocked
+        Another process has it open.
+    CatalogDamaged
+        The catalog cannot be read, or is not the one of this log. Nothing was changed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        options: StorageOptions | None = None,
+        *,
+        files: Files = OS_FILES,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        options = options or StorageOptions()
+        self.directory = Path(directory)
+        self._files = files
+        segments = self.directory / "segments"
+        segments.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.fsync_directory(self.directory)
+        self._lock_file = DirectoryLock(self.directory)
+        try:
+            self.catalog = Catalog(self.directory, clock_ns=clock_ns)
+            try:
+                self._pool = SegmentPool(files, segments, self.catalog.node, options.segment_bytes)
+                self._reader = ExtentReader(self._pool, self.catalog.salt)
+                self._lock = threading.Lock()
+                self._indexes: dict[str, StreamIndex] = {}
+                self._log, self.recovery = self._recover(options)
+                self.arena = Arena(options.arena_bytes)
+            except BaseException:
+                self.catalog.close()
+                raise
+        except BaseException:
+            self._lock_file.release()
+            raise
+
+    def _recover(self, options: StorageOptions) -> tuple[SegmentLog, RecoveryReport]:
+        streams = {info.id: info for info in self.catalog.all_streams()}
+        recovery = Recovery(
+            self._pool,
+            self._reader,
+            self.catalog.node,
+            self.catalog.salt,
+            streams,
+            lambda stream_id: self._index_of(streams[stream_id]),
+        )
+        found = recovery.scan_log()
+        unsynced = options.unsynced_bytes_max or min(limits.UNSYNCED_BYTES_MAX, options.arena_bytes // 2)
+        log = SegmentLog(
+            self._pool,
+            self.catalog.salt,
+            unsynced_bytes_max=unsynced,
+            space_wait_s=options.space_wait_s,
+            next_lsn=found.next_lsn,
+            active=found.active,
+        )
+        try:
+            return log, recovery.repair(log)
+        except BaseException:
+            log.close()
+            raise
+
+    def close(self) -> None:
+        """Make everything durable and let the directory go. Appends that still run fail with `Stopping`."""
+        try:
+            self._log.close()
+        finally:
+            self._pool.close()
+            self.catalog.close()
+            self._lock_file.release()
+
+    # ---- writing
+
+    def append(self, stream_id: str, extent: Extent, on_durable: Done) -> None:
+        """Write an extent to the log; on return it is *written*, and readable.
+
+        Parameters
+        ----------
+        stream_id : str
+        extent : Extent
+            None of its blocks is handled yet. Its memory stays with the caller, unchanged until `on_durable`.
+        on_durable : callable
+            Called once from another thread, possibly before this returns: with None after the sync that covers the extent,
+            or with the error that left it not durable; its blocks are then not handled. Not called where this raises.
+
+        Raises
+        ------
+        StreamNotFound, BlockConflict, SpecMismatch, BlockTooLarge, SpaceExhausted, SegmentDamaged, Stopping
+        """
+        index = self.index(stream_id)
+        _check(index, extent)
+        if not len(extent):
+            on_durable(None)
+            return
+        self._log.append(index, extent, on_durable)
+
+    def sync(self) -> None:
+        """Block until everything written so far is durable; raises if some of it cannot be."""
+        self._log.sync()
+
+    def delete(self, stream_id: str) -> None:
+        """Forget a stream and free its space in the log. Deleting what is not there changes nothing.
+
+        The catalog forgets it first, if it has not yet: space is only used again when nobody can ask for what was there.
+        """
+        self.catalog.delete_stream(stream_id, missing_ok=True)
+        with self._lock:
+            index = self._indexes.pop(stream_id, None)
+        for place in index.delete() if index is not None else ():
+            segment = self._pool.segments.get(place.segment)
+            assert segment is not None
+            self._pool.count_live(segment, -1, -place.total_bytes)
+
+    # ---- reading
+
+    def index(self, stream_id: str) -> StreamIndex:
+        """What is known of a stream's blocks. Raises `StreamNotFound`."""
+        with self._lock:
+            found = self._indexes.get(stream_id)
+        return found if found is not None else self._index_of(self.catalog.stream_by_id(stream_id))
+
+    def _index_of(self, info: StreamInfo) -> StreamIndex:
+        with self._lock:
+            if info.id not in self._indexes:
+                self._indexes[info.id] = StreamIndex(info.id, info.columns_dtype, self._reader.table)
+            return self._indexes[info.id]
+
+    def read(
+        self, stream_id: str, start: int | None = None, stop: int | None = None, step: int = 1
+    ) -> Iterator[Extent]:
+        """Stored blocks in the order of their index, several an extent, the digest of each verified.
+
+        Parameters
+        ----------
+        start, stop : int or None
+            Range of the producer's index, `stop` excluded.
+        step : int
+            Every step-th index from `start`, or from the stream's first.
+
+        Raises
+        ------
+        BlockDamaged
+            When a damaged block is reached; what came before is good.
+        StreamNotFound
+            The stream is not there, or was deleted meanwhile.
+        """
+        if step < 1:
+            raise InvalidInput(f"step {step}: expected at least 1")
+        return self._reader.read(self.index(stream_id), start, stop, step)
+
+    def newest(self, stream_id: str) -> Extent | None:
+        """The stored block of the highest index."""
+        index = self.index(stream_id)
+        last = index.newest()
+        return None if last is None else next(self._reader.read(index, last, last + 1, 1), None)
+
+    def arrivals(self, stream_id: str, cursor: int) -> tuple[list[Extent], int]:
+        """What became readable since `cursor` (0 at first), in the order of arrival, whatever its status.
+
+        Returns
+        -------
+        extents : list of Extent
+            About `limits.EXTENT_BYTES_TARGET` in one call.
+        cursor : int
+            For the next call; good as long as this storage is open.
+        """
+        index = self.index(stream_id)
+        extents: list[Extent] = []
+        size, end = 0, index.records
+        while cursor < end and size < limits.EXTENT_BYTES_TARGET:
+            if index.live(cursor):
+                extents.append(self._reader.record(index, cursor))
+                size += extents[-1].data.size
+            cursor += 1
+        return extents, cursor
+
+    def wait_arrival(self, stream_id: str, cursor: int, timeout_s: float) -> bool:
+        """Wait until something arrived since `cursor`; whether it has. Returns early when the stream is deleted."""
+        index = self.index(stream_id)
+        with index.arrived:
+            return (
+                index.arrived.wait_for(lambda: index.records > cursor or index.deleted, timeout_s) and not index.deleted
+            )
+
+    def completeness(self, stream_id: str, end_index: int | None, stage_names: Sequence[str]) -> Completeness:
+        """Counts, and the ledger of every index from the first to the end that is not stored."""
+        return ledger.completeness(self.index(stream_id), end_index, stage_names)
+
+    def stream_digest(self, stream_id: str) -> str:
+        """16 hex digits over (index, status, digest) of all blocks in index order, however they were cut into extents."""
+        index = self.index(stream_id)
+        rolling = index.rolling_digest()
+        return f"{self._slow_digest(index) if rolling is None else rolling:016x}"
+
+    def _slow_digest(self, index: StreamIndex) -> int:
+        state, position = xxhash.xxh3_64(), None
+        record, table = -1, None
+        while runs := index.runs(position):
+            for run in runs:
+                if run.record != record or table is None:
+                    record, table = run.record, self._reader.table(index, run.record)
+                rows = slice(run.row, run.row + run.count)
+                state.update(digest_rows(table.index[rows], table.status[rows], table.digest[rows]))
+            position = runs[-1].last + 1
+        return int(state.intdigest())
+
+    def usage(self) -> LogUsage:
+        with self._pool.lock:
+            segments = list(self._pool.segments.values())
+            return LogUsage(
+                len(segments),
+                sum(segment.size for segment in segments),
+                sum(segment.live_bytes for segment in segments),
+                self._files.free_bytes(self.directory),
+            )
+
+
+def _check(index: StreamIndex, extent: Extent) -> None:
+    """What enters the log can be read again: the vectors belong together and no block is there already."""
+    where = f"extent for stream {index.stream_id}"
+    if extent.columns.dtype.itemsize != index.columns_dtype.itemsize:
+        raise SpecMismatch(
+            f"{where}: columns of {extent.columns.dtype.itemsize} bytes a block, the stream's have {index.columns_dtype.itemsize}"
+        )
+    if int(extent.length.sum()) != extent.data.size or (len(extent) and int(extent.length.min()) < 0):
+        raise InvalidInput(f"{where}: the lengths do not add up to the {extent.data.size} bytes of data")
+    handled = index.handled(extent.index)
+    if handled.any():
+        block = int(extent.index[np.argmax(handled)])
+        raise BlockConflict(f"{where}: block {block} is there already", index=block)
