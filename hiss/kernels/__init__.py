@@ -1,0 +1,27 @@
+"""Kernels: a small NumPy language, compiled. See docs/kernels.md for the language, `ir` for what it becomes."""
+
+from hiss.kernels.authoring import Kernel, column, filter, kernel, reduce
+from hiss.kernels.checker import check
+from hiss.kernels.compiler import Compiler, ResolvedStage
+from hiss.kernels.library import BUILTIN, builtin
+from hiss.kernels.pipeline import Fault, Outcome, Pipeline
+from hiss.kernels.reduction import Reduction
+from hiss.kernels.untyped import CheckedKernel
+
+__all__ = [
+    "BUILTIN",
+    "CheckedKernel",
+    "Compiler",
+    "Fault",
+    "Kernel",
+    "Outcome",
+    "Pipeline",
+    "Reduction",
+    "ResolvedStage",
+    "builtin",
+    "check",
+    "column",
+    "filter",
+    "kernel",
+    "reduce",
+]

@@ -1,0 +1,73 @@
+"""The boundary of a back end: typed programs go in, callables over extents come out.
+
+Two implementations: `NumpyBackend` here, which is the meaning, and `numba_backend.NumbaBackend`. Executables hold no
+state of their own: any number of threads may call one at once, each with its own arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hiss.kernels.interpreter import evaluate
+from hiss.kernels.ir import Program
+
+Array = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
+
+
+class Executable(Protocol):
+    """One compiled program."""
+
+    backend: str  # 'numpy' or 'numba'
+
+    def run(self, frames: Array, columns: Sequence[Array], rows: Rows, outs: Sequence[Array]) -> None:
+        """Compute `outs[k][row]` from `frames[row]` and `columns[c][row]` for each of `rows`; other rows stay."""
+        ...
+
+    def step(self, frames: Array, states: Sequence[Array]) -> None:
+        """Advance `states`, in place, by each of `frames` in order."""
+        ...
+
+
+class Backend(Protocol):
+    """Makes executables."""
+
+    name: str
+
+    def compile(self, programs: Sequence[Program]) -> list[Executable]: ...
+
+
+class NumpyExecutable:
+    """Interprets a program frame by frame."""
+
+    backend = "numpy"
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.order = program.nodes
+
+    def run(self, frames: Array, columns: Sequence[Array], rows: Rows, outs: Sequence[Array]) -> None:
+        for row in rows.tolist():
+            values = evaluate(self.program, frames[row], [column[row] for column in columns], (), self.order)
+            for out, value in zip(outs, values, strict=True):
+                out[row] = value
+
+    def step(self, frames: Array, states: Sequence[Array]) -> None:
+        for frame in frames:
+            values = evaluate(self.program, frame, (), states, self.order)
+            copies = [value.copy() for value in values]  # an output may be a view of a state that is written first
+            for state, value in zip(states, copies, strict=True):
+                state[...] = value
+
+
+class NumpyBackend:
+    """The interpreter as a back end."""
+
+    name = "numpy"
+
+    def compile(self, programs: Sequence[Program]) -> list[Executable]:
+        return [NumpyExecutable(program) for program in programs]

@@ -1,0 +1,213 @@
+"""The table of the language: every function, method, attribute and operator that a kernel may use.
+
+One row gives an entry everywhere: the checker takes its signature from here, the specialiser its lowering to
+primitives, the documentation its line. Names and parameters are NumPy's. The lowering functions are in
+`lowering`; rows that only apply one primitive need none of their own. Constant after import; any thread.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hiss.kernels import lowering
+from hiss.kernels.builder import Builder, Value
+from hiss.kernels.primitives import PRIMITIVES
+
+Lowering = Callable[[Builder, tuple[Value, ...]], Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a table function: its names (NumPy has several for some), and the default unless required."""
+
+    names: tuple[str, ...]
+    required: bool
+    default: Any
+    keyword_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableFunction:
+    """One row. `forms` says how it is written: n `np.name(...)`, m a method, a an attribute, o only as an operator."""
+
+    name: str
+    signature: str
+    forms: str
+    dtypes: str
+    note: str
+    lower: Lowering
+    parameters: tuple[Parameter, ...]
+
+
+def _parameters(signature: str) -> tuple[Parameter, ...]:
+    """From `"a, axis=None, *, keepdims=False"`; `x|y` are names of one parameter."""
+    found: list[Parameter] = []
+    keyword_only = False
+    for part in filter(None, (text.strip() for text in signature.split(","))):
+        if part == "*":
+            keyword_only = True
+            continue
+        names, _, default = part.partition("=")
+        value = {"": None, "None": None, "False": False, "0": 0, "()": ()}[default]
+        found.append(Parameter(tuple(names.split("|")), not default, value, keyword_only))
+    return tuple(found)
+
+
+def _row(name: str, signature: str, forms: str, dtypes: str, lower: Lowering, note: str = "") -> TableFunction:
+    return TableFunction(name, signature, forms, dtypes, note, lower, _parameters(signature))
+
+
+def _points(rule: Callable[[str], Lowering], dtypes: str, names: dict[str, str]) -> list[TableFunction]:
+    """Rows that apply one primitive: name -> note."""
+    return [
+        _row(name, ("x", "x1, x2")[PRIMITIVES[name].arity - 1], "n", dtypes, rule(name), note)
+        for name, note in names.items()
+    ]
+
+
+_SAME = "the common dtype"
+_FLOAT = "float32 up to 16-bit integers, float64 for larger, floats as they are"
+_ROWS: Final = [
+    # arithmetic
+    _row("add", "x1, x2", "n", _SAME, lowering.arithmetic("add"), "`+`; of bools: or"),
+    _row("subtract", "x1, x2", "n", _SAME, lowering.subtract, "`-`; unsigned numbers wrap, with a warning"),
+    _row("multiply", "x1, x2", "n", _SAME, lowering.arithmetic("multiply"), "`*`; of bools: and"),
+    _row("divide", "x1, x2", "n", "float64 of integers, else the common dtype", lowering.divide, "`/`"),
+    _row("floor_divide", "x1, x2", "n", _SAME, lowering.arithmetic("floor_divide"), "`//`; by integer 0: 0"),
+    _row("remainder", "x1, x2", "n", _SAME, lowering.arithmetic("remainder"), "`%`; sign of x2; by integer 0: 0"),
+    _row("power", "x1, x2", "n", _SAME, lowering.power, "`**`; integer exponents of integers: static, at least 0"),
+    _row("negative", "x", "n", "as x", lowering.unary("negative"), "unary `-`"),
+    _row("positive", "x", "n", "as x", lowering.unary("positive"), "unary `+`"),
+    _row("absolute", "x", "n", "as x", lowering.unary("absolute"), "`abs(x)`; of the smallest integer: itself"),
+    _row("square", "x", "n", "as x", lowering.square),
+    _row("sign", "x", "n", "as x", lowering.unary("sign")),
+    _row("reciprocal", "x", "n", _FLOAT, lowering.reciprocal),
+    # bits
+    _row("bitwise_and", "x1, x2", "n", _SAME, lowering.bits("bitwise_and"), "`&`"),
+    _row("bitwise_or", "x1, x2", "n", _SAME, lowering.bits("bitwise_or"), "`|`"),
+    _row("bitwise_xor", "x1, x2", "n", _SAME, lowering.bits("bitwise_xor"), "`^`"),
+    _row("invert", "x", "n", "as x", lowering.bits("invert"), "`~`; of bools: not"),
+    _row("left_shift", "x1, x2", "n", _SAME, lowering.bits("left_shift"), "`<<`; by the width or more: 0"),
+    _row("right_shift", "x1, x2", "n", _SAME, lowering.bits("right_shift"), "`>>`; by the width or more: 0 or -1"),
+    # comparison and logic
+    *(
+        _row(name, "x1, x2", "n", "bool", lowering.compare(name), f"`{sign}`; integers compare exactly")
+        for name, sign in (
+            ("less", "<"),
+            ("less_equal", "<="),
+            ("greater", ">"),
+            ("greater_equal", ">="),
+            ("equal", "=="),
+            ("not_equal", "!="),
+        )
+    ),
+    _row("logical_and", "x1, x2", "n", "bool", lowering.logical("bitwise_and"), "also `and` of single values"),
+    _row("logical_or", "x1, x2", "n", "bool", lowering.logical("bitwise_or"), "also `or` of single values"),
+    _row("logical_xor", "x1, x2", "n", "bool", lowering.logical("bitwise_xor")),
+    _row("logical_not", "x", "n", "bool", lowering.logical("invert"), "also `not` of single values"),
+    _row("isnan", "x", "n", "bool", lowering.test("isnan")),
+    _row("isfinite", "x", "n", "bool", lowering.test("isfinite")),
+    _row("isinf", "x", "n", "bool", lowering.test("isinf")),
+    # choice
+    _row("where", "condition, x, y", "n", "the common dtype of x and y", lowering.where),
+    _row("minimum", "x1, x2", "n", _SAME, lowering.extreme("minimum"), "NaN where either is NaN"),
+    _row("maximum", "x1, x2", "n", _SAME, lowering.extreme("maximum"), "NaN where either is NaN"),
+    _row("clip", "a, a_min|min=None, a_max|max=None", "nm", _SAME, lowering.clip, "None: no bound on that side"),
+    # functions of floats
+    *_points(
+        lowering.inexact,
+        _FLOAT,
+        {
+            "sqrt": "",
+            **dict.fromkeys(("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan"), ""),
+            **dict.fromkeys(("arctan", "arctan2", "hypot", "sinh", "cosh", "tanh"), ""),
+            "rint": "ties to even",
+        },
+    ),
+    _row("floor", "x", "n", "as x", lowering.whole("floor")),
+    _row("ceil", "x", "n", "as x", lowering.whole("ceil")),
+    _row("trunc", "x", "n", "as x", lowering.whole("trunc")),
+    # conversion
+    _row(
+        "astype", "x, dtype", "m", "dtype", lowering.astype, "also `np.float32(x)`; floats to integers saturate, NaN: 0"
+    ),
+    # reductions
+    _row(
+        "sum",
+        "a, axis=None, dtype=None, *, keepdims=False",
+        "nm",
+        "64 bits of integers; floats as a",
+        lowering.total("sum"),
+    ),
+    _row(
+        "prod",
+        "a, axis=None, dtype=None, *, keepdims=False",
+        "nm",
+        "64 bits of integers; floats as a",
+        lowering.total("prod"),
+    ),
+    _row(
+        "mean", "a, axis=None, dtype=None, *, keepdims=False", "nm", "float64 of integers; floats as a", lowering.mean
+    ),
+    _row("var", "a, axis=None, *, ddof=0, keepdims=False", "nm", "float64 of integers; floats as a", lowering.var),
+    _row("std", "a, axis=None, *, ddof=0, keepdims=False", "nm", "float64 of integers; floats as a", lowering.std),
+    *(
+        _row(
+            name, "a, axis=None, *, keepdims=False", forms, "as a", lowering.extremum(name[-3:]), "NaN if there is one"
+        )
+        for name, forms in (("min", "nm"), ("max", "nm"), ("amin", "n"), ("amax", "n"))
+    ),
+    _row("any", "a, axis=None, *, keepdims=False", "nm", "bool", lowering.any_of),
+    _row("all", "a, axis=None, *, keepdims=False", "nm", "bool", lowering.all_of),
+    _row("count_nonzero", "a, axis=None, *, keepdims=False", "n", "int64", lowering.count_nonzero),
+    # shape
+    _row("reshape", "a, shape", "nm", "as a", lowering.reshape, "row-major; one size may be -1"),
+    _row("ravel", "a", "nm", "as a", lowering.ravel),
+    _row("flatten", "a", "m", "as a", lowering.ravel),
+    _row("transpose", "a, axes=None", "nm", "as a", lowering.transpose),
+    _row("T", "a", "a", "as a", lowering.transpose, "attribute"),
+    _row("swapaxes", "a, axis1, axis2", "nm", "as a", lowering.swapaxes),
+    _row("squeeze", "a, axis=None", "nm", "as a", lowering.squeeze),
+    _row("expand_dims", "a, axis", "n", "as a", lowering.expand_dims),
+    _row("flip", "m, axis=None", "n", "as m", lowering.flip),
+    _row("broadcast_to", "array, shape", "n", "as array", lowering.broadcast_to),
+    _row("getitem", "a, key", "o", "as a", lowering.getitem, "`a[...]`: static integers, slices, `...`, `None`"),
+    # new arrays
+    _row("zeros", "shape, dtype=None", "n", "float64 or dtype", lowering.filled(0)),
+    _row("ones", "shape, dtype=None", "n", "float64 or dtype", lowering.filled(1)),
+    _row("full", "shape, fill_value, dtype=None", "n", "of the value, or dtype", lowering.full),
+    _row("zeros_like", "a, dtype=None", "n", "as a, or dtype", lowering.filled_like(0)),
+    _row("ones_like", "a, dtype=None", "n", "as a, or dtype", lowering.filled_like(1)),
+    _row("full_like", "a, fill_value, dtype=None", "n", "as a, or dtype", lowering.full_like),
+    # what is known before the kernel runs
+    _row("shape", "a", "a", "static tuple", lowering.shape_of, "attribute"),
+    _row("ndim", "a", "a", "static integer", lowering.ndim_of, "attribute"),
+    _row("size", "a", "a", "static integer", lowering.size_of, "attribute"),
+    _row("dtype", "a", "a", "static dtype", lowering.dtype_of, "attribute"),
+    _row("len", "a", "o", "static integer", lowering.length_of, "`len(a)`"),
+]
+FUNCTIONS: Final[dict[str, TableFunction]] = {row.name: row for row in _ROWS}
+assert len(FUNCTIONS) == len(_ROWS), "two rows of one name"
+
+ALIASES: Final = {
+    "abs": "absolute",
+    "true_divide": "divide",
+    "mod": "remainder",
+    "bitwise_not": "invert",
+    "fix": "trunc",
+}
+
+
+def find(name: str, form: str) -> TableFunction | None:
+    """The row that is written `name` in this form (`n`, `m`, `a`), or None."""
+    row = FUNCTIONS.get(ALIASES.get(name, name))
+    return row if row is not None and form in row.forms else None
+
+
+def near(name: str, form: str, more: tuple[str, ...] = ()) -> list[str]:
+    """Names that the user may have meant."""
+    names = [row.name for row in _ROWS if form in row.forms] + [key for key, at in ALIASES.items() if find(at, form)]
+    return difflib.get_close_matches(name, [*names, *more], 3, 0.6)

@@ -1,0 +1,310 @@
+"""A stream's pipeline: maps and filters in any order, run over extents, failing open.
+
+Everything is checked and compiled in `build`. `run` never raises for what a kernel does: blocks that it could not
+handle come back `KERNEL_FAILED`, with the stage, and a stage that fails for `limits.KERNEL_FAULTS_MAX` extents in a
+row is quarantined. Compiled code cannot be interrupted, so an extent is worked on in slices with a look at the clock
+between them. A pipeline holds its intermediate arrays: one thread at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hiss import limits
+from hiss.errors import InvalidInput, LimitExceeded, SpecMismatch
+from hiss.kernels.backend import Array, Executable, Rows
+from hiss.kernels.checker import check
+from hiss.kernels.compiler import Compiler, ResolvedStage, program_of
+from hiss.kernels.dtypes import DType
+from hiss.kernels.ir import Program, Shape
+from hiss.kernels.specialiser import FrameType
+from hiss.model import BlockStatus, ByteArray, KernelKind
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A stage could not handle blocks of an extent."""
+
+    stage: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What became of an extent's blocks.
+
+    Attributes
+    ----------
+    frames : array, (n, *out_shape), C-contiguous
+        The results; rows that are not STORED are undefined. In `out` when that was given.
+    status : uint8, (n,)
+        A `BlockStatus` for each block: STORED, VETOED or KERNEL_FAILED.
+    cause : uint8, (n,)
+        The stage that vetoed or failed; 0 where a block is STORED.
+    faults : tuple of Fault
+        At most one for each stage.
+    quarantined : tuple of int
+        Stages that this extent put into quarantine.
+    """
+
+    frames: Array
+    status: ByteArray
+    cause: ByteArray
+    faults: tuple[Fault, ...]
+    quarantined: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Stage:
+    """One compiled stage and how it has fared."""
+
+    name: str
+    kind: KernelKind
+    program: Program
+    executable: Executable
+    budget_s: float
+    faults_in_row: int = 0
+    quarantined: bool = False
+    scratch: Array | None = None  # results that the next stage reads
+
+    def results(self, count: int) -> Array:
+        """Room for `count` results that only the next stage sees."""
+        output = self.program.outputs[0]
+        if self.scratch is None or len(self.scratch) < count:
+            self.scratch = np.empty((count, *output.shape), output.dtype)
+        return self.scratch[:count]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One extent on its way through: what each stage has taken and what went wrong."""
+
+    spent_s: list[float]
+    faults: dict[int, Fault]
+    over: set[int]  # stages that have used up their budget
+    ran: set[int]
+
+
+class Pipeline:
+    """Compiled stages for one frame type. Made by `build`.
+
+    Attributes
+    ----------
+    out_dtype, out_shape
+        Of the frames that leave it.
+    changes : bool
+        Whether there is a map; otherwise frames leave as they came.
+    warnings : tuple of str
+        What is allowed but may not be meant, with its line.
+    backends : tuple of str
+        Which back end runs each stage.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[_Stage],
+        frame: FrameType,
+        warnings: tuple[str, ...],
+        clock: Callable[[], float],
+    ) -> None:
+        self._stages = list(stages)
+        self._frame = frame
+        self._clock = clock
+        self._maps = [place for place, stage in enumerate(stages) if stage.kind is KernelKind.MAP]
+        self._slice_blocks = max(1, limits.KERNEL_SLICE_BYTES // max(1, _frame_bytes(frame)))
+        self.warnings = warnings
+        self.changes = bool(self._maps)
+        self.out_dtype: DType = frame.dtype
+        self.out_shape: Shape = frame.shape
+        if self._maps:
+            last = stages[self._maps[-1]].program.outputs[0]
+            self.out_dtype, self.out_shape = last.dtype, last.shape
+
+    @classmethod
+    def build(
+        cls,
+        stages: Sequence[ResolvedStage],
+        dtype: npt.DTypeLike,
+        shape: tuple[int, ...],
+        columns: np.dtype[Any],
+        compiler: Compiler,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> Pipeline:
+        """Check every stage against the frames that reach it, and compile.
+
+        Parameters
+        ----------
+        stages : sequence of ResolvedStage
+            Maps and filters.
+        dtype, shape
+            Of one block as it enters.
+        columns : structured dtype
+            The stream's columns.
+
+        Raises
+        ------
+        KernelRejected, ParameterMismatch, LimitExceeded
+            With the kernel, the place in its source and the reason.
+        """
+        if len(stages) > limits.PIPELINE_STAGES_MAX:
+            raise LimitExceeded(f"{len(stages)} kernels, allowed are {limits.PIPELINE_STAGES_MAX}")
+        entering = frame = FrameType(np.dtype(dtype).newbyteorder("="), tuple(int(size) for size in shape), columns)
+        programs: list[Program] = []
+        warnings: list[str] = []
+        for stage in stages:
+            checked = check(stage.definition)
+            if stage.definition.kind is KernelKind.REDUCE:
+                raise InvalidInput(f"kernel {stage.definition.name!r} is a reduction; a pipeline has maps and filters")
+            typed = program_of(checked, frame, stage)
+            programs.append(typed.program)
+            texts = (*checked.warnings, *typed.warnings)
+            warnings += [f"kernel {stage.definition.name!r}, {text}" for text in texts]
+            if stage.definition.kind is KernelKind.MAP:
+                output = typed.program.outputs[0]
+                frame = FrameType(output.dtype, output.shape, columns)
+        executables = compiler.compile(programs)
+        made = [
+            _Stage(stage.definition.name, stage.definition.kind, program, executable, stage.budget_s)
+            for stage, program, executable in zip(stages, programs, executables, strict=True)
+        ]
+        return cls(made, entering, tuple(warnings), clock)
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        return tuple(stage.executable.backend for stage in self._stages)
+
+    @property
+    def quarantined(self) -> tuple[int, ...]:
+        """The stages that are in quarantine."""
+        return tuple(place for place, stage in enumerate(self._stages) if stage.quarantined)
+
+    def quarantine(self, stage: int) -> None:
+        """Put a stage into quarantine: restores the state after a restart."""
+        self._stages[stage].quarantined = True
+
+    def run(self, frames: Array, columns: npt.NDArray[Any], out: ByteArray | None = None) -> Outcome:
+        """Send an extent through.
+
+        Parameters
+        ----------
+        frames : array, (n, *shape)
+            Of the type that the pipeline was built for; only read.
+        columns : structured array, (n,)
+        out : uint8, 1-D, optional
+            At least `n` results' bytes; the results are written there.
+
+        Raises
+        ------
+        SpecMismatch
+            The arrays are not of the type that the pipeline was built for.
+        """
+        self._check(frames, columns)
+        count = len(frames)
+        result = self._result(frames, out)
+        status, cause = np.zeros(count, np.uint8), np.zeros(count, np.uint8)
+        run = _Run([0.0] * len(self._stages), {}, set(), set())
+        for first in range(0, count, self._slice_blocks):
+            part = slice(first, min(first + self._slice_blocks, count))
+            self._run_slice(run, frames[part], columns[part], result[part], status[part], cause[part])
+        if not self.changes and result is not frames:
+            result[...] = frames
+        quarantined = self._judge(run)
+        faults = tuple(run.faults[place] for place in sorted(run.faults))
+        return Outcome(result, status, cause, faults, quarantined)
+
+    def _run_slice(
+        self, run: _Run, frames: Array, columns: npt.NDArray[Any], result: Array, status: ByteArray, cause: ByteArray
+    ) -> None:
+        """All stages on one slice; `result`, `status` and `cause` are its parts of the outcome."""
+        rows: Rows = np.arange(len(frames), dtype=np.int64)
+        for place, stage in enumerate(self._stages):
+            if not len(rows):
+                return
+            if stage.quarantined or place in run.over:
+                _mark(status, cause, rows, BlockStatus.KERNEL_FAILED, place)
+                return
+            out = self._room(place, len(frames), result)
+            if not self._run_stage(run, place, frames, columns, rows, out):
+                _mark(status, cause, rows, BlockStatus.KERNEL_FAILED, place)
+                return
+            if stage.kind is KernelKind.FILTER:
+                kept = out[rows]
+                _mark(status, cause, rows[~kept], BlockStatus.VETOED, place)
+                rows = rows[kept]
+            else:
+                frames = out
+
+    def _run_stage(
+        self, run: _Run, place: int, frames: Array, columns: npt.NDArray[Any], rows: Rows, out: Array
+    ) -> bool:
+        """One stage on one slice; whether its results count."""
+        stage = self._stages[place]
+        run.ran.add(place)
+        started = self._clock()
+        try:
+            values = [np.ascontiguousarray(columns[name], dtype) for name, dtype in stage.program.columns]
+            stage.executable.run(frames, values, rows, (out,))
+        except Exception as error:  # whatever it is, the instrument goes on
+            run.faults.setdefault(place, Fault(place, f"kernel {stage.name!r} raised {error!r}"[:1000]))
+            return False
+        run.spent_s[place] += self._clock() - started
+        if run.spent_s[place] > stage.budget_s:
+            run.over.add(place)
+            text = (
+                f"kernel {stage.name!r} took {run.spent_s[place]:.3g} s on an extent, allowed are {stage.budget_s:g} s"
+            )
+            run.faults.setdefault(place, Fault(place, text))
+            return False
+        return True
+
+    def _room(self, place: int, count: int, result: Array) -> Array:
+        """Where a stage writes: the outcome itself for the last map."""
+        if self._maps and place == self._maps[-1]:
+            return result
+        return self._stages[place].results(count)
+
+    def _judge(self, run: _Run) -> tuple[int, ...]:
+        """Count faulty extents in a row; the stages that go into quarantine now."""
+        quarantined = []
+        for place in run.ran:
+            stage = self._stages[place]
+            stage.faults_in_row = stage.faults_in_row + 1 if place in run.faults else 0
+            if stage.faults_in_row >= limits.KERNEL_FAULTS_MAX:
+                stage.quarantined = True
+                quarantined.append(place)
+        return tuple(sorted(quarantined))
+
+    def _check(self, frames: Array, columns: npt.NDArray[Any]) -> None:
+        frame = self._frame
+        if frames.dtype != frame.dtype or frames.shape[1:] != frame.shape or columns.shape != frames.shape[:1]:
+            raise SpecMismatch(
+                f"the pipeline takes {frame.dtype} blocks of shape {frame.shape} with their columns; "
+                f"found {frames.dtype} {frames.shape} with columns {columns.shape}"
+            )
+
+    def _result(self, frames: Array, out: ByteArray | None) -> Array:
+        """The array of results: a part of `out`, or a new one, or the frames where no map changes them."""
+        shape = (len(frames), *self.out_shape)
+        if out is None:
+            return np.empty(shape, self.out_dtype) if self.changes else np.ascontiguousarray(frames)
+        nbytes = math.prod(shape) * self.out_dtype.itemsize
+        if out.dtype != np.uint8 or out.ndim != 1 or out.nbytes < nbytes or not out.flags.c_contiguous:
+            raise SpecMismatch(f"`out` is {out.dtype} {out.shape}; expected at least {nbytes} contiguous bytes")
+        return out[:nbytes].view(self.out_dtype).reshape(shape)
+
+
+def _mark(status: ByteArray, cause: ByteArray, rows: Rows, what: BlockStatus, stage: int) -> None:
+    status[rows] = what
+    cause[rows] = stage
+
+
+def _frame_bytes(frame: FrameType) -> int:
+    return math.prod(frame.shape) * frame.dtype.itemsize
