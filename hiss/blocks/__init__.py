@@ -1,4 +1,6 @@
-"""Safe blocks: arena, segment log, index, recovery and catalog of one data directory. Knows nothing of kernels or the network."""
+"""Safe blocks: arena, segment log, index, recovery and catalog of one data directory. Knows nothing of kernels or the
+network.
+"""
 
 from hiss.blocks.arena import Arena, Region
 from hiss.blocks.catalog import Catalog

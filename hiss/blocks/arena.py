@@ -1,8 +1,8 @@
 """The arena: fixed, pre-faulted memory in which each extent lands once.
 
 First-touched memory costs about 25 times as much as warm memory, so all of it is touched at the start, and handed out
-again and again. A buddy allocator (Knowlton 1965) over pages of `limits.ARENA_PAGE_BYTES`; what a request does not need of its
-power of two is given back at once, so that no more than one page a region is wasted.
+again and again. A buddy allocator (Knowlton 1965) over pages of `limits.ARENA_PAGE_BYTES`; what a request does not need
+of its power of two is given back at once, so that no more than one page a region is wasted.
 
 Invariants: free and live pieces tile the memory; no two free buddies of the same order lie side by side; a request is
 met whole or not at all, in the order of asking, so that two users who each need two regions cannot dead-lock and a

@@ -32,7 +32,7 @@ class ArrayStore:
             leftover.unlink()
 
     def put(self, array: npt.NDArray[Any]) -> str:
-        """Store an array; the digest that it is found by. Durable on return. Raises `InvalidInput` for object arrays."""
+        """Store an array, durable on return; the digest that it is found by. `InvalidInput` for object arrays."""
         if array.dtype.hasobject:
             raise InvalidInput("an array of Python objects cannot be stored; give it a numeric dtype")
         buffer = io.BytesIO()

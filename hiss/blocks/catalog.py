@@ -1,8 +1,9 @@
-"""The catalog: collections, streams, kernels, events and the attempts of jobs. What there is; the blocks are in the log.
+"""The catalog: collections, streams, kernels, events and the attempts of jobs. What there is; the blocks are in the
+log.
 
-Every change is one transaction, durable when the call returns, and the events that belong to it commit with it. What an attempt of
-a job makes is *staged*: nobody sees it who does not name the attempt, and it makes no events, until the attempt commits. An id
-finds its stream always: ids are not to be guessed, and whoever has one was told.
+Every change is one transaction, durable when the call returns, and the events that belong to it commit with it. What an
+attempt of a job makes is *staged*: nobody sees it who does not name the attempt, and it makes no events, until the
+attempt commits. An id finds its stream always: ids are not to be guessed, and whoever has one was told.
 
 Called from any thread; calls do not overlap (one lock).
 """
@@ -157,7 +158,7 @@ class Catalog:
         with self._events(), self._database.transaction() as writer:
             info = self.collection(path)
             if not info.sealed:
-                self._check_final([stream for stream in self.streams(path, all_versions=True)], f"collection {path}")
+                self._check_final(self.streams(path, all_versions=True), f"collection {path}")
                 self._seal_collection(writer, path)
         return self.collection(path)
 
@@ -311,8 +312,8 @@ class Catalog:
     ) -> None:
         """Make streams final in one transaction with their events, and their collection's if that completes it.
 
-        The caller has made their blocks durable first. Raw companions make no events; staged streams make theirs when their
-        attempt commits.
+        The caller has made their blocks durable first. Raw companions make no events; staged streams make theirs when
+        their attempt commits.
 
         Raises
         ------
@@ -324,7 +325,8 @@ class Catalog:
             for stream_id in ids:
                 self._open_stream(stream_id)
                 writer.execute(
-                    "UPDATE stream SET state = ?, completeness = ?, digest = ?, final_ns = ?, abort_reason = ? WHERE id = ?",
+                    "UPDATE stream SET state = ?, completeness = ?, digest = ?, final_ns = ?, abort_reason = ? "
+                    "WHERE id = ?",
                     (
                         int(state),
                         rows.completeness_document(completeness[stream_id]),

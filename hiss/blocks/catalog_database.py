@@ -1,8 +1,8 @@
 """The catalog's SQLite database: opened, checked, and one transaction at a time.
 
 WAL mode with `synchronous=FULL`: a committed transaction survives a power cut (`NORMAL` does not promise that,
-https://www.sqlite.org/pragma.html#pragma_synchronous). This process is the only writer. One connection, one lock; any thread.
-Whatever SQLite finds wrong with the file is `CatalogDamaged`; nothing is deleted or repaired.
+https://www.sqlite.org/pragma.html#pragma_synchronous). This process is the only writer. One connection, one lock; any
+thread. Whatever SQLite finds wrong with the file is `CatalogDamaged`; nothing is deleted or repaired.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ CREATE TABLE collection (
     path TEXT PRIMARY KEY, attrs TEXT NOT NULL, expect TEXT NOT NULL, joins TEXT NOT NULL,
     sealed INTEGER NOT NULL, created_ns INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE stream (
-    ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, collection TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL,
-    attempt TEXT, state INTEGER NOT NULL, raw INTEGER NOT NULL, attrs TEXT NOT NULL, document TEXT NOT NULL,
+    ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, collection TEXT NOT NULL, name TEXT NOT NULL,
+    version INTEGER NOT NULL, attempt TEXT,
+    state INTEGER NOT NULL, raw INTEGER NOT NULL, attrs TEXT NOT NULL, document TEXT NOT NULL,
     completeness TEXT NOT NULL, digest TEXT NOT NULL, final_ns INTEGER NOT NULL, abort_reason TEXT NOT NULL,
     epoch INTEGER NOT NULL, UNIQUE (collection, name, version));
 CREATE INDEX stream_state ON stream (state);

@@ -1,8 +1,11 @@
-"""How streams, kernels and events stand in the catalog's rows: JSON documents, written and read here and nowhere else. Pure."""
+"""How streams, kernels and events stand in the catalog's rows: JSON documents, written and read here and nowhere else.
+Pure.
+"""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -69,7 +72,7 @@ def _stage(stage: StageInfo) -> dict[str, Any]:
     }
 
 
-def stream_info(row: Mapping[str, Any]) -> StreamInfo:
+def stream_info(row: sqlite3.Row) -> StreamInfo:
     """From a row of the table `stream`."""
     document = json.loads(row["document"])
     return StreamInfo(
@@ -104,8 +107,8 @@ def completeness_document(value: Completeness) -> str:
 def completeness(document: str) -> Completeness:
     if not document:
         return NO_BLOCKS
-    *counts, ledger = json.loads(document)
-    return Completeness(*counts, tuple(LedgerEntry(*entry) for entry in ledger))
+    blocks, size, gaps, first, last, ledger = json.loads(document)
+    return Completeness(blocks, size, gaps, first, last, tuple(LedgerEntry(*entry) for entry in ledger))
 
 
 def with_quarantine(info: StreamInfo, stage: int, quarantined: bool) -> StreamInfo:
@@ -118,7 +121,7 @@ def kernel_document(info: KernelInfo) -> str:
     return dumps({"kind": int(info.definition.kind), "source": info.definition.source})
 
 
-def kernel_info(row: Mapping[str, Any]) -> KernelInfo:
+def kernel_info(row: sqlite3.Row) -> KernelInfo:
     document = json.loads(row["document"])
     definition = KernelDef(row["name"], KernelKind(document["kind"]), document["source"])
     return KernelInfo(definition, row["hash"], row["registered_ns"])

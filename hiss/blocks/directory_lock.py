@@ -27,7 +27,8 @@ class DirectoryLock:
             holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
             os.close(self._fd)
             raise DataDirectoryLocked(
-                f"{directory} is open in another process{f' (pid {holder})' if holder else ''}; stop that one, or connect to it",
+                f"{directory} is open in another process{f' (pid {holder})' if holder else ''}; stop that one, or "
+                "connect to it",
                 path=str(directory),
                 pid=holder,
             ) from None

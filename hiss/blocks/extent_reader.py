@@ -1,7 +1,8 @@
 """Reads records back: tables, and the blocks that a caller wants, every one checked against its digest.
 
-Reads go through `pread` into fresh memory, never through a mapping, so that a failing disk gives an error and not SIGBUS. Any
-thread. A record may move (its segment failed) or go (its stream was deleted) between two reads: the place is looked up again.
+Reads go through `pread` into fresh memory, never through a mapping, so that a failing disk gives an error and not
+SIGBUS. Any thread. A record may move (its segment failed) or go (its stream was deleted) between two reads: the place
+is looked up again.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ class ExtentReader:
         runs = [run for run in index.runs(limit=1 << 62) if run.record == record]
         span = f"{runs[0].first} to {runs[-1].last}" if runs else "none"
         return BlockDamaged(
-            f"stream {index.stream_id}: blocks {span} in segment {place.segment} at offset {place.offset} cannot be read: "
-            f"{what}; the other blocks are not affected",
+            f"stream {index.stream_id}: blocks {span} in segment {place.segment} at offset {place.offset} cannot be "
+            f"read: {what}; the other blocks are not affected",
             stream=index.stream_id,
             segment=place.segment,
             offset=place.offset,
@@ -217,8 +218,8 @@ class ExtentReader:
         return BlockDamaged(
             f"stream {index.stream_id}: {'block' if len(blocks) == 1 else 'blocks'} {', '.join(map(str, blocks[:8]))}"
             f"{' …' if len(blocks) > 8 else ''} in segment {place.segment} at offset {place.offset}: "
-            f"{'the disk gives an error' if bad is None else 'the bytes do not have their digest'}; not served, the other "
-            "blocks are not affected",
+            f"{'the disk gives an error' if bad is None else 'the bytes do not have their digest'}; not served, the "
+            "other blocks are not affected",
             stream=index.stream_id,
             index=blocks[0] if blocks else -1,
             segment=place.segment,
@@ -228,7 +229,7 @@ class ExtentReader:
 
 def wrong_blocks(data: ByteArray, length: npt.NDArray[np.generic], digest: npt.NDArray[np.uint64]) -> IntArray:
     """Places of the blocks in `data` that do not have their digest. Blocks without bytes have none to check."""
-    view, position = memoryview(data), 0
+    view, position = data.data, 0
     wrong = []
     for place, (size, expected) in enumerate(zip(length.tolist(), digest.tolist(), strict=True)):
         if size and digest_of(view[position : position + size]) != expected:

@@ -1,11 +1,12 @@
-"""The index of one stream: for each producer's index, its status and where its record is. In memory, rebuilt by recovery.
+"""The index of one stream: for each producer's index, its status and where its record is. In memory, rebuilt by
+recovery.
 
-Two tables of NumPy vectors that grow. **Records**, in the order of their arrival: 20 bytes each. **Runs**, sorted by index:
-blocks of consecutive indices and rows, of one record and one status: 22 bytes each, so that the worst case (no two neighbours
-alike) costs 22 bytes a block and its share of the record. Digests stay on disk.
+Two tables of NumPy vectors that grow. **Records**, in the order of their arrival: 20 bytes each. **Runs**, sorted by
+index: blocks of consecutive indices and rows, of one record and one status: 22 bytes each, so that the worst case (no
+two neighbours alike) costs 22 bytes a block and its share of the record. Digests stay on disk.
 
-Invariants: runs do not overlap; a record's `live` counts the blocks that runs have of it. One thread at a time changes an index
-(`add`, `remove`), besides the committer that may `relocate`; any thread reads. A lock of its own guards it.
+Invariants: runs do not overlap; a record's `live` counts the blocks that runs have of it. One thread at a time changes
+an index (`add`, `remove`), besides the committer that may `relocate`; any thread reads. A lock of its own guards it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a stream's index to its ledger: every producer-numbered block that is not stored, with stage and reason. Pure."""
+"""From a stream's index to its ledger: every producer-numbered block that is not stored, where and why. Pure."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _merged(entries: Iterator[LedgerEntry]) -> Iterator[LedgerEntry]:
 
 
 def bounded(entries: Iterator[LedgerEntry], ranges_max: int = LEDGER_RANGES_MAX) -> Iterator[LedgerEntry]:
-    """The first `ranges_max` entries; of the others, one for each reason that spans them and says how many there are."""
+    """The first `ranges_max` entries; of the others, one for each reason that spans them and counts them."""
     rest: dict[tuple[str, str], tuple[int, int, int]] = {}
     for number, entry in enumerate(entries):
         if number < ranges_max:

@@ -1,19 +1,20 @@
 """The record: how one extent stands in the log. Pure functions over bytes; the format is in `docs/on-disk-format.md`.
 
-A record is a header of 128 bytes, the table of its blocks (one vector for each property, then the packed columns), padding to
-64 bytes, the payload, and padding to `limits.RECORD_ALIGN_BYTES`. Three checks: the header by its own digest, seeded with
-the buffer's salt, the table by a digest in the header, each block by its digest in the table. The header says where
-it stands (segment, generation, offset), so that a record that was left over, copied or misplaced is no record.
+A record is a header of 128 bytes, the table of its blocks (one vector for each property, then the packed columns),
+padding to 64 bytes, the payload, and padding to `limits.RECORD_ALIGN_BYTES`. Three checks: the header by its own
+digest, seeded with the buffer's salt, the table by a digest in the header, each block by its digest in the table. The
+header says where it stands (segment, generation, offset), so that a record that was left over, copied or misplaced is
+no record.
 
-Whatever is decoded comes from disk: nothing here trusts it before its digest is checked, and nothing raises for bad bytes: the
-answer is None.
+Whatever is decoded comes from disk: nothing here trusts it before its digest is checked, and nothing raises for bad
+bytes: the answer is None.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -174,12 +175,13 @@ def decode_table(header: RecordHeader, data: bytes | bytearray | memoryview) -> 
     if len(data) != header.table_bytes or xxhash.xxh3_64_intdigest(data) != header.table_digest:
         return None
     count, start = header.blocks, 0
-    vectors: list[npt.NDArray[np.generic]] = []
+    vectors: list[npt.NDArray[Any]] = []
     for code in ("<i8", "<i8", "<i8", "<u8", "<u8", "<u4", "u1", "u1"):
         vectors.append(np.frombuffer(data, code, count, start))
         start += vectors[-1].nbytes
     columns = np.frombuffer(data, np.uint8, count * header.column_bytes, start).reshape(count, header.column_bytes)
-    table = BlockTable(*vectors, columns)  # type: ignore[arg-type]
+    index, time_ns, received_ns, digest, source_digest, length, status, cause = vectors
+    table = BlockTable(index, time_ns, received_ns, digest, source_digest, length, status, cause, columns)
     return table if int(table.length.sum(dtype=np.int64)) == header.payload_bytes else None
 
 

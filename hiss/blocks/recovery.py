@@ -1,18 +1,20 @@
-"""What is done with a log when it is opened: every segment is scanned, the indexes are built, what a crash left is cleared away.
+"""What is done with a log when it is opened: every segment is scanned, the indexes are built, what a crash left is
+cleared away.
 
-In two steps. `scan_log` reads all segments in the order in which they were written and fills the indexes; it changes no byte.
-`repair` then, with the log running, writes again what stands where it cannot be trusted, covers torn records so that
-they are never taken for damage, and marks the tail. A crash within either is followed by the same again.
+In two steps. `scan_log` reads all segments in the order in which they were written and fills the indexes; it changes no
+byte. `repair` then, with the log running, writes again what stands where it cannot be trusted, covers torn records so
+that they are never taken for damage, and marks the tail. A crash within either is followed by the same again.
 
 What a record may be found to be:
 
 - *good*: in the index; where the same block was written twice, the later one counts;
-- *torn*: not good, and no later record vouches that it was durable: a write that a crash cut. Its good blocks are written again;
+- *torn*: not good, and no later record vouches that it was durable: a write that a crash cut. Its good blocks are
+  written again;
 - *damaged*: not good though it was durable: reported by name; its good blocks are served, the others never;
 - *dead*: of a stream that the catalog does not know, left by a delete.
 
-Before anything is served, every segment is synced: what a killed process had written but not synced is durable then, and may
-be acknowledged so. Called by one thread, before any other.
+Before anything is served, every segment is synced: what a killed process had written but not synced is durable then,
+and may be acknowledged so. Called by one thread, before any other.
 """
 
 from __future__ import annotations
@@ -265,7 +267,9 @@ class Recovery:
 
     @staticmethod
     def _in_ledger(info: StreamInfo, table: BlockTable) -> npt.NDArray[np.bool_]:
-        """Blocks that stand as stored in the record, but not in the final stream: they were damaged when it became final."""
+        """Blocks that stand as stored in the record, but not in the final stream: they were damaged when it became
+        final.
+        """
         out = np.zeros(len(table.index), np.bool_)
         for entry in info.completeness.ledger:
             if (entry.stage, entry.reason) == DAMAGED or entry.reason == "never received":
@@ -358,7 +362,9 @@ class Recovery:
     # ---- writing
 
     def repair(self, segment_log: SegmentLog) -> RecoveryReport:
-        """Write again what is not safe where it stands, cover what was torn, mark the tail. Everything is durable on return."""
+        """Write again what is not safe where it stands, cover what was torn, mark the tail. Everything is durable on
+        return.
+        """
         for doubtful in sorted(self.found.again, key=lambda each: each.header.lsn, reverse=True):
             self._write_again(segment_log, doubtful)
         segment_log.sync()

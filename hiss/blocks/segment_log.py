@@ -1,20 +1,23 @@
 """The log: records are written where the tail is, by the thread that brings them, and made durable by the committer.
 
-The way of a record: a slot is reserved under the lock (segment, offset, log sequence number), the record is written from
-the caller's memory without the lock, so that streams write side by side; then it enters its stream's index and is readable. The
-committer thread takes all that has been written since its last round and covers it by one `fdatasync` a segment (group commit).
+The way of a record: a slot is reserved under the lock (segment, offset, log sequence number), the record is written
+from the caller's memory without the lock, so that streams write side by side; then it enters its stream's index and is
+readable. The committer thread takes all that has been written since its last round and covers it by one `fdatasync` a
+segment (group commit).
 
-What fails: the first write or sync that fails retires its segment for good. A record whose write failed is written again by its
-own thread, records whose sync is outstanding are written again from memory by the committer, into another segment; after
-`limits.LOG_REWRITES_MAX` of those the record is given up: it leaves the index and its owner is told.
+What fails: the first write or sync that fails retires its segment for good. A record whose write failed is written
+again by its own thread, records whose sync is outstanding are written again from memory by the committer, into another
+segment; after `limits.LOG_REWRITES_MAX` of those the record is given up: it leaves the index and its owner is told.
 
-Invariants: offsets and sequence numbers rise together within a segment; `durable_lsn` in a record is the highest number below
-which everything was durable when it was reserved; memory of a record is not touched after its `done` was called. Lock order: log,
-then pool, then index. `append` may be called from any thread, one at a time for a stream; `done` comes from the committer.
+Invariants: offsets and sequence numbers rise together within a segment; `durable_lsn` in a record is the highest number
+below which everything was durable when it was reserved; memory of a record is not touched after its `done` was called.
+Lock order: log, then pool, then index. `append` may be called from any thread, one at a time for a stream; `done` comes
+from the committer.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -180,14 +183,14 @@ class SegmentLog:
             stop = int(np.searchsorted(ends, behind + room, "right"))
             if stop == start:
                 raise BlockTooLarge(
-                    f"block {int(extent.index[start])} of stream {index.stream_id}: {int(extent.length[start])} bytes do "
-                    f"not fit into a segment of {self.pool.segment_bytes}; raise segment_bytes",
+                    f"block {int(extent.index[start])} of stream {index.stream_id}: {int(extent.length[start])} bytes "
+                    f"do not fit into a segment of {self.pool.segment_bytes}; raise segment_bytes",
                     allowed=room,
                     found=int(extent.length[start]),
                 )
             cuts.append(stop)
         ticket = _Ticket(done, len(cuts) - 1)
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in itertools.pairwise(cuts):
             whole = start == 0 and stop == len(extent)
             yield _Write(
                 index,
@@ -219,8 +222,8 @@ class SegmentLog:
         assert failure is not None
         kind = SpaceExhausted if out_of_space(failure) else SegmentDamaged
         raise kind(
-            f"{self.pool.directory}: {len(write.table.index)} blocks of stream {write.index.stream_id} could not be written "
-            f"to any of {limits.LOG_REWRITES_MAX + 1} segments: {failure}; check the disk",
+            f"{self.pool.directory}: {len(write.table.index)} blocks of stream {write.index.stream_id} could not be "
+            f"written to any of {limits.LOG_REWRITES_MAX + 1} segments: {failure}; check the disk",
             path=str(self.pool.directory),
             errno=failure.errno or 0,
         ) from failure

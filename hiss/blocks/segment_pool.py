@@ -1,8 +1,9 @@
 """All segments of a log: made, opened, recycled, retired, deleted.
 
-Invariants: a segment is recycled only when nothing live is in it, nobody uses it and it takes no more records; a retired one is
-deleted instead. Its header, with a new generation, is durable before its first record is written. No more than
-`limits.SEGMENTS_OPEN_MAX` idle descriptors stay open. Any thread may call; the pool's lock guards the state of all segments.
+Invariants: a segment is recycled only when nothing live is in it, nobody uses it and it takes no more records; a
+retired one is deleted instead. Its header, with a new generation, is durable before its first record is written. No
+more than `limits.SEGMENTS_OPEN_MAX` idle descriptors stay open. Any thread may call; the pool's lock guards the state
+of all segments.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class SegmentPool:
 
     @contextlib.contextmanager
     def using(self, segment: Segment) -> Iterator[int]:
-        """The segment's descriptor, open until the end of the block; the segment is neither recycled nor deleted before."""
+        """The segment's descriptor, open until the end of the block; the segment is neither recycled nor deleted
+        before.
+        """
         with self.lock:
             if segment.fd is None:
                 segment.fd = self.files.open(segment.path)
@@ -233,8 +236,8 @@ class SegmentPool:
     def retire(self, segment: Segment, error: OSError) -> None:
         """A write or a sync of it failed: it takes no more records and is never synced again.
 
-        The file's new name tells a later recovery from where on its content is not to be trusted. The rename is tried, not
-        relied upon: where it fails, or is lost, only the content that reached the disk is found.
+        The file's new name tells a later recovery from where on its content is not to be trusted. The rename is tried,
+        not relied upon: where it fails, or is lost, only the content that reached the disk is found.
         """
         with self.lock:
             if segment.retired:

@@ -1,8 +1,10 @@
-"""Reads one segment from end to end, as recovery finds it: good records, holes where there is none, and where the tail is.
+"""Reads one segment from end to end, as recovery finds it: good records, holes where there is none, and where the tail
+is.
 
-Records stand one behind the other. Where the next one is not good, the scan looks on at every record boundary for one of the same
-generation with a higher sequence number: what is between is a hole. Whether a hole is damage (the record was durable) or what a
-crash left of a write on its way is for `recovery` to say, which sees all segments. No errors are raised for bad bytes.
+Records stand one behind the other. Where the next one is not good, the scan looks on at every record boundary for one
+of the same generation with a higher sequence number: what is between is a hole. Whether a hole is damage (the record
+was durable) or what a crash left of a write on its way is for `recovery` to say, which sees all segments. No errors are
+raised for bad bytes.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from hiss.blocks.index import StreamIndex, digest_rows
 from hiss.blocks.recovery import Recovery, RecoveryReport
 from hiss.blocks.segment_log import Done, SegmentLog
 from hiss.blocks.segment_pool import SegmentPool
-from hiss.errors import BlockConflict, InvalidInput, SpecMismatch, StreamNotFound
+from hiss.errors import BlockConflict, InvalidInput, SpecMismatch
 from hiss.model import Completeness, Extent, StreamInfo
 
 
@@ -170,8 +170,9 @@ class Storage:
         extent : Extent
             None of its blocks is handled yet. Its memory stays with the caller, unchanged until `on_durable`.
         on_durable : callable
-            Called once from another thread, possibly before this returns: with None after the sync that covers the extent,
-            or with the error that left it not durable; its blocks are then not handled. Not called where this raises.
+            Called once from another thread, possibly before this returns: with None after the sync that covers the
+            extent, or with the error that left it not durable; its blocks are then not handled. Not called where this
+            raises.
 
         Raises
         ------
@@ -191,7 +192,8 @@ class Storage:
     def delete(self, stream_id: str) -> None:
         """Forget a stream and free its space in the log. Deleting what is not there changes nothing.
 
-        The catalog forgets it first, if it has not yet: space is only used again when nobody can ask for what was there.
+        The catalog forgets it first, if it has not yet: space is only used again when nobody can ask for what was
+        there.
         """
         self.catalog.delete_stream(stream_id, missing_ok=True)
         with self._lock:
@@ -277,7 +279,7 @@ class Storage:
         return ledger.completeness(self.index(stream_id), end_index, stage_names)
 
     def stream_digest(self, stream_id: str) -> str:
-        """16 hex digits over (index, status, digest) of all blocks in index order, however they were cut into extents."""
+        """16 hex digits over (index, status, digest) of all blocks in index order, however they were cut."""
         index = self.index(stream_id)
         rolling = index.rolling_digest()
         return f"{self._slow_digest(index) if rolling is None else rolling:016x}"
@@ -310,7 +312,8 @@ def _check(index: StreamIndex, extent: Extent) -> None:
     where = f"extent for stream {index.stream_id}"
     if extent.columns.dtype.itemsize != index.columns_dtype.itemsize:
         raise SpecMismatch(
-            f"{where}: columns of {extent.columns.dtype.itemsize} bytes a block, the stream's have {index.columns_dtype.itemsize}"
+            f"{where}: columns of {extent.columns.dtype.itemsize} bytes a block, the stream's have "
+            f"{index.columns_dtype.itemsize}"
         )
     if int(extent.length.sum()) != extent.data.size or (len(extent) and int(extent.length.min()) < 0):
         raise InvalidInput(f"{where}: the lengths do not add up to the {extent.data.size} bytes of data")
