@@ -1,0 +1,204 @@
+"""The server's side of an append: extents in, acknowledgements out.
+
+Two threads work for each: the pool thread sends replies from the `Outbox`, and a thread of its own takes requests and
+hands extents to the store's session, whose back-pressure stops it, and thereby the client, by gRPC's flow control.
+Neither waits for the other while it holds anything that the other needs, so that a full store cannot keep its own
+acknowledgements back. Whatever way the call ends, the receiving thread closes the session, and what had arrived is
+finished.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import grpc
+
+from hiss import limits
+from hiss.errors import HissError, InvalidInput, Stopping
+from hiss.model import Ack, AppendStart, Caller, Feedback
+from hiss.store import AppendSession, Store
+from hiss.transport import wire
+from hiss.transport.calls import Bodies, Reception, body_of, caller_of, errors_as_status
+from hiss.transport.extent_wire import ExtentDecoder
+from hiss.transport.methods import Method
+from hiss.v1 import streams_pb2
+
+log = logging.getLogger(__name__)
+
+_OPEN_BYTES_MAX: Final = 4 * limits.KiB
+
+
+class Outbox:
+    """What the store's threads have to tell a producer, until the pool thread sends it.
+
+    Bounded: of acknowledgements the newest is kept, of feedback the newest `limits.FEEDBACK_MESSAGES_MAX`.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._ack: Ack | None = None
+        self._feedback: deque[Feedback] = deque(maxlen=limits.FEEDBACK_MESSAGES_MAX)
+        self._over = False
+        self.error: HissError | None = None
+
+    def acknowledge(self, ack: Ack) -> None:
+        with self._changed:
+            self._ack = ack
+            self._changed.notify()
+
+    def feed_back(self, feedback: Feedback) -> None:
+        with self._changed:
+            self._feedback.append(feedback)
+            self._changed.notify()
+
+    def fail(self, error: HissError) -> None:
+        """End the call with an error, the first one that is told."""
+        with self._changed:
+            self.error = self.error or error
+            self._changed.notify()
+
+    def finish(self) -> None:
+        """End the call after what is here."""
+        with self._changed:
+            self._over = True
+            self._changed.notify()
+
+    def replies(self) -> Iterator[Ack | Feedback]:
+        """What is told, until the call is to end; what is here by then comes first."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ack or self._feedback or self._over or self.error)
+                last = self._over or self.error is not None
+            yield from self.left()
+            if last:
+                return
+
+    def left(self) -> Iterator[Ack | Feedback]:
+        """What is here now."""
+        with self._changed:
+            messages: list[Ack | Feedback] = list(self._feedback)
+            self._feedback.clear()
+            if self._ack is not None:
+                messages.append(self._ack)
+                self._ack = None
+        yield from messages
+
+
+class AppendCall:
+    """One append, from the open session to its end."""
+
+    def __init__(self, session: AppendSession, outbox: Outbox, leave: Callable[[], None]) -> None:
+        self._session = session
+        self._outbox = outbox
+        self._leave = leave
+        self._in_use = threading.Lock()  # of the session
+        self._closed = False
+        self._stopping = False
+        self._complete = False
+
+    def replies(self, requests: Bodies, context: grpc.ServicerContext, what: str) -> Iterator[bytes]:
+        """Serve the call; in the pool thread."""
+        if not context.add_callback(self._outbox.finish):
+            self._outbox.finish()
+        start = self._session.start
+        threading.Thread(target=self._receive, args=(requests, what), name="hiss append", daemon=True).start()
+        yield _message(start, start.credit_bytes)
+        for reply in self._outbox.replies():
+            yield _message(reply, start.credit_bytes)
+        if self._stopping and not self._complete and self._outbox.error is None:
+            self._close()
+            for reply in self._outbox.left():
+                yield _message(reply, start.credit_bytes)
+            raise Stopping("the server is shutting down; connect again, ask where the stream stands, and send the rest")
+        if self._outbox.error is not None:
+            raise self._outbox.error
+
+    def stop(self) -> None:
+        """The server goes down: take no more, finish what is here, acknowledge it, refuse the rest."""
+        self._stopping = True
+        self._outbox.finish()
+
+    def _receive(self, requests: Bodies, what: str) -> None:
+        """Hand the client's extents to the session; in a thread of its own."""
+        decoder = ExtentDecoder(what)
+        try:
+            for body in requests:
+                extent = decoder.decode(body)
+                del body
+                with self._in_use:
+                    if self._closed or self._stopping:
+                        break
+                    self._session.send(extent)
+            self._close()
+            self._complete = not self._stopping
+        except grpc.RpcError:
+            self._close()  # the client went away
+        except HissError as error:
+            self._outbox.fail(error)
+            self._close()
+        except Exception:
+            log.exception("%s: a bug", what)
+            self._outbox.fail(HissError("the server met an error of its own; its log says which"))
+            self._close()
+        finally:
+            self._outbox.finish()
+            self._leave()
+
+    def _close(self) -> None:
+        with self._in_use:
+            if not self._closed:
+                self._closed = True
+                try:
+                    self._session.close()
+                except HissError as error:
+                    self._outbox.fail(error)
+
+
+def append_handler(
+    method: Method, reception: Reception, store_for: Callable[[Caller], Store]
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """The handler of `Streams.Append`."""
+
+    def serve(requests: Bodies, context: grpc.ServicerContext) -> Iterator[bytes]:
+        with errors_as_status(context, method.path):
+            store = store_for(caller_of(context, reception.authenticate))
+            leave = reception.long_calls.enter(holders=2)
+            try:
+                try:
+                    stream_id = _stream_id(body_of(requests, context, reception.patience, method.path), method)
+                    outbox = Outbox()
+                    session = store.open_append(stream_id, outbox.acknowledge, outbox.fail, outbox.feed_back)
+                except BaseException:
+                    leave()  # there will be no receiving thread
+                    raise
+                call = AppendCall(session, outbox, leave)
+                with reception.stops.told(call.stop):
+                    yield from call.replies(requests, context, f"append to stream {stream_id}")
+            finally:
+                leave()
+
+    return grpc.stream_stream_rpc_method_handler(serve)
+
+
+def _stream_id(body: bytes, method: Method) -> str:
+    if len(body) > _OPEN_BYTES_MAX:
+        raise InvalidInput(f"{method.path}: the first request opens the append and is short; got {len(body)} bytes")
+    request: streams_pb2.AppendRequest = method.parse_request(body)
+    if request.WhichOneof("kind") != "open":
+        raise InvalidInput(f"{method.path}: the first request must be `open`, with the stream's id")
+    return request.open.stream_id
+
+
+def _message(reply: AppendStart | Ack | Feedback, credit_bytes: int) -> bytes:
+    match reply:
+        case AppendStart():
+            message = streams_pb2.AppendResponse(start=wire.encode_append_start(reply))
+        case Ack():
+            message = streams_pb2.AppendResponse(ack=wire.encode_ack(reply, credit_bytes))
+        case Feedback():
+            message = streams_pb2.AppendResponse(feedback=wire.encode_feedback(reply))
+    return message.SerializeToString()

@@ -1,0 +1,341 @@
+"""A Store behind gRPC: `RemoteStore` does what `hiss.store.Store` says, by calls to a server.
+
+It connects when it is first used, and again by itself after a break; a call that a break hits raises, and is not
+repeated here. Any thread may call. Short calls have deadlines; streams of blocks and events have none, but a peer
+that does not answer pings for `2 * limits.KEEPALIVE_S` is given up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Self
+
+import grpc
+
+from hiss import limits
+from hiss.errors import HissError, InvalidInput, LimitExceeded, Unavailable
+from hiss.model import (
+    Ack,
+    Attrs,
+    CollectionInfo,
+    Event,
+    Extent,
+    Feedback,
+    KernelDef,
+    KernelInfo,
+    NodeStatus,
+    Selection,
+    StreamInfo,
+    StreamSpec,
+)
+from hiss.store import AppendSession
+from hiss.transport import wire
+from hiss.transport.channel import check_address, open_channel
+from hiss.transport.error_wire import error_of
+from hiss.transport.methods import ATTEMPT_KEY, STORE, TOKEN_KEY, TOKEN_SCHEME, Method
+from hiss.transport.remote_append import RemoteAppend
+from hiss.transport.remote_meow import RemoteMeow
+from hiss.transport.remote_read import CheckedExtents
+from hiss.transport.workflow_wire import decode_refs
+from hiss.workflow import StreamRef
+
+_STOP_POLL_S: Final = 0.1  # how soon the thread that watches a `stop` sees that its call is over
+
+
+class Connection:
+    """Calls to one server: channel, metadata, deadlines, errors."""
+
+    def __init__(self, address: str, token: str | None, attempt: str | None) -> None:
+        self.address = check_address(address)
+        self._metadata = _metadata(token, attempt)
+        self._channel: Any = open_channel(address)
+        self._closed = False
+        self._watchers: set[threading.Thread] = set()
+
+    def close(self) -> None:
+        """Cancel what is under way and disconnect. More than once is fine."""
+        self._closed = True
+        self._channel.close()
+        for watcher in list(self._watchers):
+            watcher.join()
+
+    def ask(self, method: Method, **fields: Any) -> Any:
+        """A short call: one request, one reply.
+
+        Raises
+        ------
+        HissError
+            What the server raised; `ServerUnreachable`, `DeadlineExceeded` or `Unavailable` if it did not come to that.
+        """
+        body = _request(method, fields)
+        with self.errors():
+            reply: bytes = self._channel.unary_unary(method.path)(
+                body, timeout=method.deadline_s, metadata=self._metadata
+            )
+        return method.parse_response(reply)
+
+    def listen(self, method: Method, **fields: Any) -> Any:
+        """A call with a stream of replies: iterates over their bytes, raises gRPC's errors."""
+        body = _request(method, fields)
+        with self.errors():
+            return self._channel.unary_stream(method.path)(body, metadata=self._metadata)
+
+    def converse(self, method: Method, requests: Iterator[bytes]) -> Any:
+        """A call with streams both ways."""
+        with self.errors():
+            return self._channel.stream_stream(method.path)(requests, metadata=self._metadata)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise what gRPC raises as `HissError`s."""
+        try:
+            yield
+        except grpc.RpcError as failure:
+            raise error_of(failure, self.address) from None
+        except ValueError:
+            if self._closed:  # gRPC's way of saying that the channel is closed
+                raise Unavailable(f"the connection to {self.address} was closed; connect again") from None
+            raise
+
+    @contextmanager
+    def cancelled_by(self, stop: threading.Event, call: Any) -> Iterator[None]:
+        """Cancel `call` as soon as `stop` is set."""
+
+        def watch() -> None:
+            while call.is_active():
+                if stop.wait(_STOP_POLL_S):
+                    call.cancel()
+            self._watchers.discard(watcher)
+
+        watcher = threading.Thread(target=watch, name="hiss stop", daemon=True)
+        self._watchers.add(watcher)
+        watcher.start()
+        try:
+            yield
+        finally:
+            call.cancel()
+            watcher.join()
+
+
+def _request(method: Method, fields: dict[str, Any]) -> bytes:
+    try:
+        body = method.request(**fields).SerializeToString()
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidInput(f"{method.name}: a value that cannot be sent: {error}") from None
+    if len(body) > limits.MESSAGE_BYTES_MAX:
+        raise LimitExceeded(
+            f"{method.name}: a request of {len(body)} bytes, allowed are {limits.MESSAGE_BYTES_MAX}",
+            limit="MESSAGE_BYTES_MAX",
+            allowed=limits.MESSAGE_BYTES_MAX,
+            found=len(body),
+        )
+    return body
+
+
+def _metadata(token: str | None, attempt: str | None) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    if token is not None:
+        pairs.append((TOKEN_KEY, TOKEN_SCHEME + token))
+    if attempt is not None:
+        pairs.append((ATTEMPT_KEY, attempt))
+    for key, value in pairs:
+        if not value.isascii() or not value.isprintable():
+            raise InvalidInput(f"{key}: only printable ASCII can be sent; is this the right token?")
+    return tuple(pairs)
+
+
+class RemoteStore:
+    """A Store at an address. Make one with `connect`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._meow = RemoteMeow(connection.ask)
+
+    @classmethod
+    def connect(cls, address: str, token: str | None = None, *, attempt: str | None = None) -> Self:
+        """A Store at `HOST:PORT` or `unix:PATH`; it connects when it is first used.
+
+        Parameters
+        ----------
+        address : str
+            Of a `GrpcServer`.
+        token : str, optional
+            Sent with each call.
+        attempt : str, optional
+            Id of the job's attempt on whose behalf all this is done.
+
+        Raises
+        ------
+        InvalidInput
+            Not an address, or a token that is none.
+        """
+        return cls(Connection(address, token, attempt))
+
+    @property
+    def address(self) -> str:
+        return self._connection.address
+
+    @property
+    def meow(self) -> RemoteMeow:
+        return self._meow
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _ask(self, key: str, **fields: Any) -> Any:
+        return self._connection.ask(STORE[key], **fields)
+
+    # ---- collections
+
+    def create_collection(self, path: str, attrs: Attrs, expect: Sequence[str]) -> CollectionInfo:
+        attrs_json = wire.encode_attrs(attrs)
+        reply = self._ask("Collections.CreateCollection", path=path, attrs_json=attrs_json, expect=list(expect))
+        return wire.decode_collection(reply.collection)
+
+    def collection(self, path: str) -> CollectionInfo:
+        return wire.decode_collection(self._ask("Collections.GetCollection", path=path).collection)
+
+    def collections(self, prefix: str = "") -> list[CollectionInfo]:
+        reply = self._ask("Collections.ListCollections", prefix=prefix)
+        return list(map(wire.decode_collection, reply.collections))
+
+    def delete_collection(self, path: str) -> None:
+        self._ask("Collections.DeleteCollection", path=path)
+
+    def seal_collection(self, path: str) -> CollectionInfo:
+        return wire.decode_collection(self._ask("Collections.SealCollection", path=path).collection)
+
+    def join(self, collection: str, name: str, streams: Sequence[str]) -> CollectionInfo:
+        reply = self._ask("Collections.JoinStreams", collection=collection, name=name, streams=list(streams))
+        return wire.decode_collection(reply.collection)
+
+    # ---- streams
+
+    def create_stream(
+        self, collection: str, name: str, spec: StreamSpec, *, resume: bool = False, new_version: bool = False
+    ) -> StreamInfo:
+        reply = self._ask(
+            "Streams.CreateStream",
+            collection=collection,
+            name=name,
+            spec=wire.encode_stream_spec(spec),
+            resume=resume,
+            new_version=new_version,
+        )
+        return wire.decode_stream_info(reply.stream)
+
+    def stream(self, path: str, version: int | None = None) -> StreamInfo:
+        return wire.decode_stream_info(self._ask("Streams.GetStream", path=path, version=version).stream)
+
+    def streams(self, collection: str, *, all_versions: bool = False) -> list[StreamInfo]:
+        reply = self._ask("Streams.ListStreams", collection=collection, all_versions=all_versions)
+        return list(map(wire.decode_stream_info, reply.streams))
+
+    def amend_stream(self, stream_id: str, attrs: Attrs) -> StreamInfo:
+        reply = self._ask("Streams.AmendStream", stream_id=stream_id, attrs_json=wire.encode_attrs(attrs))
+        return wire.decode_stream_info(reply.stream)
+
+    def open_append(
+        self,
+        stream_id: str,
+        on_ack: Callable[[Ack], None],
+        on_error: Callable[[HissError], None],
+        on_feedback: Callable[[Feedback], None],
+    ) -> AppendSession:
+        def converse(requests: Iterator[bytes]) -> Any:
+            return self._connection.converse(STORE["Streams.Append"], requests)
+
+        return RemoteAppend(converse, self.address, stream_id, on_ack, on_error, on_feedback)
+
+    def seal_stream(self, stream_id: str, end_index: int | None = None) -> StreamInfo:
+        reply = self._ask("Streams.SealStream", stream_id=stream_id, end_index=end_index)
+        return wire.decode_stream_info(reply.stream)
+
+    def abort_stream(self, stream_id: str, reason: str) -> StreamInfo:
+        reply = self._ask("Streams.AbortStream", stream_id=stream_id, reason=reason)
+        return wire.decode_stream_info(reply.stream)
+
+    def delete_stream(self, stream_id: str) -> None:
+        self._ask("Streams.DeleteStream", stream_id=stream_id)
+
+    def read(self, stream_id: str, selection: Selection) -> Iterator[Extent]:
+        """As `Store.read`. The blocks' memory is read-only. Closing the iterator ends the call."""
+        message = wire.encode_selection(selection)
+        call = self._connection.listen(STORE["Streams.Read"], stream_id=stream_id, selection=message)
+        extents = CheckedExtents(f"reading stream {stream_id}", without_data=not selection.data)
+        return self._extents(call, extents)
+
+    def follow(self, stream_id: str, start: int | None, stop: threading.Event) -> Iterator[Extent]:
+        """As `Store.follow`. The blocks' memory is read-only. Closing the iterator ends the call."""
+        call = self._connection.listen(STORE["Streams.Follow"], stream_id=stream_id, start=start)
+        extents = CheckedExtents(f"following stream {stream_id}", without_data=False)
+        return self._until(stop, call, self._extents(call, extents))
+
+    def _extents(self, call: Any, extents: CheckedExtents) -> Iterator[Extent]:
+        try:
+            with self._connection.errors():
+                for body in call:
+                    yield from extents.decode(body)
+        finally:
+            call.cancel()
+
+    def _until(self, stop: threading.Event, call: Any, items: Iterator[Any]) -> Iterator[Any]:
+        """`items` until `stop` is set, which is no error."""
+        with self._connection.cancelled_by(stop, call):
+            try:
+                yield from items
+            except HissError:
+                if not stop.is_set():
+                    raise
+
+    def reduce(self, path: str, version: int | None, kernel: str) -> Any:
+        return wire.decode_array(self._ask("Streams.Reduce", path=path, version=version, reduction=kernel).array)
+
+    def send_feedback(self, stream_id: str, data: Any) -> bool:
+        reply = self._ask("Streams.SendFeedback", stream_id=stream_id, data_json=wire.encode_json(data))
+        return bool(reply.delivered)
+
+    # ---- kernels
+
+    def register_kernel(self, definition: KernelDef) -> KernelInfo:
+        reply = self._ask("Kernels.RegisterKernel", definition=wire.encode_kernel_def(definition))
+        return wire.decode_kernel_info(reply.kernel)
+
+    def kernels(self) -> list[KernelInfo]:
+        return list(map(wire.decode_kernel_info, self._ask("Kernels.ListKernels").kernels))
+
+    def kernel(self, name: str) -> KernelInfo:
+        return wire.decode_kernel_info(self._ask("Kernels.GetKernel", name=name).kernel)
+
+    # ---- events and administration
+
+    def events(self, after: int, stop: threading.Event, *, follow: bool = True) -> Iterator[Event]:
+        """As `Store.events`. Closing the iterator ends the call."""
+        method = STORE["Events.WatchEvents"]
+        call = self._connection.listen(method, after=after, follow=follow)
+
+        def items() -> Iterator[Event]:
+            with self._connection.errors():
+                for body in call:
+                    yield wire.decode_event(method.parse_response(body).event)
+
+        return self._until(stop, call, items())
+
+    def status(self) -> NodeStatus:
+        return wire.decode_status(self._ask("Admin.GetStatus"))
+
+    # ---- attempts of jobs
+
+    def commit_attempt(self, attempt: str, event_kind: str, event: Attrs) -> tuple[StreamRef, ...]:
+        reply = self._ask(
+            "Attempts.CommitAttempt", attempt=attempt, event_kind=event_kind, event_json=wire.encode_attrs(event)
+        )
+        return decode_refs(reply.streams)
+
+    def discard_attempt(self, attempt: str) -> None:
+        self._ask("Attempts.DiscardAttempt", attempt=attempt)
+
+    def attempt_reads(self, attempt: str) -> tuple[StreamRef, ...]:
+        return decode_refs(self._ask("Attempts.GetAttemptReads", attempt=attempt).streams)

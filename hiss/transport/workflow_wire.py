@@ -1,0 +1,192 @@
+"""The words of MEOW on the wire and back: recipes, patterns, rules, jobs, provenance.
+
+Pure functions, as in `wire`; any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from hiss import limits
+from hiss.errors import LimitExceeded
+from hiss.transport.wire import checked, decode_object, encode_attrs
+from hiss.v1 import meow_pb2, types_pb2
+from hiss.workflow import (
+    Job,
+    JobState,
+    Pattern,
+    ProvenanceGraph,
+    ProvenanceNode,
+    Recipe,
+    RecipeKind,
+    Rule,
+    StreamRef,
+)
+
+
+@checked
+def encode_recipe(recipe: Recipe) -> meow_pb2.Recipe:
+    return meow_pb2.Recipe(
+        name=recipe.name,
+        kind=int(recipe.kind),  # type: ignore[arg-type]
+        body=recipe.body,
+        entry=recipe.entry,
+        timeout_s=recipe.timeout_s,
+        retries=recipe.retries,
+    )
+
+
+@checked
+def decode_recipe(message: meow_pb2.Recipe) -> Recipe:
+    if len(message.body) > limits.RECIPE_BYTES_MAX:
+        raise LimitExceeded(
+            f"recipe {message.name[:80]!r}: {len(message.body)} characters, at most "
+            f"{limits.RECIPE_BYTES_MAX} are allowed"
+        )
+    return Recipe(
+        message.name,
+        message.body,
+        kind=RecipeKind(message.kind),
+        entry=message.entry,
+        timeout_s=message.timeout_s,
+        retries=message.retries,
+    )
+
+
+@checked
+def encode_pattern(pattern: Pattern) -> meow_pb2.Pattern:
+    return meow_pb2.Pattern(
+        name=pattern.name,
+        trigger=pattern.trigger,
+        recipe=pattern.recipe,
+        event=pattern.event,
+        input=pattern.input,
+        variables_json=encode_attrs(pattern.variables),
+        outputs=dict(pattern.outputs),
+        sweep_json=encode_attrs(pattern.sweep),
+        where_json=encode_attrs(pattern.where),
+        complete_only=pattern.complete_only,
+        writes=pattern.writes,
+        timeout_s=pattern.timeout_s,
+        retries=pattern.retries,
+    )
+
+
+@checked
+def decode_pattern(message: meow_pb2.Pattern) -> Pattern:
+    return Pattern(
+        name=message.name,
+        trigger=message.trigger,
+        recipe=message.recipe,
+        event=message.event or "stream.sealed",
+        input=message.input or "input",
+        variables=decode_object(message.variables_json, limits.VARIABLES_BYTES_MAX),
+        outputs={name: message.outputs[name] for name in sorted(message.outputs)},
+        sweep=decode_object(message.sweep_json, limits.VARIABLES_BYTES_MAX),
+        where=decode_object(message.where_json, limits.ATTRS_BYTES_MAX),
+        complete_only=message.complete_only,
+        writes=message.writes if message.HasField("writes") else None,
+        timeout_s=message.timeout_s if message.HasField("timeout_s") else None,
+        retries=message.retries if message.HasField("retries") else None,
+    )
+
+
+@checked
+def encode_rule(rule: Rule) -> meow_pb2.Rule:
+    return meow_pb2.Rule(
+        id=rule.id,
+        pattern=rule.pattern,
+        recipe=rule.recipe,
+        trigger=rule.trigger,
+        event=rule.event,
+        created_ns=rule.created_ns,
+    )
+
+
+@checked
+def decode_rule(message: meow_pb2.Rule) -> Rule:
+    return Rule(message.id, message.pattern, message.recipe, message.trigger, message.event, message.created_ns)
+
+
+@checked
+def encode_refs(refs: Iterable[StreamRef]) -> list[types_pb2.StreamReference]:
+    return [types_pb2.StreamReference(id=ref.id, path=ref.path, version=ref.version, digest=ref.digest) for ref in refs]
+
+
+@checked
+def decode_refs(messages: Any) -> tuple[StreamRef, ...]:
+    return tuple(StreamRef(ref.id, ref.path, ref.version, ref.digest) for ref in messages)
+
+
+@checked
+def encode_job(job: Job) -> meow_pb2.Job:
+    return meow_pb2.Job(
+        id=job.id,
+        rule=job.rule,
+        pattern=job.pattern,
+        recipe=job.recipe,
+        event=job.event,
+        path=job.path,
+        version=job.version,
+        variables_json=encode_attrs(job.variables),
+        state=int(job.state),  # type: ignore[arg-type]
+        attempts=job.attempts,
+        created_ns=job.created_ns,
+        started_ns=job.started_ns,
+        finished_ns=job.finished_ns,
+        host=job.host,
+        error=job.error,
+        output=job.output,
+        reads=encode_refs(job.reads),
+        writes=encode_refs(job.writes),
+    )
+
+
+@checked
+def decode_job(message: meow_pb2.Job) -> Job:
+    return Job(
+        id=message.id,
+        rule=message.rule,
+        pattern=message.pattern,
+        recipe=message.recipe,
+        event=message.event,
+        path=message.path,
+        version=message.version,
+        variables=decode_object(message.variables_json),
+        state=JobState(message.state),
+        attempts=message.attempts,
+        created_ns=message.created_ns,
+        started_ns=message.started_ns,
+        finished_ns=message.finished_ns,
+        host=message.host,
+        error=message.error,
+        output=message.output,
+        reads=decode_refs(message.reads),
+        writes=decode_refs(message.writes),
+    )
+
+
+@checked
+def encode_provenance(graph: ProvenanceGraph) -> meow_pb2.GetProvenanceResponse:
+    return meow_pb2.GetProvenanceResponse(
+        nodes=[
+            meow_pb2.ProvenanceNode(id=node.id, kind=node.kind, label=node.label, attrs_json=encode_attrs(node.attrs))
+            for node in graph.nodes
+        ],
+        edges=[meow_pb2.ProvenanceEdge(from_id=a, to_id=b, role=role) for a, b, role in graph.edges],
+    )
+
+
+@checked
+def decode_provenance(message: meow_pb2.GetProvenanceResponse) -> ProvenanceGraph:
+    return ProvenanceGraph(
+        tuple(ProvenanceNode(node.id, node.kind, node.label, decode_object(node.attrs_json)) for node in message.nodes),
+        tuple((edge.from_id, edge.to_id, edge.role) for edge in message.edges),
+    )
+
+
+@checked
+def decode_job_state(state: int) -> JobState | None:
+    """A state to ask for; None for any."""
+    return JobState(state) if state else None
