@@ -223,7 +223,8 @@ class Collection:
         keep : str
             With kernels: store the `result`, the `raw` blocks, or `both`.
         kernels : sequence
-            Bound kernels, run on each block in this order.
+            Run on each block in this order: bound, bare where they need no parameters, or names: of a registered
+            kernel, or `mean` and `maximum`, which become streams of their own.
         resume : bool
             Go on with the open stream of that name, if there is one.
         new_version : bool
@@ -239,7 +240,7 @@ class Collection:
             ack=AckLevel.parse(ack),
             attrs=attrs or {},
             keep=Keep.parse(keep),
-            kernels=bound_kernels(kernels),
+            kernels=bound_kernels(kernels, self._store),
         )
         info = self._store.create_stream(self.path, name, spec, resume=resume, new_version=new_version)
         return StreamWriter(self._store, info, spec.frame)

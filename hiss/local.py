@@ -25,7 +25,7 @@ from hiss.errors import (
     StreamNotFinal,
     Unavailable,
 )
-from hiss.kernels import ResolvedStage, check, library
+from hiss.kernels import ResolvedStage, builtin, check
 from hiss.landing import check_block_fits
 from hiss.model import (
     RAW_SUFFIX,
@@ -266,7 +266,7 @@ class LocalStore:
         info = self.stream(path, version)
         if not info.state.final:
             raise StreamNotFinal(f"stream {info.path} is open; seal it before it is reduced")
-        return self._node.readout.reduce(info, ResolvedStage(library.reduction(kernel), {}, limits.KERNEL_BUDGET_S))
+        return self._node.readout.reduce(info, ResolvedStage(builtin(kernel), {}, limits.KERNEL_BUDGET_S))
 
     def send_feedback(self, stream_id: str, data: Any) -> bool:
         self._writable(stream_id)

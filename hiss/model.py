@@ -133,7 +133,7 @@ class StreamState(enum.IntEnum):
 
 
 class BlockStatus(enum.IntEnum):
-    """What became of a producer's index. All but STORED are gaps, and stand in the ledger."""
+    """What became of a producer's index. All but STORED and RAW_ONLY are gaps, and stand in the ledger."""
 
     STORED = 0
     VETOED = 1  # by a filter; `cause` is the stage's place in the pipeline
@@ -152,6 +152,11 @@ def _member(kind: type[E], text: E | str, what: str) -> E:
     except KeyError:
         allowed = ", ".join(member.name.lower() for member in kind)
         raise InvalidInput(f"{what} {text!r}: expected one of {allowed}") from None
+
+
+def is_readable(status: ByteArray) -> npt.NDArray[np.bool_]:
+    """Which blocks a reader gets: those that are stored, and those that are computed from their raw block."""
+    return np.asarray((status == BlockStatus.STORED) | (status == BlockStatus.RAW_ONLY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +408,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """How much of a stream there is. `blocks` are stored; `gaps` are the indices that are not."""
+    """How much of a stream there is. `blocks` can be read; `gaps` are the indices that cannot. `bytes` are stored."""
 
     blocks: int
     bytes: int

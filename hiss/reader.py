@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss.errors import BlockMissing, SpecMismatch
+from hiss.kernels import BUILTIN
 from hiss.model import (
     Attrs,
     BoundKernel,
@@ -162,7 +163,7 @@ class Stream:
         -------
         ndarray of (n, *shape), or a list of blocks where they have no common shape
         """
-        bound = bound_kernels(kernels)
+        bound = bound_kernels(kernels, self._store)
         extents = list(self._extents(Selection(start, stop, step, kernels=bound)))
         if self._info.frame.variable and not bound:
             return [block.data for extent in extents for block in _blocks(extent, self._info)]
@@ -283,9 +284,18 @@ class Join:
             yield index, self[index]
 
 
-def bound_kernels(kernels: Sequence[Any]) -> tuple[BoundKernel, ...]:
-    """Kernels as users write them: bound, or bare where they need no parameters."""
-    return tuple(kernel if isinstance(kernel, BoundKernel) else kernel.bind() for kernel in kernels)
+def bound_kernels(kernels: Sequence[Any], store: Store) -> tuple[BoundKernel, ...]:
+    """Kernels as users write them: bound, bare where they need no parameters, or the name of one that hiss or `store` has."""
+
+    def bound(kernel: Any) -> BoundKernel:
+        if isinstance(kernel, BoundKernel):
+            return kernel
+        if isinstance(kernel, str):
+            return BoundKernel(BUILTIN[kernel] if kernel in BUILTIN else store.kernel(kernel).definition)
+        made: BoundKernel = kernel.bind()
+        return made
+
+    return tuple(bound(kernel) for kernel in kernels)
 
 
 def _blocks(extent: Extent, info: StreamInfo) -> Iterator[Block]:

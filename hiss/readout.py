@@ -15,7 +15,7 @@ import numpy.typing as npt
 from hiss import binding
 from hiss.blocks import Storage
 from hiss.errors import InvalidInput, SpecMismatch, StreamNotFinal
-from hiss.kernels import Compiler, Pipeline, Reduction, ResolvedStage, library
+from hiss.kernels import Compiler, Pipeline, Reduction, ResolvedStage, builtin
 from hiss.model import (
     BlockStatus,
     BoundKernel,
@@ -118,7 +118,7 @@ class Readout:
         if not info.state.final:
             raise StreamNotFinal(f"stream {info.path} is still open; seal it before a kernel takes it as a parameter")
         if param.reduce is not None:
-            return info, self.reduce(info, ResolvedStage(library.reduction(param.reduce), {}, 0.0))
+            return info, self.reduce(info, ResolvedStage(builtin(param.reduce), {}, 0.0))
         if info.completeness.blocks != 1:
             raise InvalidInput(
                 f"stream {info.path} has {info.completeness.blocks} blocks; as a kernel's parameter it has one, "

@@ -22,7 +22,7 @@ import xxhash
 
 from hiss.blocks.record import BlockTable
 from hiss.limits import RECORD_ALIGN_BYTES
-from hiss.model import BlockStatus, ByteArray, IntArray, UIntArray
+from hiss.model import BlockStatus, ByteArray, IntArray, UIntArray, is_readable
 
 NOT_HANDLED: Final = 255  # no status
 
@@ -133,7 +133,7 @@ class StreamIndex:
 
     @property
     def stored(self) -> int:
-        """Blocks whose status is STORED."""
+        """Blocks that can be read: stored, or computed from their raw block."""
         return self._stored
 
     @property
@@ -248,7 +248,7 @@ class StreamIndex:
                 self._add_runs(record, rows, index, status, cause)
                 self._next = max(self._next, int(index[-1]) + 1)
             self._handled += len(rows)
-            self._stored += int((status == BlockStatus.STORED).sum())
+            self._stored += int(is_readable(status).sum())
             self._stored_bytes += int(table.length[rows].sum(dtype=np.int64))
         self.wake()
         return record
@@ -292,7 +292,7 @@ class StreamIndex:
             stays = np.zeros(len(rows), np.bool_) if drop is None else ~drop[rows]
             gone = rows[~stays]
             self._handled -= len(gone)
-            self._stored -= int((table.status[gone] == BlockStatus.STORED).sum())
+            self._stored -= int(is_readable(table.status[gone]).sum())
             self._stored_bytes -= int(table.length[gone].sum(dtype=np.int64))
             rows, index = rows[stays], index[stays]
             self._add_runs(record, rows, index, table.status[rows], table.cause[rows])

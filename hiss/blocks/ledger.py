@@ -46,7 +46,7 @@ def _entries(index: StreamIndex, first: int, end: int, stage_names: Sequence[str
         for run in runs:
             if run.first > position:
                 yield from _unhandled(index, position, run.first - 1)
-            if run.status != BlockStatus.STORED:
+            if run.status not in (BlockStatus.STORED, BlockStatus.RAW_ONLY):
                 yield LedgerEntry(run.first, run.last, *_why(run, stage_names))
             position = run.last + 1
     if position < end:
@@ -76,7 +76,6 @@ def _why(run: Run, stage_names: Sequence[str]) -> tuple[str, str]:
         BlockStatus.SHED: ("producer", "shed"),
         BlockStatus.DECLARED: ("producer", "declared missing"),
         BlockStatus.LOST: ("received", "lost in a crash"),
-        BlockStatus.RAW_ONLY: ("pipeline", "kept raw"),
     }[BlockStatus(run.status)]
 
 

@@ -1,0 +1,44 @@
+"""The configuration: read once, checked, with clear errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hiss.config import ServeConfig
+from hiss.errors import InvalidInput
+
+
+def test_the_file_and_what_overrides_it(tmp_path: Path) -> None:
+    file = tmp_path / "hiss.toml"
+    file.write_text('data = "/data/buffer"\nport = 6001\n')
+    config = ServeConfig.load(file, port=7001, host=None)
+    assert (config.data, config.port, config.host) == (Path("/data/buffer"), 7001, "127.0.0.1")
+    assert ServeConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("prot = 5001", "prot"),
+        ('port = "5001"', "port"),
+        ("port = 70000", "port"),
+        ("port = true", "port"),
+        ("arena_bytes = 5", "arena_bytes"),
+        ('host = "0.0.0.0"', "loopback"),
+        ('backend = "cuda"', "backend"),
+        ("jobs_at_once = 0", "jobs_at_once"),
+        ("port = ", "hiss.toml"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
+    file = tmp_path / "hiss.toml"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=named):
+        ServeConfig.load(file)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="nowhere"):
+        ServeConfig.load(tmp_path / "nowhere.toml")
