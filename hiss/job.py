@@ -177,16 +177,14 @@ def store_result(current: CurrentJob, result: Any, recipe: str, outputs: Mapping
     """Store what a function returned.
 
     A dict maps names to arrays or bytes: a name is one of the pattern's `outputs`, whose stream it then is, or a
-    stream's own. A tuple is the pattern's `outputs` in order. Anything else is one array (or bytes): the pattern's only
-    output, or a stream of the recipe's name. None stores nothing.
+    stream's own. An array (or bytes) is the pattern's only output, or a stream of the recipe's name. None stores
+    nothing.
     """
     if result is None:
         return
     if isinstance(result, tuple):
-        if len(result) != len(outputs):
-            raise InvalidRecipe(f"recipe {recipe!r} returned {len(result)} values for the outputs {list(outputs)}")
-        result = dict(zip(outputs, result, strict=True))
-    elif not isinstance(result, Mapping):
+        raise InvalidRecipe(f"recipe {recipe!r} returned a tuple; return a dict that names each of its arrays")
+    if not isinstance(result, Mapping):
         result = {next(iter(outputs)) if len(outputs) == 1 else recipe: result}
     for name, value in result.items():
         stream = str(current.variables[name]) if name in outputs else str(name)

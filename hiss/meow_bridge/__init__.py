@@ -14,14 +14,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hiss.meow_bridge.engine import Engine as Engine
     from hiss.meow_bridge.engine import acting as acting
+    from hiss.meow_bridge.graph_page import provenance_page as provenance_page
+    from hiss.meow_bridge.graph_text import provenance_text as provenance_text
 
-_WHERE = {"Engine": "engine", "acting": "engine"}
+_WHERE = {
+    "Engine": "engine",
+    "acting": "engine",
+    "provenance_page": "graph_page",
+    "provenance_text": "graph_text",
+}
 
-__all__ = ["Engine", "acting"]
+__all__ = ["Engine", "acting", "provenance_page", "provenance_text"]
 
 
 def __getattr__(name: str) -> Any:
     """Import at first use: a job's process needs nothing of the engine and starts sooner without it."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value

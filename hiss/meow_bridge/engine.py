@@ -24,6 +24,7 @@ from hiss.meow_bridge.database import Database
 from hiss.meow_bridge.dispatch import Dispatcher, JobEnvironment
 from hiss.meow_bridge.identity import job_of_attempt
 from hiss.meow_bridge.jobs import Cancelled, JobTable
+from hiss.meow_bridge.provenance import provenance_graph
 from hiss.meow_bridge.retry import log
 from hiss.meow_bridge.rules import Change, RuleBook
 from hiss.meow_bridge.schedule import Scheduler
@@ -216,7 +217,7 @@ class Engine(Meow):
 
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
         """All that led to a version of a stream (the newest unless one is named) and all that it led to."""
-        raise NotImplementedError
+        return provenance_graph(self._store, self._jobs, path, version)
 
 
 def _lock(path: Path) -> int:
