@@ -156,8 +156,7 @@ class Arena:
         """The first page of `count` consecutive ones, or None. The tail of the power of two is given back."""
         for order in range((count - 1).bit_length(), len(self._free)):
             if self._free[order]:
-                start = min(self._free[order])
-                self._free[order].remove(start)
+                start = self._free[order].pop()
                 self._free_pages -= 1 << order
                 self._put(start + count, (1 << order) - count)
                 return start

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from hiss.errors import CatalogDamaged, SpaceExhausted
+from hiss.errors import CatalogDamaged, SpaceExhausted, Stopping, Unavailable
 
 SCHEMA_VERSION: Final = 1
 
@@ -140,11 +140,19 @@ class CatalogDatabase:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if "full" in str(error):
+            if "is full" in str(error):
                 raise SpaceExhausted(f"{self.path}: {error}; free space on the disk", path=str(self.path)) from error
+            if "is locked" in str(error):
+                raise Unavailable(
+                    f"{self.path}: another program holds the database; close it", path=str(self.path)
+                ) from error
             raise self._damaged(str(error)) from error
         except sqlite3.IntegrityError:
             raise  # a bug of ours, not of the file
+        except sqlite3.ProgrammingError as error:
+            if "closed" not in str(error):
+                raise
+            raise Stopping(f"{self.path}: the buffer is closed") from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from error
 

@@ -11,6 +11,7 @@ an index (`add`, `remove`), besides the committer that may `relocate`; any threa
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,6 +121,10 @@ class StreamIndex:
         self.damaged: list[tuple[int, int]] = []  # indices whose blocks recovery found damaged
 
     # ---- what is there
+
+    def steady(self) -> contextlib.AbstractContextManager[object]:
+        """While it is entered, nothing is added or removed."""
+        return self._lock
 
     @property
     def next_index(self) -> int:

@@ -23,6 +23,11 @@ def completeness(index: StreamIndex, end_index: int | None, stage_names: Sequenc
     stage_names : sequence of str
         The kernels of the stream's pipeline, in their places.
     """
+    with index.steady():
+        return _completeness(index, end_index, stage_names)
+
+
+def _completeness(index: StreamIndex, end_index: int | None, stage_names: Sequence[str]) -> Completeness:
     first = index.first_index
     end = max(end_index or 0, index.next_index)
     if first is None:

@@ -174,20 +174,10 @@ class Recovery:
         CatalogDamaged
             The segments belong to another catalog than this one.
         """
-        scans = self._open_all()
-        last_lsn = 0
-        for segment, scan, trusted_end in sorted(scans, key=lambda each: each[1].generation):
-            for header, table in scan.records():
-                self._take(segment, scan, header, table, header.offset >= trusted_end)
-            self._holes += [(segment, hole) for hole in scan.holes if hole.offset < trusted_end]
-            segment.tail = scan.tail
-            segment.closed = True
-            self.found.durable_lsn = max(self.found.durable_lsn, scan.durable_lsn)
-            self.found.next_lsn = max(self.found.next_lsn, scan.highest_lsn + 1, scan.last_lsn + 1)
-            if scan.highest_lsn > last_lsn or (scan.header and scan.header.first_lsn > last_lsn):
-                last_lsn = max(scan.highest_lsn, scan.header.first_lsn if scan.header else 0)
-                usable = scan.header is not None and not scan.ended and not segment.retired
-                self.found.active = segment if usable else None
+        opened = self._open_all()
+        for segment, trusted_end in sorted(opened, key=lambda each: each[0].generation):
+            with self._pool.using(segment) as fd:
+                self._scan_segment(segment, fd, trusted_end)
         if self.found.active is not None:
             self.found.active.closed = False
         for segment, hole in self._holes:
@@ -195,40 +185,50 @@ class Recovery:
         for doubtful in self._doubtful:
             self._judge(doubtful)
         self._compare_final()
-        for segment, _, _ in scans:
+        for segment, _ in opened:
             self._pool.release_empty(segment)
         return self.found
 
-    def _open_all(self) -> list[tuple[Segment, SegmentScan, int]]:
-        scans = []
+    def _scan_segment(self, segment: Segment, fd: int, trusted_end: int) -> None:
+        scan = SegmentScan(self._pool.files, fd, segment.size, segment.number, self._salt)
+        for header, table in scan.records():
+            self._take(segment, scan, header, table, header.offset >= trusted_end)
+        self._holes += [(segment, hole) for hole in scan.holes if hole.offset < trusted_end]
+        segment.tail = scan.tail
+        self.found.segments += 1
+        self.found.durable_lsn = max(self.found.durable_lsn, scan.durable_lsn)
+        self.found.next_lsn = max(self.found.next_lsn, scan.highest_lsn + 1, scan.last_lsn + 1)
+        if scan.generation:  # the last one that was put to use is gone on with, if it can be
+            usable = scan.header is not None and not scan.ended and not segment.retired
+            self.found.active = segment if usable else None
+
+    def _open_all(self) -> list[tuple[Segment, int]]:
+        """Every segment, its generation known, and from where on it is not to be trusted."""
+        opened = []
         for name in self._pool.files.list(self._pool.directory):
             parsed = parse_name(name)
             if parsed is None:
                 continue
             number, trusted_end = parsed
-            path = self._pool.directory / name
-            fd = self._pool.files.open(path)
-            size = self._pool.files.size(fd)
-            segment = Segment(number, path, size, fd=fd)
-            self._pool.adopt(segment)
+            segment = Segment(number, self._pool.directory / name, 0)
             if trusted_end is not None:
                 segment.failure = OSError(f"{name}: failed earlier")
-            else:
-                trusted_end = self._synced(segment, fd)
-            scan = SegmentScan(self._pool.files, fd, size, number, self._salt)
-            if scan.header is not None and scan.header.node != self._node:
-                raise CatalogDamaged(
-                    f"{path} belongs to buffer {scan.header.node}, the catalog to buffer {self._node}: the catalog was "
-                    "lost or replaced; put the right one back from a copy. Nothing was changed",
-                    path=str(path),
-                )
-            segment.generation = scan.generation
-            self._pool.adopt(segment)
+            with self._pool.using(segment) as fd:
+                segment.size = self._pool.files.size(fd)
+                scan = SegmentScan(self._pool.files, fd, segment.size, number, self._salt)
+                if scan.header is not None and scan.header.node != self._node:
+                    raise CatalogDamaged(
+                        f"{segment.path} belongs to buffer {scan.header.node}, the catalog to buffer {self._node}: the "
+                        "catalog was lost or replaced; put the right one back from a copy. Nothing was changed",
+                        path=str(segment.path),
+                    )
+                segment.generation = scan.generation
+                self._pool.adopt(segment)
+                opened.append((segment, self._synced(segment, fd) if trusted_end is None else trusted_end))
+            segment.closed = True
             if scan.header is None and scan.generation:
                 self._damage(number, 0, "", (), "the segment's header is damaged; its records were found without it")
-            self.found.segments += 1
-            scans.append((segment, scan, trusted_end))
-        return scans
+        return opened
 
     def _synced(self, segment: Segment, fd: int) -> int:
         """Sync what a killed process left unsynced; from where on the segment is not to be trusted."""

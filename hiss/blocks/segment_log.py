@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -201,12 +202,13 @@ class SegmentLog:
 
     def _write(self, write: _Write, wait_s: float | None = None) -> None:
         """Reserve a slot and write the record there; in another segment where that fails."""
+        deadline = time.monotonic() + (self._space_wait_s if wait_s is None else wait_s)
         encoded = write.table.encode()
         failure: OSError | None = None
         self._admit(write)
         try:
             for _ in range(limits.LOG_REWRITES_MAX + 1):
-                slot = self._reserve(write.total_bytes, self._space_wait_s if wait_s is None else wait_s)
+                slot = self._reserve(write.total_bytes, deadline)
                 try:
                     self._put(slot, write, encoded)
                 except OSError as error:
@@ -292,7 +294,7 @@ class SegmentLog:
 
     # ---- slots
 
-    def _reserve(self, total_bytes: int, wait_s: float) -> _Slot:
+    def _reserve(self, total_bytes: int, deadline: float) -> _Slot:
         while True:
             with self._changed:
                 slot = self._slot(total_bytes)
@@ -308,7 +310,7 @@ class SegmentLog:
                     self._end(old)
                 with self._changed:
                     first_lsn = self._next_lsn  # nobody takes a number while no segment is active
-                segment = self.pool.acquire(first_lsn, wait_s)
+                segment = self.pool.acquire(first_lsn, deadline)
                 with self._changed:
                     self._active = segment
 
@@ -480,7 +482,13 @@ class SegmentLog:
         if over:
             ticket.settled.set()
             if not ticket.silent:
-                ticket.done(ticket.error)
+                self._tell(ticket)
+
+    def _tell(self, ticket: _Ticket) -> None:
+        try:
+            ticket.done(ticket.error)
+        except Exception:  # somebody else's bug must not stop the log
+            log.exception("a callback of an append failed")
 
     def _break(self, batch: list[_Write], cause: BaseException) -> None:
         error = SegmentDamaged(f"{self.pool.directory}: the log stopped: {cause!r}; restart the buffer")
@@ -510,5 +518,6 @@ class SegmentLog:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+        self.pool.hurry()
         self._committer.join()
         self.mark()

@@ -20,7 +20,7 @@ from pathlib import Path
 from hiss import limits
 from hiss.blocks.files import Files, write_fully
 from hiss.blocks.segment import Segment, SegmentHeader, retired_name, segment_name
-from hiss.errors import SegmentDamaged, SpaceExhausted
+from hiss.errors import SegmentDamaged, SpaceExhausted, Stopping
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ class SegmentPool:
         self._node = node
         self._spares: list[Segment] = []
         self._idle: collections.OrderedDict[int, Segment] = collections.OrderedDict()  # open, used by nobody
+        self._closed = False
+        self._hurried = False  # nobody waits for space any more
         self._generation = 0
         self._next_number = 1
 
@@ -81,6 +83,8 @@ class SegmentPool:
         before.
         """
         with self.lock:
+            if self._closed:
+                raise Stopping(f"{self.directory}: the buffer is closed")
             if segment.fd is None:
                 segment.fd = self.files.open(segment.path)
             segment.users += 1
@@ -97,25 +101,25 @@ class SegmentPool:
                 self.release_empty(segment)
 
     def _close_idle(self, keep: int) -> None:
-        while len(self._idle) > keep:
-            _, segment = self._idle.popitem(last=False)
-            if segment.fd is not None:
-                self.files.close(segment.fd)
-                segment.fd = None
+        """Close what was not used for longest; not what waits for a sync: its descriptor is the one told of errors."""
+        for segment in [each for each in self._idle.values() if not each.outstanding][: max(0, len(self._idle) - keep)]:
+            del self._idle[segment.number]
+            assert segment.fd is not None
+            self.files.close(segment.fd)
+            segment.fd = None
 
     # ---- making and recycling
 
-    def acquire(self, first_lsn: int, wait_s: float) -> Segment:
+    def acquire(self, first_lsn: int, deadline: float) -> Segment:
         """A segment that is ready for its first record: its header is durable.
 
         Raises
         ------
         SpaceExhausted
-            The disk was full for `wait_s`.
+            The disk was full until `deadline` (of `time.monotonic`).
         SegmentDamaged
             No segment can be made for another reason.
         """
-        deadline = time.monotonic() + wait_s
         failures = 0
         while True:
             segment: Segment | None = None
@@ -137,16 +141,16 @@ class SegmentPool:
                     ) from error
                 if not self._wait_for_space(deadline):
                     raise SpaceExhausted(
-                        f"{self.directory}: no space for a segment of {self.segment_bytes} bytes after waiting "
-                        f"{wait_s:g} s; free space on the disk, or drain and delete streams",
+                        f"{self.directory}: no space for another segment of {self.segment_bytes} bytes; free space on "
+                        "the disk, or drain and delete streams",
                         path=str(self.directory),
                     ) from error
 
     def _wait_for_space(self, deadline: float) -> bool:
         remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            return False
         with self.space_freed:
+            if remaining <= 0 or self._hurried:
+                return False
             if not self._spares:
                 self.space_freed.wait(min(remaining, _LOOK_AGAIN_S))
         return True
@@ -167,7 +171,8 @@ class SegmentPool:
             self.files.fsync_directory(self.directory)
         except OSError:
             self.files.close(fd)
-            self.files.unlink(path)
+            with contextlib.suppress(OSError):
+                self.files.unlink(path)
             raise
         segment = Segment(number, path, self.segment_bytes, fd=fd)
         with self.lock:
@@ -254,8 +259,15 @@ class SegmentPool:
             except OSError as rename_error:
                 log.error("%s: cannot be renamed: %s", segment.path, rename_error)
 
+    def hurry(self) -> None:
+        """The buffer is being closed: who waits for space is told that there is none."""
+        with self.space_freed:
+            self._hurried = True
+            self.space_freed.notify_all()
+
     def close(self) -> None:
         with self.lock:
+            self._closed = True
             for segment in self.segments.values():
                 if segment.fd is not None:
                     self.files.close(segment.fd)

@@ -24,15 +24,16 @@ import xxhash
 from hiss import limits
 from hiss.blocks import ledger
 from hiss.blocks.arena import Arena
-from hiss.blocks.catalog import Catalog
+from hiss.blocks.catalog import FILE_NAME, Catalog
 from hiss.blocks.directory_lock import DirectoryLock
 from hiss.blocks.extent_reader import ExtentReader
 from hiss.blocks.files import OS_FILES, Files
 from hiss.blocks.index import StreamIndex, digest_rows
 from hiss.blocks.recovery import Recovery, RecoveryReport
+from hiss.blocks.segment import parse_name
 from hiss.blocks.segment_log import Done, SegmentLog
 from hiss.blocks.segment_pool import SegmentPool
-from hiss.errors import BlockConflict, InvalidInput, SpecMismatch
+from hiss.errors import BlockConflict, CatalogDamaged, InvalidInput, SpecMismatch
 from hiss.model import Completeness, Extent, StreamInfo
 
 
@@ -106,17 +107,20 @@ class Storage:
         self._files = files
         segments = self.directory / "segments"
         segments.mkdir(parents=True, exist_ok=True, mode=0o700)
-        files.fsync_directory(self.directory)
         self._lock_file = DirectoryLock(self.directory)
+        self._open = True
         try:
+            _check_catalog_is_there(self.directory, segments, files)
             self.catalog = Catalog(self.directory, clock_ns=clock_ns)
+            files.fsync_directory(self.directory)
+            files.fsync_directory(self.directory.parent)
             try:
+                self.arena = Arena(options.arena_bytes)
                 self._pool = SegmentPool(files, segments, self.catalog.node, options.segment_bytes)
                 self._reader = ExtentReader(self._pool, self.catalog.salt)
                 self._lock = threading.Lock()
                 self._indexes: dict[str, StreamIndex] = {}
                 self._log, self.recovery = self._recover(options)
-                self.arena = Arena(options.arena_bytes)
             except BaseException:
                 self.catalog.close()
                 raise
@@ -152,6 +156,10 @@ class Storage:
 
     def close(self) -> None:
         """Make everything durable and let the directory go. Appends that still run fail with `Stopping`."""
+        with self._lock:
+            was_open, self._open = self._open, False
+        if not was_open:
+            return
         try:
             self._log.close()
         finally:
@@ -305,6 +313,15 @@ class Storage:
                 sum(segment.live_bytes for segment in segments),
                 self._files.free_bytes(self.directory),
             )
+
+
+def _check_catalog_is_there(directory: Path, segments: Path, files: Files) -> None:
+    """A log without a catalog is not a new directory: a new catalog would know of no block in it."""
+    if not (directory / FILE_NAME).exists() and any(map(parse_name, files.list(segments))):
+        raise CatalogDamaged(
+            f"{directory} has a log but no {FILE_NAME}; put it back from a copy. Nothing was changed",
+            path=str(directory / FILE_NAME),
+        )
 
 
 def _check(index: StreamIndex, extent: Extent) -> None:
