@@ -8,13 +8,14 @@ all of it is escaped, and the page forbids itself (Content-Security-Policy) to l
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 from typing import Final
 
-from hiss.meow_bridge.layout import Point, layered
 from hiss.meow_bridge.graph_style import SCRIPT, STYLE
+from hiss.meow_bridge.layout import Point, layered
 from hiss.workflow import ProvenanceGraph, ProvenanceNode
 
 _LABEL_CHARS: Final = 34
@@ -35,8 +36,9 @@ def provenance_page(graph: ProvenanceGraph, title: str) -> str:
     for cause, effect, role in graph.edges:
         roles.setdefault((cause, effect), []).append(role)
     half = {name: size[1] / 2 for name, size in sizes.items()}
+    ways_in = Counter(effect for cause, effect in roles if cause != effect)
     edges = "".join(
-        _edge(cause, effect, ", ".join(dict.fromkeys(names)), layout.ways[cause, effect], half)
+        _edge(cause, effect, ", ".join(dict.fromkeys(names)), layout.ways[cause, effect], half, ways_in[effect] > 1)
         for (cause, effect), names in roles.items()
         if cause != effect
     )
@@ -130,8 +132,11 @@ def _box(node: ProvenanceNode, place: Point, size: tuple[float, float], asked: b
     )
 
 
-def _edge(cause: str, effect: str, role: str, way: Sequence[Point], half: dict[str, float]) -> str:
-    """From the lower rim of one box to the upper rim of the other, by its waypoints, as vertical-ended curves."""
+def _edge(cause: str, effect: str, role: str, way: Sequence[Point], half: dict[str, float], many_ways_in: bool) -> str:
+    """From the lower rim of one box to the upper rim of the other, by its waypoints, as vertical-ended curves.
+
+    The role stands near the end where the edge has most room: the cause, if several edges meet at the effect.
+    """
     down = way[0][1] <= way[-1][1]
     sign = 1 if down else -1
     points = list(way)
@@ -141,9 +146,17 @@ def _edge(cause: str, effect: str, role: str, way: Sequence[Point], half: dict[s
     for (x0, y0), (x1, y1) in pairwise(points):
         bend = (y1 - y0) / 2
         path += f" C{x0:.1f} {y0 + bend:.1f} {x1:.1f} {y1 - bend:.1f} {x1:.1f} {y1:.1f}"
-    (x0, y0), (x1, y1) = points[-2:]
+    x, y = _on_curve(points[0], points[1], 0.4) if many_ways_in else _on_curve(points[-2], points[-1], 0.6)
     return (
         f'<g class="edge" data-from="{escape(cause, quote=True)}" data-to="{escape(effect, quote=True)}">'
         f'<path d="{path}" marker-end="url(#tip)"/>'
-        f'<text x="{(x0 + x1) / 2:.1f}" y="{(y0 + y1) / 2 + 3:.1f}">{escape(_shown(role))}</text></g>'
+        f'<text x="{x:.1f}" y="{y + 3:.1f}">{escape(_shown(role))}</text></g>'
     )
+
+
+def _on_curve(start: Point, end: Point, t: float) -> Point:
+    """The point of the cubic Bézier curve that `_edge` draws between two points, at the parameter `t`."""
+    (x0, y0), (x1, y1) = start, end
+    bend = (y1 - y0) / 2
+    a, b, c, d = (1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3
+    return (a + b) * x0 + (c + d) * x1, a * y0 + b * (y0 + bend) + c * (y1 - bend) + d * y1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from hiss.workflow import ProvenanceGraph, ProvenanceNode
 
@@ -54,5 +55,10 @@ def _line(node: ProvenanceNode) -> str:
         "job": ("state", "seconds", "note"),
         "kernel": ("kind", "hash"),
     }.get(node.kind, ("collection",))
-    told = [f"{attrs[name]}{' s' if name == 'seconds' else ''}" for name in parts if attrs.get(name) not in (None, "")]
-    return f"{node.kind} {node.label}" + (f" ({', '.join(told)})" if told else "")
+    told = [_told(name, attrs[name]) for name in parts if attrs.get(name) not in (None, "")]
+    what = node.label if node.label == node.kind else f"{node.kind} {node.label}"
+    return what + (f" ({', '.join(told)})" if told else "")
+
+
+def _told(name: str, value: Any) -> str:
+    return f"{value} s" if name == "seconds" else str(value)[:12] if name == "hash" else str(value)

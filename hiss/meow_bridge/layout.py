@@ -16,7 +16,9 @@ from itertools import pairwise
 from typing import Final
 
 _ORDER_SWEEPS: Final = 12
-_PLACE_SWEEPS: Final = 24
+_PLACE_SWEEPS: Final = 72
+_EVEN_SWEEPS: Final = 48  # the last of them, which look up and down at once
+_WAYPOINT_PX: Final = 12.0
 
 Point = tuple[float, float]
 
@@ -46,7 +48,7 @@ def layered(
     rows = _rows(layer, chains)
     links = [pair for chain in chains.values() for pair in pairwise(chain)]
     rows = _ordered(rows, links)
-    width = {node: sizes[node][0] if node in sizes else 0.0 for row in rows for node in row}
+    width = {node: sizes[node][0] if node in sizes else _WAYPOINT_PX for row in rows for node in row}
     x = _placed(rows, links, width, gap_x)
     left = min(x[node] - width[node] / 2 for node in x) if x else 0.0
     x = {node: place - left for node, place in x.items()}
@@ -193,7 +195,8 @@ def _placed(
         for row in rows if down else reversed(rows):
             wanted = []
             for node in row:
-                near = (above if down else below)[node] or (below if down else above)[node]
+                both = above[node] + below[node]
+                near = both if sweep >= _PLACE_SWEEPS - _EVEN_SWEEPS else (above if down else below)[node] or both
                 wanted.append(sum(x[other] for other in near) / len(near) if near else x[node])
             x.update(zip(row, _spread(row, wanted, width, gap), strict=True))
     return x
