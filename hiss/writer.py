@@ -293,7 +293,8 @@ class StreamWriter:
             self._closing = True
             self._cond.notify_all()
         self._sender.join()
-        self._session.close()
+        with contextlib.suppress(HissError):  # what matters of the session was acknowledged, or raised by `flush`
+            self._session.close()
         self._ended_s = self._ended_s or self._clock_s()
 
     def close(self) -> None:
@@ -465,7 +466,8 @@ class StreamWriter:
     def _mend(self) -> None:
         """Connect again, and queue what is not acknowledged to be sent again."""
         deadline_s = self._clock_s() + limits.RECONNECT_S
-        self._session.close()
+        with contextlib.suppress(HissError):
+            self._session.close()
         pause_s = 0.05
         while True:
             try:

@@ -29,28 +29,24 @@ def crash_round(server: DataProcess, seed: int) -> None:
     path = f"crash/s{seed}"
     acknowledged = -1
     for _ in range(rng.randint(1, 3)):
-        producer = server.producer(path, seed, BLOCKS)
-        assert producer.stdout is not None
         kill_at, victim = rng.randrange(BLOCKS), rng.choice(["server", "producer", "both"])
-        finished = True
-        for line in producer.stdout:
-            acknowledged = max(acknowledged, int(line))
-            if acknowledged >= kill_at:
-                finished = False
-                break
-        if finished:
-            break
-        if victim != "server":
-            producer.kill()
-        if victim != "producer":
-            server.kill()
-            server.start()
-        check_prefix(server, path, seed, acknowledged)
-        if victim == "server":  # the producer reconnects by itself and finishes
-            acknowledged = max([acknowledged, *(int(line) for line in producer.stdout)])
-            assert producer.wait(120) == 0
-        producer.stdout.close()
-        producer.wait(120)
+        with server.producer(path, seed, BLOCKS) as producer:
+            assert producer.stdout is not None
+            for line in producer.stdout:
+                acknowledged = max(acknowledged, int(line))
+                if acknowledged >= kill_at:
+                    break
+            else:
+                break  # it finished before its moment came
+            if victim != "server":
+                producer.kill()
+            if victim != "producer":
+                server.kill()
+                server.start()
+            check_prefix(server, path, seed, acknowledged)
+            if victim == "server":  # the producer reconnects by itself and finishes
+                acknowledged = max([acknowledged, *(int(line) for line in producer.stdout)])
+                assert producer.wait(120) == 0
     check_prefix(server, path, seed, acknowledged)
     finish(server, path, seed)
 
