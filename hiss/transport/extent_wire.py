@@ -97,14 +97,15 @@ class ExtentEncoder:
         return b"".join((head, *parts, padding, data_head, data))
 
     def _column_parts(self, columns: npt.NDArray[np.void]) -> Iterator[bytes]:
+        if not columns.dtype.itemsize:
+            return
         if columns.dtype != self._types:
             self._types = columns.dtype
             for name in columns.dtype.names or ():
                 text = types_pb2.Column(name=name, dtype=columns.dtype[name].str).SerializeToString()
                 yield field_head(_TYPES, len(text)) + text
-        if columns.dtype.itemsize:
-            records = columns.tobytes()
-            yield field_head(_COLUMNS, len(records)) + records
+        records = columns.tobytes()
+        yield field_head(_COLUMNS, len(records)) + records
 
 
 def _size(part: Any) -> int:
@@ -241,14 +242,15 @@ class ExtentDecoder:
 
     def _columns(self, pieces: dict[int, list[npt.NDArray[Any]]], count: int) -> npt.NDArray[np.void]:
         records = _bytes(pieces, _COLUMNS)
+        if not records.size:
+            return np.zeros(count, _NO_COLUMNS)
         if records.size != count * self._types.itemsize:
             raise InvalidInput(
                 f"{self._what}: {records.size} bytes of columns for {count} blocks; with the column types "
                 f"{self._types.names or 'none'} there are {self._types.itemsize} for each block"
             )
         out = np.zeros(count, self._types)
-        if records.size:
-            out.view(np.uint8)[:] = records
+        out.view(np.uint8)[:] = records
         return out
 
     def _check(self, extent: Extent) -> None:

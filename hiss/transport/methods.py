@@ -29,6 +29,7 @@ _SLOW: Final = {
     "SealCollection",
     "DeleteCollection",
     "Reduce",
+    "GetOutputFrame",
     "RegisterKernel",
     "CommitAttempt",
     "AddPattern",

@@ -19,10 +19,12 @@ from hiss.errors import HissError, InvalidInput, LimitExceeded, Unavailable
 from hiss.model import (
     Ack,
     Attrs,
+    BoundKernel,
     CollectionInfo,
     Event,
     Extent,
     Feedback,
+    FrameSpec,
     KernelDef,
     KernelInfo,
     NodeStatus,
@@ -30,7 +32,7 @@ from hiss.model import (
     StreamInfo,
     StreamSpec,
 )
-from hiss.store import AppendSession
+from hiss.store import AppendSession, Store
 from hiss.transport import wire
 from hiss.transport.channel import check_address, open_channel
 from hiss.transport.error_wire import error_of
@@ -146,7 +148,7 @@ def _metadata(token: str | None, attempt: str | None) -> tuple[tuple[str, str], 
     return tuple(pairs)
 
 
-class RemoteStore:
+class RemoteStore(Store):
     """A Store at an address. Make one with `connect`."""
 
     def __init__(self, connection: Connection) -> None:
@@ -266,6 +268,10 @@ class RemoteStore:
         call = self._connection.listen(STORE["Streams.Read"], stream_id=stream_id, selection=message)
         extents = CheckedExtents(f"reading stream {stream_id}", without_data=not selection.data)
         return self._extents(call, extents)
+
+    def out_frame(self, stream_id: str, kernels: Sequence[BoundKernel]) -> FrameSpec:
+        stages = [wire.encode_bound_kernel(kernel) for kernel in kernels]
+        return wire.decode_frame(self._ask("Streams.GetOutputFrame", stream_id=stream_id, kernels=stages).frame)
 
     def follow(self, stream_id: str, start: int | None, stop: threading.Event) -> Iterator[Extent]:
         """As `Store.follow`. The blocks' memory is read-only. Closing the iterator ends the call."""

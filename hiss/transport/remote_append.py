@@ -18,6 +18,7 @@ import grpc
 from hiss import limits
 from hiss.errors import DeadlineExceeded, HissError, Unavailable
 from hiss.model import Ack, AckLevel, AppendStart, Extent, Feedback
+from hiss.store import AppendSession
 from hiss.transport import wire
 from hiss.transport.error_wire import error_of
 from hiss.transport.extent_wire import ExtentEncoder, split
@@ -25,7 +26,7 @@ from hiss.transport.methods import STORE
 from hiss.v1 import streams_pb2
 
 
-class RemoteAppend:
+class RemoteAppend(AppendSession):
     """An `AppendSession` behind gRPC.
 
     Parameters

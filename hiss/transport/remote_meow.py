@@ -7,10 +7,10 @@ from typing import Any
 
 from hiss.transport import workflow_wire as wire
 from hiss.transport.methods import MEOW
-from hiss.workflow import Job, JobState, Pattern, ProvenanceGraph, Recipe, Rule
+from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rule
 
 
-class RemoteMeow:
+class RemoteMeow(Meow):
     """A rule engine at the server that `ask` calls: a `Method` and the request's fields to the reply."""
 
     def __init__(self, ask: Callable[..., Any]) -> None:

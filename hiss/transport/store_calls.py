@@ -88,6 +88,11 @@ def delete_stream(store: Store, request: streams_pb2.DeleteStreamRequest) -> Any
     return streams_pb2.DeleteStreamResponse()
 
 
+def get_output_frame(store: Store, request: streams_pb2.GetOutputFrameRequest) -> Any:
+    frame = store.out_frame(request.stream_id, wire.decode_pipeline(request.kernels))
+    return streams_pb2.GetOutputFrameResponse(frame=wire.encode_frame(frame))
+
+
 def reduce_stream(store: Store, request: streams_pb2.ReduceRequest) -> Any:
     version = request.version if request.HasField("version") else None
     array = store.reduce(request.path, version, request.reduction)
@@ -145,6 +150,7 @@ SHORT: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "Streams.SealStream": seal_stream,
     "Streams.AbortStream": abort_stream,
     "Streams.DeleteStream": delete_stream,
+    "Streams.GetOutputFrame": get_output_frame,
     "Streams.Reduce": reduce_stream,
     "Streams.SendFeedback": send_feedback,
     "Kernels.RegisterKernel": register_kernel,

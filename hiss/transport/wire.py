@@ -257,7 +257,8 @@ def decode_bound_kernel(message: types_pb2.BoundKernel) -> BoundKernel:
     return BoundKernel(decode_kernel_def(message.kernel), params, budget_s)
 
 
-def _decode_pipeline(messages: Any) -> tuple[BoundKernel, ...]:
+def decode_pipeline(messages: Any) -> tuple[BoundKernel, ...]:
+    """The stages of a pipeline, within `limits.PIPELINE_STAGES_MAX`."""
     if len(messages) > limits.PIPELINE_STAGES_MAX:
         raise LimitExceeded(f"{len(messages)} kernels, allowed are {limits.PIPELINE_STAGES_MAX}")
     return tuple(map(decode_bound_kernel, messages))
@@ -326,7 +327,7 @@ def decode_stream_spec(message: streams_pb2.StreamSpec) -> StreamSpec:
         ack=AckLevel(message.ack or AckLevel.DURABLE),
         attrs=decode_attrs(message.attrs_json, "the stream"),
         keep=Keep(message.keep or Keep.RESULT),
-        kernels=_decode_pipeline(message.kernels),
+        kernels=decode_pipeline(message.kernels),
     )
 
 
@@ -427,7 +428,7 @@ def decode_selection(message: streams_pb2.Selection) -> Selection:
         step=message.step or 1,
         newest=message.newest,
         data=not message.without_data,
-        kernels=_decode_pipeline(message.kernels),
+        kernels=decode_pipeline(message.kernels),
     )
 
 

@@ -221,6 +221,20 @@ class ReadResponse(_message.Message):
     extent: _types_pb2.Extent
     def __init__(self, extent: _Optional[_Union[_types_pb2.Extent, _Mapping]] = ...) -> None: ...
 
+class GetOutputFrameRequest(_message.Message):
+    __slots__ = ("stream_id", "kernels")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_FIELD_NUMBER: _ClassVar[int]
+    stream_id: str
+    kernels: _containers.RepeatedCompositeFieldContainer[_types_pb2.BoundKernel]
+    def __init__(self, stream_id: _Optional[str] = ..., kernels: _Optional[_Iterable[_Union[_types_pb2.BoundKernel, _Mapping]]] = ...) -> None: ...
+
+class GetOutputFrameResponse(_message.Message):
+    __slots__ = ("frame",)
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    frame: _types_pb2.FrameSpec
+    def __init__(self, frame: _Optional[_Union[_types_pb2.FrameSpec, _Mapping]] = ...) -> None: ...
+
 class FollowRequest(_message.Message):
     __slots__ = ("stream_id", "start")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]

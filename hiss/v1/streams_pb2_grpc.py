@@ -80,6 +80,11 @@ class StreamsStub:
                 request_serializer=hiss_dot_v1_dot_streams__pb2.ReadRequest.SerializeToString,
                 response_deserializer=hiss_dot_v1_dot_streams__pb2.ReadResponse.FromString,
                 _registered_method=True)
+        self.GetOutputFrame = channel.unary_unary(
+                '/hiss.v1.Streams/GetOutputFrame',
+                request_serializer=hiss_dot_v1_dot_streams__pb2.GetOutputFrameRequest.SerializeToString,
+                response_deserializer=hiss_dot_v1_dot_streams__pb2.GetOutputFrameResponse.FromString,
+                _registered_method=True)
         self.Follow = channel.unary_stream(
                 '/hiss.v1.Streams/Follow',
                 request_serializer=hiss_dot_v1_dot_streams__pb2.FollowRequest.SerializeToString,
@@ -167,6 +172,13 @@ class StreamsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetOutputFrame(self, request, context):
+        """What blocks of a stream are when they have come through kernels.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Follow(self, request, context):
         """Stored blocks as they become readable, in the order of their index, until the stream is final.
         """
@@ -235,6 +247,11 @@ def add_StreamsServicer_to_server(servicer, server):
                     servicer.Read,
                     request_deserializer=hiss_dot_v1_dot_streams__pb2.ReadRequest.FromString,
                     response_serializer=hiss_dot_v1_dot_streams__pb2.ReadResponse.SerializeToString,
+            ),
+            'GetOutputFrame': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOutputFrame,
+                    request_deserializer=hiss_dot_v1_dot_streams__pb2.GetOutputFrameRequest.FromString,
+                    response_serializer=hiss_dot_v1_dot_streams__pb2.GetOutputFrameResponse.SerializeToString,
             ),
             'Follow': grpc.unary_stream_rpc_method_handler(
                     servicer.Follow,
@@ -496,6 +513,33 @@ class Streams:
             '/hiss.v1.Streams/Read',
             hiss_dot_v1_dot_streams__pb2.ReadRequest.SerializeToString,
             hiss_dot_v1_dot_streams__pb2.ReadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOutputFrame(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hiss.v1.Streams/GetOutputFrame',
+            hiss_dot_v1_dot_streams__pb2.GetOutputFrameRequest.SerializeToString,
+            hiss_dot_v1_dot_streams__pb2.GetOutputFrameResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,7 +1,7 @@
 """A Store in memory: a second, tiny implementation of the parts of the contract that the transport's tests exercise.
 
-Order, idempotence, fencing, gaps, versions, sealing, events and attempts behave as `hiss.store.Store` says; there are no
-kernels in pipelines and nothing is durable. Acknowledgements can be held back, so that a test decides when they come.
+Order, idempotence, fencing, gaps, versions, sealing, events and attempts behave as `hiss.store.Store` says; there are
+no kernels in pipelines and nothing is durable. A test may hold acknowledgements back and decide when they come.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ from hiss.model import (
     AppendStart,
     Attrs,
     BlockStatus,
+    BoundKernel,
     Caller,
     CollectionInfo,
     Completeness,
     Event,
     Extent,
     Feedback,
+    FrameSpec,
     KernelDef,
     KernelInfo,
     LedgerEntry,
@@ -372,6 +374,10 @@ class MemoryStore:
         for index in wanted[-1:] if selection.newest else wanted:
             block = stream.blocks[index]
             yield block if selection.data else replace(block, data=np.zeros(0, np.uint8))
+
+    def out_frame(self, stream_id: str, kernels: Sequence[BoundKernel]) -> FrameSpec:
+        assert not kernels, "there are no kernels here"
+        return self._find(stream_id).info.frame
 
     def follow(self, stream_id: str, start: int | None, stop: threading.Event) -> Iterator[Extent]:
         at = start
