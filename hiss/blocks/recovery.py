@@ -311,9 +311,8 @@ class Recovery:
 
     def _judge_hole(self, segment: Segment, hole: Hole) -> None:
         if hole.lsn > self.found.durable_lsn:
-            if hole.header is None and hole.last:
-                return  # the end of what was written
-            self.found.torn_records += 1
+            if hole.header is not None or not hole.last:  # else it is the end of what was written
+                self.found.torn_records += 1
             if segment is not self.found.active or hole.offset < segment.tail:  # the tail is written over
                 self.found.torn.append(hole)
             return
