@@ -16,8 +16,7 @@ from itertools import pairwise
 from typing import Final
 
 _ORDER_SWEEPS: Final = 12
-_PLACE_SWEEPS: Final = 72
-_EVEN_SWEEPS: Final = 48  # the last of them, which look up and down at once
+_PLACE_SWEEPS: Final = 25  # odd: the last one goes down, so that chains of single causes end up straight
 _WAYPOINT_PX: Final = 12.0
 
 Point = tuple[float, float]
@@ -195,8 +194,7 @@ def _placed(
         for row in rows if down else reversed(rows):
             wanted = []
             for node in row:
-                both = above[node] + below[node]
-                near = both if sweep >= _PLACE_SWEEPS - _EVEN_SWEEPS else (above if down else below)[node] or both
+                near = (above if down else below)[node] or (below if down else above)[node]
                 wanted.append(sum(x[other] for other in near) / len(near) if near else x[node])
             x.update(zip(row, _spread(row, wanted, width, gap), strict=True))
     return x
