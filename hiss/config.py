@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
+import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any, Self
 from hiss import limits
 from hiss.errors import InvalidInput
 
+_SOCKET_PATH_MAX = 100  # sun_path of unix(7) has 108 bytes
 EXIT_UNUSABLE = 3  # a process's exit status: the configuration cannot work, starting again would not help
 
 
@@ -77,3 +81,14 @@ class ServeConfig:
     def from_json(cls, text: str) -> Self:
         values = json.loads(text)
         return cls(**(values | {"data": Path(values["data"])}))
+
+
+def run_directory(data: Path) -> Path:
+    """Where the processes of a buffer leave their sockets and pids: `DATA/run`, or a short path where that is too
+    long."""
+    directory = data / "run"
+    if len(str(directory / "rules.sock")) > _SOCKET_PATH_MAX:
+        name = hashlib.sha256(str(data).encode()).hexdigest()[:16]
+        directory = Path(tempfile.gettempdir()) / f"hiss-{os.getuid()}-{name}"
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return directory

@@ -285,7 +285,7 @@ class Join:
 
 
 def bound_kernels(kernels: Sequence[Any], store: Store) -> tuple[BoundKernel, ...]:
-    """Kernels as users write them: bound, bare where they need no parameters, or the name of one that hiss or `store` has."""
+    """Kernels as users write them: bound, bare where they need no parameters, or a name: built in or registered."""
 
     def bound(kernel: Any) -> BoundKernel:
         if isinstance(kernel, BoundKernel):

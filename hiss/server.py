@@ -11,12 +11,10 @@ The data process does the way of the data and nothing else, and forwards calls o
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import logging
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +23,7 @@ from pathlib import Path
 from hiss import limits
 from hiss.access import Access, token_file, write_secret
 from hiss.blocks import StorageOptions
-from hiss.config import EXIT_UNUSABLE, ServeConfig
+from hiss.config import EXIT_UNUSABLE, ServeConfig, run_directory
 from hiss.errors import HissError
 from hiss.local import LocalStore
 from hiss.node import Node
@@ -34,20 +32,8 @@ from hiss.workflow import Meow
 
 log = logging.getLogger("hiss")
 
-_SOCKET_PATH_MAX = 100  # sun_path of unix(7) has 108 bytes
 _SWITCH_INTERVAL_S = 2e-4  # a busy Python thread hands over sooner: round trips of 0.6 ms instead of 10 ms
 _STOP_GRACE_S = 10.0
-
-
-def run_directory(data: Path) -> Path:
-    """Where the processes of a buffer leave their sockets and pids: `DATA/run`, or a short path where that is too
-    long."""
-    directory = data / "run"
-    if len(str(directory / "rules.sock")) > _SOCKET_PATH_MAX:
-        name = hashlib.sha256(str(data).encode()).hexdigest()[:16]
-        directory = Path(tempfile.gettempdir()) / f"hiss-{os.getuid()}-{name}"
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return directory
 
 
 def storage_options(arena_bytes: int, segment_bytes: int) -> StorageOptions:

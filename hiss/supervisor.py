@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hiss.config import EXIT_UNUSABLE, ServeConfig
+from hiss.config import EXIT_UNUSABLE, ServeConfig, run_directory
 
 _PAUSE_MIN_S = 0.1
 _PAUSE_MAX_S = 5.0
@@ -39,6 +39,7 @@ class Supervisor:
         self._config = config
         self._say = say
         self._stopping = False
+        self._pid_file = run_directory(config.data) / "data.pid"
         self._children = [_Child("data"), _Child("rules")]
 
     def run(self) -> int:
@@ -61,7 +62,7 @@ class Supervisor:
         """Start what is not running; the exit status of what has just ended."""
         now_s = time.monotonic()
         if child.process is None:
-            if now_s >= child.start_at_s:
+            if now_s >= child.start_at_s and (child.role == "data" or self._data_ready()):
                 self._start(child, now_s)
             return None
         status = child.process.poll()
@@ -73,6 +74,14 @@ class Supervisor:
             if status != EXIT_UNUSABLE:
                 self._say(f"the {child.role} process ended ({_why(status)}); starting it again")
         return status
+
+    def _data_ready(self) -> bool:
+        """Whether the data process that runs now has said that it answers."""
+        process = self._children[0].process
+        try:
+            return process is not None and self._pid_file.read_text().strip() == str(process.pid)
+        except OSError:
+            return False
 
     def _start(self, child: _Child, now_s: float) -> None:
         command = [sys.executable, "-m", "hiss.server", child.role, self._config.to_json()]

@@ -1,0 +1,171 @@
+"""`hiss serve` as a user starts it: the processes, and what is done about one that dies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hiss
+from hiss.config import run_directory
+from hiss.errors import HissError
+from hiss.testing.conformance import wait_for
+from hiss.testing.processes import free_port
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+class Served:
+    """A supervisor in a process of its own."""
+
+    def __init__(self, data: Path, state: Path) -> None:
+        self.data, self.port = data, free_port()
+        self.log = data.with_suffix(".log")
+        self.environment = {**os.environ, "XDG_STATE_HOME": str(state)}
+        self.environment.pop("HISS_TOKEN", None)
+        command = [sys.executable, "-m", "hiss.cli", "serve", "--data", str(data), "--port", str(self.port)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
+        wait_for(lambda: self.pid("data") and self.pid("rules"), 120)
+
+    def pid(self, role: str) -> int:
+        """Of the process that runs now; 0 while there is none."""
+        try:
+            pid = int((run_directory(self.data) / f"{role}.pid").read_text())
+        except (OSError, ValueError):
+            return 0
+        return pid if running(pid) else 0
+
+    def kill(self, role: str) -> None:
+        wait_for(lambda: self.pid(role), 120)
+        os.kill(self.pid(role), signal.SIGKILL)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("HISS_TOKEN", raising=False)
+    server = Served(tmp_path / "data", tmp_path / "state")
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def test_the_first_contact_runs_as_it_stands(served: Served, tmp_path: Path) -> None:
+    pytest.importorskip("papermill", reason="pip install 'hiss[notebook]'")
+    shutil.copytree(EXAMPLES / "first_contact", tmp_path / "here")
+    script = tmp_path / "here" / "first_contact.py"
+    script.write_text(script.read_text().replace("localhost:5001", f"localhost:{served.port}"))
+    command = [sys.executable, "-W", "ignore", script.name]
+    done = subprocess.run(
+        command, cwd=script.parent, env=served.environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr + served.log.read_text()
+    assert done.stdout.count("DONE") == 2, done.stdout
+    assert "wrote beamtime42/scan7/sinogram_hann v1" in done.stdout
+    with hiss.connect(f"localhost:{served.port}") as buffer:
+        assert buffer["beamtime42/scan7/sinogram_ramp"].shape == (1, 6, 2560)
+        graph = buffer.meow.provenance("beamtime42/scan7/sinogram_ramp")
+        assert {"instrument", "stream", "job", "kernel"} <= {node.kind for node in graph.nodes}
+
+
+@pytest.mark.parametrize("role", ["data", "rules"])
+def test_a_process_that_is_killed_comes_back(served: Served, role: str) -> None:
+    with hiss.connect(f"localhost:{served.port}") as buffer:
+        buffer.meow.add(hiss.Recipe("echo", ["echo", "{input}"]))
+        killed = served.pid(role)
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: served.pid(role) not in (0, killed), 120)
+        wait_for(lambda: names_of_recipes(buffer) == ["echo"], 120)
+        assert buffer.status().collections == 0
+
+
+def names_of_recipes(buffer: hiss.Buffer) -> list[str]:
+    try:
+        return [recipe.name for recipe in buffer.meow.recipes()]
+    except HissError:
+        return []
+
+
+def test_it_stops_cleanly_and_leaves_no_process(served: Served) -> None:
+    pids = [served.pid("data"), served.pid("rules")]
+    assert served.stop() == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_the_processes_do_not_outlive_a_supervisor_that_is_killed(served: Served) -> None:
+    pids = [served.pid("data"), served.pid("rules")]
+    served.process.kill()
+    served.process.wait(60)
+    wait_for(lambda: not any(running(pid) for pid in pids))
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_a_port_in_use_is_named(served: Served, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hiss.cli", "serve", "--data", str(tmp_path / "other"), "--port", str(served.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=served.environment)
+    assert done.returncode != 0
+    assert str(served.port) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_job_runs_once_across_kills_of_both_processes(served: Served, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    script = tmp_path / "mark.py"
+    script.write_text(
+        "import hiss, os, numpy as np\n"
+        "job = hiss.job()\n"
+        f"open(os.path.join({str(marks)!r}, job.id), 'a').write('x')\n"
+        "job.output('seen', np.asarray(job.input)[:1])\n"
+    )
+    with hiss.connect(f"localhost:{served.port}") as buffer:
+        buffer.meow.add(hiss.Recipe("mark", script))
+        buffer.meow.add(hiss.Pattern("each", trigger="scan/*", recipe="mark", where={"take": True}))
+        for number in range(6):
+            with buffer.collection("scan").create_stream(
+                f"s{number}", dtype="u1", shape=(2,), attrs={"take": True}
+            ) as s:
+                s.append(bytes_of(number))
+            if number in (1, 3):
+                served.kill("rules")
+            if number == 4:
+                served.kill("data")
+        wait_for(lambda: done_jobs(buffer) == 6, 240)
+        assert len(buffer.meow.jobs()) == 6
+        assert len(list(marks.iterdir())) == 6
+        events = list(buffer.store.events(0, threading.Event(), follow=False))
+        assert sum(event.kind == "job.finished" for event in events) == 6, "one committed output each"
+        seen = [info.version for info in buffer.store.streams("scan", all_versions=True) if info.name == "seen"]
+        assert len(seen) == len(set(seen)) == 6
+
+
+def bytes_of(number: int) -> np.ndarray:
+    return np.full(2, number, "u1")
+
+
+def done_jobs(buffer: hiss.Buffer) -> int:
+    try:
+        return sum(job.state.name == "DONE" for job in buffer.meow.jobs())
+    except HissError:
+        return -1
