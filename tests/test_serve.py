@@ -151,6 +151,7 @@ def test_a_job_runs_once_across_kills_of_both_processes(served: Served, tmp_path
                 served.kill("rules")
             if number == 4:
                 served.kill("data")
+                wait_for(lambda: served.pid("data"), 120)
         wait_for(lambda: done_jobs(buffer) == 6, 240)
         assert len(buffer.meow.jobs()) == 6
         assert len(list(marks.iterdir())) == 6
