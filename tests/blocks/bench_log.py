@@ -157,7 +157,7 @@ class BenchLog:
         self.pool.close()
 
     def stop_without_a_trace(self) -> None:
-        """End the committer's thread without writing anything more (the disk is looked at, or dropped, by the caller)."""
+        """End the committer's thread without writing anything more, as far as that can be helped."""
         self.log._stopping = True
         with self.log._changed:
             self.log._changed.notify_all()

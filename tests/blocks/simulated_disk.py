@@ -1,8 +1,8 @@
 """A disk in memory that remembers what is durable, fails on demand, and can be cut off power at any of its operations.
 
-Written bytes are in the page cache until a sync of their file; a crash keeps any subset of the sectors that were not synced. Names
-are durable when their directory was synced; a crash keeps a prefix of the changes that were not. A sync that fails leaves the bytes
-readable and never writes them, as Linux does.
+Written bytes are in the page cache until a sync of their file; a crash keeps any subset of the sectors that were not
+synced. Names are durable when their directory was synced; a crash keeps a prefix of the changes that were not. A sync
+that fails leaves the bytes readable and never writes them, as Linux does.
 """
 
 from __future__ import annotations
@@ -178,7 +178,8 @@ class SimulatedDisk:
             copy.names = {name: twins[id(inode)] for name, inode in self.names.items()}
             copy.durable_names = {name: twins[id(inode)] for name, inode in self.durable_names.items()}
             copy.pending_names = [
-                (kind, name, twins[id(what)] if isinstance(what, Inode) else what) for kind, name, what in self.pending_names
+                (kind, name, twins[id(what)] if isinstance(what, Inode) else what)
+                for kind, name, what in self.pending_names
             ]
             return copy
 
