@@ -51,7 +51,7 @@ class Primitive:
         template = self.numba.get(kind, self.numba.get(""))
         assert template is not None, f"{self.name} is not printed for {dtype}"
         text = template.format(*operands, T=f"np.{np.dtype(dtype).name}", D=np.dtype(dtype).str[1:])
-        return f"np.{dtype.name}({text})" if kind in "iu" and not self.truth else text
+        return text if kind == "b" or self.truth else f"np.{dtype.name}({text})"
 
 
 def _same(template: str) -> dict[str, str]:
@@ -66,7 +66,7 @@ _POINT: Final = (
     Primitive("divide", 2, "f", np.divide, _same("{0} / {1}"), cost=4),
     Primitive("floor_divide", 2, "iuf", np.floor_divide, _same("floor_divide_{D}({0}, {1})"), cost=16),
     Primitive("remainder", 2, "iuf", np.remainder, _same("remainder_{D}({0}, {1})"), cost=16),
-    Primitive("power", 2, "f", np.power, _same("{T}({0} ** {1})"), cost=60, exact=False),
+    Primitive("power", 2, "f", np.power, _same("{0} ** {1}"), cost=60, exact=False),
     Primitive("negative", 1, "iuf", np.negative, {"": "-{0}", "u": "{T}(0) - {0}"}),
     Primitive("absolute", 1, "iuf", np.absolute, {"i": "-{0} if {0} < {T}(0) else {0}", "u": "{0}", "f": "abs({0})"}),
     Primitive(

@@ -1,0 +1,252 @@
+"""The Numba back end: programs become files, compiled by another process, loaded here from Numba's cache.
+
+A compilation takes a good part of a second, stalls other threads and can fail in ways that end a process, so it happens
+in a process of its own, which is killed after `limits.KERNEL_COMPILE_S_MAX`. A file is named by the hash of its text
+(so of the typed form and the generator), of the versions of Numba, llvmlite and NumPy, and of the CPU; it is never
+rewritten. What cannot be compiled runs in the interpreter, with a logged notice: a back end may cost speed, never a
+stream.
+
+Any thread may compile; one at a time does. Executables may be called by any number of threads at once: temporaries
+belong to the thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import selectors
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import llvmlite
+import llvmlite.binding
+import numba
+import numpy as np
+
+from hiss import limits
+from hiss.errors import LimitExceeded
+from hiss.kernels import numba_compile
+from hiss.kernels.backend import Array, Executable, NumpyExecutable, Rows
+from hiss.kernels.ir import Program
+from hiss.kernels.numba_printer import Printed, print_program
+
+_log = logging.getLogger(__name__)
+_NAME_DIGITS: Final = 40
+_lock = threading.Lock()  # Numba's compiler, its configuration and the table of loaded functions are the process's
+_loaded: dict[Path, Callable[..., None]] = {}
+
+
+class NumbaExecutable:
+    """A compiled program with its parameters."""
+
+    backend = "numba"
+
+    def __init__(self, program: Program, printed: Printed, function: Callable[..., None]) -> None:
+        self._function = function
+        self._fixed = (*(array.reshape(-1) for array in program.arrays), *program.scalars)
+        self._temporaries = printed.temporaries
+        self._local = threading.local()
+
+    def run(self, frames: Array, columns: Sequence[Array], rows: Rows, outs: Sequence[Array]) -> None:
+        if not len(rows):
+            return
+        targets = [out if _writable_as_is(out) else np.empty(out.shape, out.dtype) for out in outs]
+        flat = [target.reshape(-1) for target in targets]
+        self._function(rows, _flat(frames), *flat, *map(_flat, columns), *self._fixed, *self._scratch())
+        for out, target in zip(outs, targets, strict=True):
+            if out is not target:
+                out[rows] = target[rows]
+
+    def step(self, frames: Array, states: Sequence[Array]) -> None:
+        rows = np.arange(len(frames), dtype=np.int64)
+        self._function(rows, _flat(frames), *(state.reshape(-1) for state in states), *self._fixed, *self._scratch())
+
+    def _scratch(self) -> list[Array]:
+        """This thread's temporaries."""
+        scratch: list[Array] | None = getattr(self._local, "scratch", None)
+        if scratch is None:
+            scratch = [np.empty(size, dtype) for dtype, size in self._temporaries]
+            self._local.scratch = scratch
+        return scratch
+
+
+def _flat(array: Array) -> Array:
+    """The array as one axis, contiguous and aligned; a copy only where it is not."""
+    return np.require(array, requirements=["C", "A"]).reshape(-1)
+
+
+def _writable_as_is(array: Array) -> bool:
+    return array.flags.c_contiguous and array.flags.aligned
+
+
+class NumbaBackend:
+    """Compiles programs with Numba.
+
+    Parameters
+    ----------
+    directory : Path
+        Of generated files and compiled code; private to this user.
+    """
+
+    name = "numba"
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
+        self._target = repr((*versions, llvmlite.binding.get_host_cpu_name(), dict(_cpu_features())))
+
+    def compile(self, programs: Sequence[Program]) -> list[Executable]:
+        """Executables of the programs; those without a cache entry are compiled in one helper process.
+
+        Raises
+        ------
+        LimitExceeded
+            One took longer than `limits.KERNEL_COMPILE_S_MAX`.
+        """
+        printed = [print_program(program) for program in programs]
+        paths = [self._path(one.text) for one in printed]
+        with _lock:
+            missing: dict[Path, str] = {}
+            for path, one in zip(paths, printed, strict=True):
+                if path not in _loaded and not _is_compiled(path):
+                    missing[path] = one.text
+            self._compile_files(missing)
+            functions = [self._function(path) for path in paths]
+        return [
+            NumpyExecutable(program) if function is None else NumbaExecutable(program, one, function)
+            for program, one, function in zip(programs, printed, functions, strict=True)
+        ]
+
+    def _path(self, text: str) -> Path:
+        digest = hashlib.sha256(f"{self._target}\n{text}".encode()).hexdigest()
+        return self.directory / f"hiss_kernel_{digest[:_NAME_DIGITS]}.py"
+
+    def _compile_files(self, texts: dict[Path, str]) -> None:
+        for path, text in texts.items():
+            _write_once(path, text)
+        if texts:
+            for path, result in _compile_in_helper(list(texts)).items():
+                if result == "ok":
+                    _write_once(_stamp_path(path), _stamp(path))
+                else:
+                    _log.warning("kernel %s cannot be compiled and runs in NumPy, slowly: %s", path.name, result)
+
+    def _function(self, path: Path) -> Callable[..., None] | None:
+        """The compiled function, from the process's table or Numba's cache; None: interpret instead."""
+        if path in _loaded:
+            return _loaded[path]
+        if not _is_compiled(path):
+            return None
+        if len(_loaded) >= limits.KERNELS_LIVE_MAX:
+            _log.warning(
+                "%d compiled kernels are loaded (KERNELS_LIVE_MAX); kernel %s runs in NumPy, slowly, until a restart",
+                len(_loaded),
+                path.name,
+            )
+            return None
+        try:
+            with _own_cache():
+                function: Callable[..., None] = numba_compile.load(path).kernel
+        except Exception as error:  # a damaged cache; whatever Numba makes of it
+            _log.warning("kernel %s cannot be loaded and runs in NumPy, slowly: %r", path.name, error)
+            _forget(path)
+            return None
+        _loaded[path] = function
+        return function
+
+
+def _cpu_features() -> dict[str, bool]:
+    features: dict[str, bool] = llvmlite.binding.get_host_cpu_features()
+    return features
+
+
+def _stamp(path: Path) -> str:
+    """What Numba's cache index is keyed by: a file that was copied or touched is compiled again."""
+    status = path.stat()
+    return f"{status.st_mtime_ns} {status.st_size}"
+
+
+def _stamp_path(path: Path) -> Path:
+    return path.with_suffix(".compiled")
+
+
+def _is_compiled(path: Path) -> bool:
+    try:
+        return _stamp_path(path).read_text() == _stamp(path)
+    except FileNotFoundError:
+        return False
+
+
+def _forget(path: Path) -> None:
+    _stamp_path(path).unlink(missing_ok=True)
+    for part in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+        part.unlink(missing_ok=True)
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a file whole or not at all; one that holds the text already is left alone."""
+    if path.exists() and path.read_text() == text:
+        return
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _compile_in_helper(paths: list[Path]) -> dict[Path, str]:
+    """Compile in another process; for each file `ok` or what went wrong.
+
+    Raises
+    ------
+    LimitExceeded
+        One file took longer than `limits.KERNEL_COMPILE_S_MAX`; the process was killed.
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
+    command = [sys.executable, "-P", numba_compile.__file__, *map(str, paths)]
+    results: dict[Path, str] = {}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True
+    ) as helper:
+        assert helper.stdout is not None
+        try:
+            for line in _lines(helper.stdout, limits.KERNEL_COMPILE_S_MAX):
+                path, _, result = line.rstrip("\n").partition("\t")
+                results[Path(path)] = result
+        except TimeoutError:
+            helper.kill()
+            raise LimitExceeded(
+                f"a kernel took longer than {limits.KERNEL_COMPILE_S_MAX:g} s to compile; make it smaller",
+                limit="KERNEL_COMPILE_S_MAX",
+                allowed=str(limits.KERNEL_COMPILE_S_MAX),
+            ) from None
+        status = helper.wait()
+    return {path: results.get(path, f"the compiling process ended with status {status}") for path in paths}
+
+
+def _lines(stream: Any, timeout_s: float) -> Iterator[str]:
+    """The lines of a pipe; `TimeoutError` where one takes longer than `timeout_s`."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while True:
+            if not selector.select(timeout_s):
+                raise TimeoutError
+            line = stream.readline()
+            if not line:
+                return
+            yield line
+
+
+@contextmanager
+def _own_cache() -> Iterator[None]:
+    """Have Numba keep its cache beside the generated files, wherever the environment would put it."""
+    config: Any = numba.config
+    directory, config.CACHE_DIR = config.CACHE_DIR, ""
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = directory

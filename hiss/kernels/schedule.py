@@ -1,0 +1,233 @@
+"""Which values of a program are stored, and in which loops the rest is computed: fusion for a compiled back end.
+
+A *nest* is one loop over a domain that makes one stored value (an output, a reduction, a temporary) from buffers;
+everything between is computed anew for each element that needs it. Nests of one domain that do not need each other
+share their loop. Stored are: outputs, reductions, single values, what a reshape must copy, and what would otherwise be
+computed so often that storing it is cheaper. So a pointwise map is one pass over memory, and so is a count.
+Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from hiss.kernels import views
+from hiss.kernels.ir import LEAVES, VIEWS, Interner, Node, Program, Shape, in_order, verify
+from hiss.kernels.passes import rewrite
+from hiss.kernels.primitives import PRIMITIVES, REDUCTIONS
+from hiss.kernels.views import Strided, View
+
+_VIEWS_MAX: Final = 6  # distinct views through which one value is computed again rather than stored
+_STORE_COST: Final = 4  # of writing one element of a temporary, or reading it, in additions
+_COST_MAX: Final = 1 << 30
+BUFFERS: Final = frozenset({"frame", "array", "state"})  # leaves that are arrays
+
+
+@dataclass(slots=True, eq=False)
+class Nest:
+    """One stored value. `output` is the place of the program's output that it is, else None."""
+
+    root: Node
+    copy: bool  # the root is only copied into the output
+    output: int | None = None
+    level: int = 0
+
+    @property
+    def reduces(self) -> bool:
+        return self.root.op in REDUCTIONS and not self.copy
+
+    @property
+    def domain(self) -> Shape:
+        return self.root.args[0].shape if self.reduces else self.root.shape
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes of the domain that are reduced."""
+        return self.root.attrs if self.reduces else ()
+
+    def starts(self) -> list[Node]:
+        """What its loop computes for each element of the domain."""
+        if self.copy:
+            return [self.root]
+        return list(self.root.args)
+
+
+@dataclass(slots=True)
+class Schedule:
+    """The nests of a program, in groups that share a loop, in the order in which they run."""
+
+    program: Program
+    groups: list[list[Nest]]
+    stored: dict[int, Nest]  # by id of the node
+    strides: dict[int, Strided | None] = field(default_factory=dict)
+
+    def strided(self, node: Node) -> Strided | None:
+        """Where a node lies in a buffer, or None where it is computed."""
+        if id(node) not in self.strides:
+            found: Strided | None = None
+            if node.op in BUFFERS or (id(node) in self.stored and node.shape):
+                found = Strided(node, 0, views.contiguous(node.shape))
+            elif node.op in VIEWS:
+                inner = self.strided(node.args[0])
+                found = None if inner is None else views.strided(node, inner)
+            self.strides[id(node)] = found
+        return self.strides[id(node)]
+
+
+def schedule(program: Program) -> Schedule:
+    """The schedule of a program, which is first brought into the form that the schedule is for."""
+    program = sink_reshapes(program)
+    stored, copies = _stored(program)
+    result = Schedule(program, [], stored)
+    nests = [stored[id(node)] for node in program.nodes if id(node) in stored] + copies
+    for nest in nests:
+        needed = [stored[key].level for key in _reads(nest, stored)]
+        nest.level = 1 + max(needed, default=0)
+    groups: dict[tuple[int, Shape, bool, tuple[int, ...]], list[Nest]] = {}
+    for nest in sorted(nests, key=lambda nest: nest.level):
+        groups.setdefault((nest.level, nest.domain, nest.reduces, nest.axes), []).append(nest)
+    result.groups = list(groups.values())
+    return result
+
+
+def sink_reshapes(program: Program) -> Program:
+    """Move reshapes below pointwise operations, towards the arrays, where they cost nothing."""
+    done = False
+    while not done:
+        done = True
+
+        def change(node: Node, interner: Interner) -> Node:
+            nonlocal done
+            if node.op != "reshape":
+                return node
+            (arg,) = node.args
+            if arg.op == "reshape":
+                done = False
+                return _reshape(interner, arg.args[0], node.shape)
+            if arg.op == "broadcast" and not arg.args[0].shape:
+                return interner.node("broadcast", arg.args, node.dtype, node.shape)
+            if arg.op in PRIMITIVES or arg.op == "cast":
+                done = False
+                args = tuple(_reshape(interner, operand, node.shape) for operand in arg.args)
+                return interner.node(arg.op, args, arg.dtype, node.shape, arg.attrs)
+            return node
+
+        program = verify(rewrite(program, change))
+    return program
+
+
+def _reshape(interner: Interner, node: Node, shape: Shape) -> Node:
+    return node if node.shape == shape else interner.node("reshape", (node,), node.dtype, shape)
+
+
+def _stored(program: Program) -> tuple[dict[int, Nest], list[Nest]]:
+    """The nests of stored values by their node's id, and those that only copy into an output."""
+    stored: dict[int, Nest] = {}
+    copies: list[Nest] = []
+    for place, output in enumerate(program.outputs):
+        computed = output.op not in LEAVES and output.op not in VIEWS
+        if computed and output.shape and id(output) not in stored:
+            stored[id(output)] = Nest(output, False, place)
+        else:
+            copies.append(Nest(output, True, place))
+    demand = _Demand(stored)
+    for nest in copies:
+        demand.add(nest.root, nest, views.identity(len(nest.domain)))
+    for node in reversed(program.nodes):
+        demand.settle(node)
+    return stored, copies
+
+
+class _Demand:
+    """Walks a program from its outputs and decides what is stored: by whom, and how often, a value is needed."""
+
+    def __init__(self, stored: dict[int, Nest]) -> None:
+        self.stored = stored
+        self.uses: dict[int, dict[tuple[int, View], Nest]] = {}
+        self.costs: dict[int, int] = {}
+
+    def add(self, node: Node, nest: Nest, view: View) -> None:
+        self.uses.setdefault(id(node), {})[id(nest), view] = nest
+
+    def settle(self, node: Node) -> None:
+        """Decide on one node; all that need it have been settled."""
+        if node.op in LEAVES:
+            return
+        if node.op not in VIEWS and id(node) not in self.stored and self.is_stored(node):
+            self.stored[id(node)] = Nest(node, False)
+        uses = self.uses.get(id(node), {})
+        if id(node) in self.stored:
+            nest = self.stored[id(node)]
+            here = views.identity(len(nest.domain))
+            if not nest.copy:
+                for start in nest.starts():
+                    self.add(start, nest, here)
+                return
+            uses = {(id(nest), here): nest}
+        for (_, view), nest in uses.items():
+            rank = len(nest.domain)
+            if node.op not in VIEWS:
+                for arg in node.args:
+                    self.add(arg, nest, view)
+                continue
+            inner = views.through(node, view, rank)
+            if inner is not None:
+                self.add(node.args[0], nest, inner)
+            elif not _in_buffer(node):
+                self.copied(node.args[0])
+
+    def copied(self, node: Node) -> None:
+        """Store what a reshape cannot take as it lies."""
+        if id(node) not in self.stored:
+            self.stored[id(node)] = Nest(node, node.op in VIEWS)
+
+    def is_stored(self, node: Node) -> bool:
+        if node.op in REDUCTIONS or not node.shape:
+            return True
+        uses = self.uses.get(id(node), {})
+        if len(uses) > _VIEWS_MAX:
+            return True
+        times = sum(math.prod(nest.domain) for nest in uses.values())
+        again = (times - node.size) * self.cost(node)
+        return again > _STORE_COST * (node.size + times)
+
+    def cost(self, node: Node) -> int:
+        """Of computing one element from arrays."""
+        if id(node) not in self.costs:
+            for inner in in_order([node]):
+                own = PRIMITIVES[inner.op].cost if inner.op in PRIMITIVES else int(inner.op == "cast")
+                below = 0 if inner.op in REDUCTIONS else sum(self.costs[id(arg)] for arg in inner.args)
+                self.costs[id(inner)] = min(own + below, _COST_MAX)
+        return self.costs[id(node)]
+
+
+def _in_buffer(node: Node) -> bool:
+    """Whether a view lies in the buffer of a leaf or a reduction, whatever else is stored."""
+    chain = [node]
+    while chain[-1].op in VIEWS:
+        chain.append(chain[-1].args[0])
+    base = chain.pop()
+    if base.op not in BUFFERS and not (base.op in REDUCTIONS and base.shape):
+        return False
+    place: Strided | None = Strided(base, 0, views.contiguous(base.shape))
+    for view in reversed(chain):
+        place = None if place is None else views.strided(view, place)
+    return place is not None
+
+
+def _reads(nest: Nest, stored: dict[int, Nest]) -> set[int]:
+    """The stored values (ids of nodes) that a nest needs directly."""
+    found: set[int] = set()
+    stack, seen = list(nest.starts()), set[int]()
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if id(node) in stored and stored[id(node)] is not nest:
+            found.add(id(node))
+        else:
+            stack.extend(node.args)
+    return found
