@@ -1,0 +1,5 @@
+"""The command line: `hiss`."""
+
+from hiss.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,134 @@
+"""`hiss kernel …`: register, list, show and check kernels.
+
+A file's kernels are its top-level definitions under `@hiss.kernel`, `@hiss.filter` or `@hiss.reduce`; they are found
+by parsing, and nothing of the file is executed. Called from the main thread.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hiss.cli.output import say_fields, say_json, say_table
+from hiss.cli.reach import Reach, command, local_command
+from hiss.errors import InvalidInput, KernelRejected
+
+if TYPE_CHECKING:
+    from hiss.model import KernelDef
+
+group = click.Group()
+kernel = click.Group("kernel", help="Array functions that run in transit.")
+group.add_command(kernel)
+
+_DECORATORS = {"kernel": "MAP", "filter": "FILTER", "reduce": "REDUCE"}
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+def definitions(file: Path) -> list[KernelDef]:
+    """The kernels of a Python file, in their order.
+
+    Raises
+    ------
+    KernelRejected
+        The file does not parse.
+    InvalidInput
+        No definition has a decorator of hiss.
+    """
+    from hiss.model import KernelDef, KernelKind
+
+    try:
+        text = file.read_text("utf-8")
+        module = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise KernelRejected(f"{file}: {error}; nothing was registered") from None
+    found = []
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and (kind := _kind(node)) is not None:
+            source = ast.get_source_segment(text, node) or ""  # without the decorators
+            found.append(KernelDef(node.name, KernelKind[kind], source + "\n"))
+    if not found:
+        raise InvalidInput(
+            f"{file}: no kernel in it; write @hiss.kernel, @hiss.filter or @hiss.reduce above a definition"
+        )
+    return found
+
+
+def _kind(node: ast.FunctionDef | ast.ClassDef) -> str | None:
+    for decorator in node.decorator_list:
+        target = decorator.func if isinstance(decorator, ast.Call) else decorator
+        name = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
+        if name in _DECORATORS:
+            return _DECORATORS[name]
+    return None
+
+
+@command(kernel, "add")
+@click.argument("file", type=_FILE)
+def add(reach: Reach, file: Path) -> None:
+    """Register the kernels of a Python FILE under their functions' names. The file is parsed, never executed."""
+    with reach.buffer() as buffer:
+        infos = [buffer.store.register_kernel(definition) for definition in definitions(file)]
+    if reach.json:
+        say_json(infos)
+    else:
+        for info in infos:
+            click.echo(f"{info.definition.name}  {info.definition.kind.name.lower()}  {info.hash}")
+
+
+@command(kernel, "ls")
+def list_kernels(reach: Reach) -> None:
+    """List the registered kernels."""
+    from hiss.model import now_text
+
+    with reach.buffer() as buffer:
+        infos = buffer.store.kernels()
+    if reach.json:
+        say_json(infos)
+        return
+    rows = [
+        (info.definition.name, info.definition.kind.name.lower(), info.hash[:16], now_text(info.registered_ns))
+        for info in infos
+    ]
+    say_table(("kernel", "kind", "hash", "registered"), rows)
+
+
+@command(kernel, "show")
+@click.argument("name")
+def show(reach: Reach, name: str) -> None:
+    """Show a kernel and its source, by name or hash."""
+    with reach.buffer() as buffer:
+        info = buffer.store.kernel(name)
+    if reach.json:
+        say_json(info)
+        return
+    definition = info.definition
+    say_fields((("kernel", definition.name), ("kind", definition.kind.name.lower()), ("hash", info.hash)))
+    click.echo()
+    click.echo(definition.source.rstrip())
+
+
+@local_command(kernel, "check")
+@click.argument("file", type=_FILE)
+def check(reach: Reach, file: Path) -> None:
+    """Check the kernels of a Python FILE against the language, without a server and without executing it."""
+    found: list[dict[str, Any]] = [_checked(definition) for definition in definitions(file)]
+    if reach.json:
+        say_json(found)
+    else:
+        for result in found:
+            click.echo(f"{result['name']}({', '.join(result['parameters'])})  {result['kind']}  {result['hash'][:16]}")
+
+
+def _checked(definition: KernelDef) -> dict[str, Any]:
+    from hiss.kernels import check as check_kernel
+
+    checked = check_kernel(definition)
+    return {
+        "name": definition.name,
+        "kind": definition.kind.name.lower(),
+        "hash": checked.hash,
+        "parameters": list(checked.parameters),
+    }

@@ -1,0 +1,1 @@
+"""The demonstration, `hiss demo`: start reading at `run`."""
