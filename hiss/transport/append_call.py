@@ -22,7 +22,7 @@ from hiss.errors import HissError, InvalidInput, Stopping
 from hiss.model import Ack, AppendStart, Caller, Feedback
 from hiss.store import AppendSession, Store
 from hiss.transport import wire
-from hiss.transport.calls import Bodies, Reception, body_of, caller_of, errors_as_status
+from hiss.transport.calls import OWN_ERROR, Bodies, Reception, body_of, caller_of, errors_as_status
 from hiss.transport.extent_wire import ExtentDecoder
 from hiss.transport.methods import Method
 from hiss.v1 import streams_pb2
@@ -142,7 +142,7 @@ class AppendCall:
             self._close()
         except Exception:
             log.exception("%s: a bug", what)
-            self._outbox.fail(HissError("the server met an error of its own; its log says which"))
+            self._outbox.fail(HissError(OWN_ERROR))
             self._close()
         finally:
             self._outbox.finish()

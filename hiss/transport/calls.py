@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import grpc
 
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 Authenticate = Callable[[str | None], Caller]
 Bodies = Iterator[bytes]
 
+OWN_ERROR: Final = "the server met an error of its own; its log says which"
+
 
 @dataclass(frozen=True, slots=True)
 class Reception:
@@ -37,26 +39,42 @@ class Reception:
     stops: Stops
 
 
+class Ended(Exception):
+    """Raised in a call to end it with a status of its own; never leaves the server."""
+
+    def __init__(self, code: grpc.StatusCode, text: str, detail: bytes | None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.detail = detail
+
+
 @contextmanager
 def errors_as_status(context: grpc.ServicerContext, what: str) -> Iterator[None]:
     """End the call with the status and detail of whatever is raised; what nobody meant to raise is logged."""
     try:
         yield
+    except Ended as end:
+        _end(context, end)
     except HissError as error:
-        refuse(context, code_of(error), error)
+        _end(context, _ending(code_of(error), error))
     except grpc.RpcError:
         raise  # the client went away
     except Exception:
         if not context.is_active():
             raise
         log.exception("%s: a bug", what)
-        refuse(context, grpc.StatusCode.INTERNAL, HissError("the server met an error of its own; its log says which"))
+        _end(context, _ending(grpc.StatusCode.INTERNAL, HissError(OWN_ERROR)))
 
 
-def refuse(context: grpc.ServicerContext, code: grpc.StatusCode, error: HissError) -> NoReturn:
-    """End the call with an error."""
-    context.set_trailing_metadata(((DETAIL_KEY, detail_of(error)),))
-    context.abort(code, text_of(error))
+def _ending(code: grpc.StatusCode, error: HissError) -> Ended:
+    return Ended(code, text_of(error), detail_of(error))
+
+
+def _end(context: grpc.ServicerContext, end: Ended) -> NoReturn:
+    if end.detail is not None:
+        context.set_trailing_metadata(((DETAIL_KEY, end.detail),))
+    context.abort(end.code, end.text)
 
 
 def metadata_of(context: grpc.ServicerContext) -> dict[str, str]:
@@ -73,7 +91,7 @@ def caller_of(context: grpc.ServicerContext, authenticate: Authenticate) -> Call
         if attempt and caller.attempt not in (None, attempt):
             raise PermissionRefused(f"this token is for attempt {caller.attempt} only")
     except PermissionRefused as error:
-        refuse(context, grpc.StatusCode.UNAUTHENTICATED, error)
+        raise _ending(grpc.StatusCode.UNAUTHENTICATED, error) from None
     return replace(caller, attempt=attempt) if attempt else caller
 
 

@@ -16,10 +16,9 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from hiss import limits
-from hiss.errors import HissError
 from hiss.transport.admission import Gate, Patience
-from hiss.transport.calls import Bodies, body_of, refuse
-from hiss.transport.error_wire import code_of
+from hiss.transport.calls import Bodies, Ended, body_of, errors_as_status
+from hiss.transport.wire import checked
 
 HEALTH_SERVICE: Final = "grpc.health.v1.Health"
 REFLECTION_SERVICES: Final = ("grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME)
@@ -52,9 +51,11 @@ class Health:
         }
 
     def _check(self, requests: Bodies, context: grpc.ServicerContext) -> Any:
-        request = health_pb2.HealthCheckRequest.FromString(body_of(requests, context, self._patience, HEALTH_SERVICE))
-        if request.service not in self._services:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service[:80]!r} here")
+        with errors_as_status(context, HEALTH_SERVICE):
+            body = body_of(requests, context, self._patience, HEALTH_SERVICE)
+            request = _health_request(body)
+            if request.service not in self._services:
+                raise Ended(grpc.StatusCode.NOT_FOUND, f"no service {request.service[:80]!r} here", None)
         return _Status(status=_Status.SERVING if self._serving else _Status.NOT_SERVING)
 
     def _watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
@@ -71,6 +72,11 @@ class Health:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+@checked
+def _health_request(body: bytes) -> Any:
+    return health_pb2.HealthCheckRequest.FromString(body)
 
 
 def reflection_handlers(services: Iterable[str], gate: Gate) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
@@ -91,13 +97,7 @@ def introspection_gate() -> Gate:
 
 def _gated(function: Callable[..., Iterator[Any]], gate: Gate) -> Callable[..., Iterator[Any]]:
     def serve(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        try:
-            leave = gate.enter()
-        except HissError as error:
-            refuse(context, code_of(error), error)
-        try:
+        with errors_as_status(context, function.__name__), gate.place():
             yield from function(request, context)
-        finally:
-            leave()
 
     return serve

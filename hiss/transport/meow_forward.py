@@ -11,7 +11,7 @@ import grpc
 
 from hiss import limits
 from hiss.errors import Unavailable
-from hiss.transport.calls import Bodies, Reception, body_of, caller_of, errors_as_status, metadata_of
+from hiss.transport.calls import Bodies, Ended, Reception, body_of, caller_of, errors_as_status, metadata_of
 from hiss.transport.channel import open_channel
 from hiss.transport.error_wire import DETAIL_KEY
 from hiss.transport.methods import ATTEMPT_KEY, MEOW, TOKEN_KEY, Method
@@ -45,18 +45,18 @@ class MeowForwarder:
                 try:
                     reply: bytes = invoke(body, timeout=left_s, metadata=metadata)
                 except grpc.RpcError as error:
-                    self._pass_back(error, context)
+                    raise self._failure(error) from None
             return reply
 
         return grpc.stream_unary_rpc_method_handler(serve)
 
-    def _pass_back(self, failure: Any, context: grpc.ServicerContext) -> None:
-        detail = [(key, value) for key, value in failure.trailing_metadata() or () if key == DETAIL_KEY]
-        if not detail and failure.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            raise Unavailable(
+    def _failure(self, failure: Any) -> Exception:
+        """What a call that the engine did not answer with a reply ends with here."""
+        detail = dict(failure.trailing_metadata() or ()).get(DETAIL_KEY)
+        if detail is None and failure.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            return Unavailable(
                 f"the rule engine at {self._address} does not answer; data is taken and served without it. "
                 "Its log says why; try again when it runs",
                 address=self._address,
             )
-        context.set_trailing_metadata(tuple(detail))
-        context.abort(failure.code(), failure.details() or "")
+        return Ended(failure.code(), failure.details() or "", detail)

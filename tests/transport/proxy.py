@@ -1,0 +1,88 @@
+"""A TCP proxy that cuts connections: each one after a given number of bytes from the client."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable
+
+_RESET = struct.pack("ii", 1, 0)  # linger on, 0 s: closing sends a reset
+
+
+class CuttingProxy:
+    """Listens at `address`; `cut_after()` says, for each connection, after how many bytes it is reset; None: never."""
+
+    def __init__(self, port: int, cut_after: Callable[[], int | None]) -> None:
+        self._target = port
+        self._cut_after = cut_after
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.cuts = 0
+        self._sockets: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._run(self._accept)
+
+    def close(self) -> None:
+        self._closed = True
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            open_sockets = list(self._sockets)
+        for one in open_sockets:
+            _cut(one)
+        for thread in self._threads:
+            thread.join()
+
+    def cut_all(self) -> None:
+        """Reset every connection now."""
+        with self._lock:
+            open_sockets = list(self._sockets)
+            self.cuts += bool(open_sockets)
+        for one in open_sockets:
+            _cut(one)
+
+    def _run(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, name="proxy", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return
+            with self._lock:
+                self._sockets |= {client, server}
+            self._run(self._pump, client, server, self._cut_after())
+            self._run(self._pump, server, client, None)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, left: int | None) -> None:
+        try:
+            while data := source.recv(65536):
+                if left is not None and len(data) > left:
+                    sink.sendall(data[:left])
+                    self.cuts += 1
+                    break
+                left = None if left is None else left - len(data)
+                sink.sendall(data)
+        except OSError:
+            pass
+        for one in (source, sink):
+            _cut(one)
+            with self._lock:
+                self._sockets.discard(one)
+
+
+def _cut(one: socket.socket) -> None:
+    """Reset a connection, and wake the thread that reads from it."""
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        one.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    one.close()
