@@ -26,6 +26,7 @@ BLOCK_BYTES_MAX: Final = 256 * MiB
 EXTENT_BYTES_TARGET: Final = 8 * MiB  # the client closes an extent at this size; one block may be larger
 EXTENT_BLOCKS_MAX: Final = 4096
 LINGER_S: Final = 0.02  # the longest that a block waits in the client for its extent to fill
+SPARE_BUFFERS_MAX: Final = 8  # extents' memory that a producer keeps for the next ones
 FEEDBACK_BYTES_MAX: Final = 64 * KiB
 FEEDBACK_MESSAGES_MAX: Final = 256  # kept for a producer that does not look
 

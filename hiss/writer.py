@@ -26,6 +26,7 @@ from hiss.model import (
     Ack,
     AckLevel,
     BlockStatus,
+    ByteArray,
     Completeness,
     Extent,
     Feedback,
@@ -61,40 +62,73 @@ class StreamReport:
         return "\n".join(lines)
 
 
+class _Buffers:
+    """Memory for extents, used again after its ack: warm pages are many times faster than fresh ones."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._free: list[ByteArray] = []
+
+    def take(self, size: int) -> ByteArray:
+        """At least `size` bytes."""
+        if size > self.size:
+            return np.empty(size, np.uint8)
+        return self._free.pop() if self._free else np.empty(self.size, np.uint8)
+
+    def give(self, buffer: ByteArray) -> None:
+        if len(buffer) == self.size and len(self._free) < limits.SPARE_BUFFERS_MAX:
+            self._free.append(buffer)
+
+
+@dataclass(slots=True, eq=False)
+class _Packet:
+    """An extent on its way, and the memory that comes back with its ack. `count`: blocks of the session up to it."""
+
+    extent: Extent
+    buffer: ByteArray | None
+    count: int = 0
+
+
 class _Gathering:
     """Blocks that wait for their extent to fill. The user's thread fills it, under the writer's lock."""
 
-    def __init__(self, columns: np.dtype[np.void]) -> None:
+    def __init__(self, columns: np.dtype[np.void], buffers: _Buffers) -> None:
         self._columns = columns
-        self.clear()
+        self._buffers = buffers
+        self._clear()
 
-    def clear(self) -> None:
+    def _clear(self) -> None:
         self.index: list[int] = []
-        self.time_ns: list[int] = []
-        self.length: list[int] = []
-        self.rows: list[tuple[Any, ...]] = []
-        self.data = bytearray()
+        self._time_ns: list[int] = []
+        self._length: list[int] = []
+        self._rows: list[tuple[Any, ...]] = []
+        self._buffer: ByteArray = np.empty(0, np.uint8)
+        self._used = 0
         self.since_s = 0.0
 
-    def add(self, index: int, time_ns: int, block: memoryview, row: tuple[Any, ...], now_s: float) -> None:
+    def fits(self, size: int) -> bool:
+        """Whether a block of `size` bytes can be added; one always can to nothing."""
+        room = self._used + size <= len(self._buffer) and len(self.index) < limits.EXTENT_BLOCKS_MAX
+        return room or not self.index
+
+    def add(self, index: int, time_ns: int, block: ByteArray, row: tuple[Any, ...], now_s: float) -> None:
         if not self.index:
             self.since_s = now_s
+            self._buffer = self._buffers.take(len(block))
         self.index.append(index)
-        self.time_ns.append(time_ns)
-        self.length.append(len(block))
-        self.rows.append(row)
-        self.data += block
+        self._time_ns.append(time_ns)
+        self._length.append(len(block))
+        self._rows.append(row)
+        self._buffer[self._used : self._used + len(block)] = block
+        self._used += len(block)
 
-    @property
-    def full(self) -> bool:
-        return len(self.data) >= limits.EXTENT_BYTES_TARGET or len(self.index) >= limits.EXTENT_BLOCKS_MAX
-
-    def take(self) -> Extent:
-        data = np.frombuffer(self.data, np.uint8)
-        columns = np.array(self.rows, self._columns)
-        extent = Extent.of(self.index, data, self.length, time_ns=self.time_ns, columns=columns)
-        self.clear()
-        return extent
+    def take(self) -> _Packet:
+        columns = np.array(self._rows, self._columns)
+        data = self._buffer[: self._used]
+        extent = Extent.of(self.index, data, self._length, time_ns=self._time_ns, columns=columns)
+        packet = _Packet(extent, self._buffer)
+        self._clear()
+        return packet
 
 
 class StreamWriter:
@@ -126,14 +160,12 @@ class StreamWriter:
         self._started_s = clock_s()
         self._ended_s = 0.0
         self._cond = threading.Condition()
-        self._gathering = _Gathering(self._columns_dtype)
-        self._ready: deque[Extent] = deque()  # to be sent, oldest first
-        self._sent: deque[tuple[int, Extent]] = (
-            deque()
-        )  # (count of the session's blocks with it, unacknowledged extent)
-        self._soft: deque[tuple[int, npt.NDArray[np.int64]]] = (
-            deque()
-        )  # acknowledged below durable: may be lost in a crash
+        self._buffers = _Buffers(max(limits.EXTENT_BYTES_TARGET, came_as.block_bytes or 0))
+        self._gathering = _Gathering(self._columns_dtype, self._buffers)
+        self._ready: deque[_Packet] = deque()  # to be sent, oldest first
+        self._sent: deque[_Packet] = deque()  # not acknowledged, oldest first
+        # acknowledged below durable, so that a crash may lose them: (count of the session's blocks, indices)
+        self._soft: deque[tuple[int, npt.NDArray[np.int64]]] = deque()
         self._held_bytes = 0  # of `_gathering`, `_ready` and `_sent`
         self._session_blocks = 0
         self._broken: HissError | None = None  # the connection; the writer's thread mends it
@@ -189,14 +221,15 @@ class StreamWriter:
             raise InvalidInput(f"stream {self._info.path}: block index {number}; indices are at least 0")
         with self._cond:
             self._wait_for_room(len(view))
-            first = not self._gathering.index
-            self._gathering.add(number, int(time_ns), view, row, self._clock_s())
-            self._held_bytes += len(view)
-            full = self._gathering.full
-            if full:
+            if not self._gathering.fits(len(view)):
                 self._ready.append(self._gathering.take())
-            if first or full:  # the sender has its linger time to start, or an extent to send
+            if not self._gathering.index:  # the sender has an extent to send, or its linger time to start
                 self._cond.notify_all()
+            self._gathering.add(number, int(time_ns), view, row, self._clock_s())
+            if not self._gathering.fits(len(view)):  # nor would the next block: do not let it linger
+                self._ready.append(self._gathering.take())
+                self._cond.notify_all()
+            self._held_bytes += len(view)
             self.next_index = number + 1
         return number
 
@@ -225,19 +258,25 @@ class StreamWriter:
         step = max(1, min(limits.EXTENT_BYTES_TARGET // self._frame.item_bytes, limits.EXTENT_BLOCKS_MAX))
         for first in range(0, count, step):
             part = slice(first, min(first + step, count))
-            data = np.array(array[part], order="C").reshape(-1).view(np.uint8)
+            size = (part.stop - part.start) * self._frame.item_bytes
+            with self._cond:
+                self._wait_for_room(size)
+                buffer = self._buffers.take(size)
+            data = buffer[:size]
+            data.view(self._frame.numpy_dtype).reshape(-1, *self._block_shape)[:] = array[part]
             length = np.full(part.stop - part.start, self._frame.item_bytes, np.int64)
             extent = Extent.of(numbers[part], data, length, time_ns=times[part], columns=rows[part])
-            self._add(extent)
+            self._add(_Packet(extent, buffer))
 
     def gap(self, first: int, last: int, *, shed: bool = False) -> None:
         """Declare that there are no blocks `first` to `last` (included): lost before they came here, or shed on
         purpose."""
         if not 0 <= first <= last:
             raise InvalidInput(f"stream {self._info.path}: no range: {first} to {last}")
-        status = BlockStatus.SHED if shed else BlockStatus.DECLARED
-        for start in range(first, last + 1, limits.EXTENT_BLOCKS_MAX):
-            self._add(self._declaration(np.arange(start, min(start + limits.EXTENT_BLOCKS_MAX, last + 1)), status))
+        for extent in self._declarations(
+            np.arange(first, last + 1), BlockStatus.SHED if shed else BlockStatus.DECLARED
+        ):
+            self._add(_Packet(extent, None))
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until all that was appended is acknowledged at the stream's level.
@@ -342,11 +381,15 @@ class StreamWriter:
             "convert it, or create the stream with that dtype and shape"
         )
 
-    def _block_view(self, block: Any) -> memoryview:
+    @property
+    def _block_shape(self) -> tuple[int, ...]:
+        return tuple(size for size in self._frame.shape if size is not None)
+
+    def _block_view(self, block: Any) -> ByteArray:
         if self._frame.opaque:
             if isinstance(block, np.ndarray) or not isinstance(block, bytes | bytearray | memoryview):
                 raise SpecMismatch(f"stream {self._info.path} takes bytes, not {type(block).__name__}")
-            return memoryview(block).cast("B")
+            return np.frombuffer(block, np.uint8)
         array = np.asarray(block)
         shape = self._frame.shape
         fits = array.ndim == len(shape) and all(
@@ -354,7 +397,7 @@ class StreamWriter:
         )
         if not fits or not self._same_dtype(array.dtype):
             raise self._mismatch(f"a block {array.dtype} {array.shape}", str(shape))
-        return np.ascontiguousarray(array, self._frame.numpy_dtype).reshape(-1).view(np.uint8).data
+        return np.ascontiguousarray(array, self._frame.numpy_dtype).reshape(-1).view(np.uint8)
 
     def _row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         self._check_columns(values)
@@ -381,23 +424,28 @@ class StreamWriter:
                 f"the stream has {sorted(names)}"
             )
 
-    def _declaration(self, index: npt.NDArray[np.int64], status: BlockStatus) -> Extent:
-        return Extent.of(
-            index,
-            np.zeros(0, np.uint8),
-            np.zeros(len(index), np.int64),
-            columns=np.zeros(len(index), self._columns_dtype),
-            status=np.full(len(index), status, np.uint8),
-        )
+    def _declarations(self, index: npt.NDArray[np.int64], status: BlockStatus) -> list[Extent]:
+        """Extents without bytes that say what became of these indices."""
+        parts = [index[i : i + limits.EXTENT_BLOCKS_MAX] for i in range(0, len(index), limits.EXTENT_BLOCKS_MAX)]
+        return [
+            Extent.of(
+                part,
+                np.zeros(0, np.uint8),
+                np.zeros(len(part), np.int64),
+                columns=np.zeros(len(part), self._columns_dtype),
+                status=np.full(len(part), status, np.uint8),
+            )
+            for part in parts
+        ]
 
-    def _add(self, extent: Extent) -> None:
+    def _add(self, packet: _Packet) -> None:
         with self._cond:
-            self._wait_for_room(extent.data.size)
+            self._wait_for_room(packet.extent.data.size)
             if self._gathering.index:
                 self._ready.append(self._gathering.take())
-            self._ready.append(extent)
-            self._held_bytes += extent.data.size
-            self.next_index = max(self.next_index, int(extent.index[-1]) + 1)
+            self._ready.append(packet)
+            self._held_bytes += packet.extent.data.size
+            self.next_index = max(self.next_index, int(packet.extent.index[-1]) + 1)
             self._cond.notify_all()
 
     # ---- the window; with the lock held
@@ -428,15 +476,15 @@ class StreamWriter:
     # ---- the writer's thread
 
     def _send_all(self) -> None:
-        while (extent := self._next()) is not None:
+        while (packet := self._next()) is not None:
             try:
-                self._session.send(extent)
+                self._session.send(packet.extent)
             except Unavailable as error:
                 self._on_error(self._generation, error)
             except HissError as error:
                 self._fail(error)
 
-    def _next(self) -> Extent | None:
+    def _next(self) -> _Packet | None:
         """The next extent to send, or None when the writer closes. Mends the connection first."""
         while True:
             with self._cond:
@@ -448,10 +496,11 @@ class StreamWriter:
                         self._ready.append(self._gathering.take())
                     if not self._ready:
                         continue
-                    extent = self._ready.popleft()
-                    self._session_blocks += len(extent)
-                    self._sent.append((self._session_blocks, extent))
-                    return extent
+                    packet = self._ready.popleft()
+                    self._session_blocks += len(packet.extent)
+                    packet.count = self._session_blocks
+                    self._sent.append(packet)
+                    return packet
             self._mend()
 
     def _something_to_do(self) -> bool:
@@ -492,24 +541,21 @@ class StreamWriter:
         with self._cond:
             self._session = session
             self._reconnects += 1
-            again = [extent for _, extent in self._sent]
+            self._ready.extendleft(reversed(self._sent))
             self._sent.clear()
-            self._ready.extendleft(reversed(again))
             lost = self._lost(session)
-            if lost is not None:
-                self._ready.appendleft(lost)
+            self._ready.extendleft(_Packet(extent, None) for extent in reversed(lost))
 
-    def _lost(self, session: AppendSession) -> Extent | None:
+    def _lost(self, session: AppendSession) -> list[Extent]:
         """A declaration of the blocks that were acknowledged below `durable` and are not there any more."""
         if not self._soft:
-            return None
+            return []
         index = np.concatenate([index for _, index in self._soft])
         self._soft.clear()
         there = index < session.start.next_index
         for first, last in session.start.gaps:
             there &= (index < first) | (index > last)
-        gone = index[~there]
-        return self._declaration(gone, BlockStatus.LOST) if len(gone) else None
+        return self._declarations(index[~there], BlockStatus.LOST)
 
     def _open(self) -> AppendSession:
         self._generation += 1
@@ -543,13 +589,16 @@ class StreamWriter:
             while self._soft and self._soft[0][0] <= ack.durable:
                 self._soft.popleft()
             reached = ack.at(self._level)
-            while self._sent and self._sent[0][0] <= reached:
-                count, extent = self._sent.popleft()
+            while self._sent and self._sent[0].count <= reached:
+                packet = self._sent.popleft()
+                extent = packet.extent
                 self._held_bytes -= extent.data.size
                 self._sent_blocks += len(extent)
                 self._sent_bytes += extent.data.size
-                if count > ack.durable:
-                    self._soft.append((count, extent.index[extent.status == BlockStatus.STORED]))
+                if packet.count > ack.durable:
+                    self._soft.append((packet.count, extent.index[extent.status == BlockStatus.STORED]))
+                if packet.buffer is not None:
+                    self._buffers.give(packet.buffer)
             self._cond.notify_all()
 
     def _on_error(self, generation: int, error: HissError) -> None:
