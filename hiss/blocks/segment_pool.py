@@ -130,9 +130,9 @@ class SegmentPool:
             except OSError as error:
                 if segment is not None:
                     self.discard(segment)
-                    failures += 1
                 if not out_of_space(error):
-                    if segment is not None and failures <= limits.LOG_REWRITES_MAX:
+                    failures += 1
+                    if failures <= limits.LOG_REWRITES_MAX:
                         continue
                     raise SegmentDamaged(
                         f"{self.directory}: no new segment can be written: {error}; check the disk",

@@ -1,0 +1,278 @@
+"""A disk that fails: what was acknowledged stays, what was not is written elsewhere or its owner is told."""
+
+from __future__ import annotations
+
+import errno
+import random
+import threading
+
+import numpy as np
+import pytest
+
+from hiss import limits
+from hiss.errors import BlockTooLarge, SegmentDamaged, SpaceExhausted, Stopping
+
+from .bench_log import BenchLog, Outcome, block_bytes, make_extent, stream_info
+from .simulated_disk import Fault, SimulatedDisk
+from .test_arena import wait_until
+from .test_crash_states import check_state
+
+BLOCKS = [(0, 3000), (1, 17), (2, 0), (3, 9000)]
+
+
+def contents_of(info, blocks) -> dict[int, bytes]:
+    return {index: block_bytes(info.id, index, size) for index, size in blocks}
+
+
+def started(faults=(), **options):
+    """A log with two extents in it, and its stream; the faults count from here."""
+    disk = SimulatedDisk()
+    log = BenchLog(disk, {}, **options)
+    info = log.add(stream_info())
+    assert log.append(info, make_extent(info, BLOCKS)).wait() is None
+    disk.calls.clear()
+    disk.faults = list(faults)
+    return disk, log, info
+
+
+@pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_one_failure_retires_the_segment_and_the_extent_is_written_elsewhere(call, code):
+    disk, log, info = started([Fault(call, 0, code)])
+    second = [(index + 10, size) for index, size in BLOCKS]
+    assert log.append(info, make_extent(info, second)).wait() is None
+    assert log.contents(info) == contents_of(info, BLOCKS + second)
+    retired = [name for name in disk.names if name.endswith(".retired")]
+    assert len(retired) == 1
+    # the failed file is neither written nor synced again, and read as long as something is in it
+    before = bytes(disk.names[retired[0]].cached)
+    assert log.append(info, make_extent(info, [(30, 5)])).wait() is None
+    assert bytes(disk.names[retired[0]].cached) == before
+    # a power cut now: the bytes of the failed sync never reached the disk, their copies did
+    sent = {info.id: {index: (size, 0) for index, size in [*BLOCKS, *second, (30, 5)]}}
+    check_state(disk.after_power_cut(random.Random(1)), dict(log.streams), sent, {info.id: set(sent[info.id])})
+    log.delete(info)
+    assert not [name for name in disk.names if name.endswith(".retired")]
+    log.close()
+
+
+def test_short_writes_are_carried_on():
+    _, log, info = started([Fault("pwritev", k, 0) for k in range(12)])
+    second = [(index + 10, size) for index, size in BLOCKS]
+    assert log.append(info, make_extent(info, second)).wait() is None
+    assert log.contents(info) == contents_of(info, BLOCKS + second)
+    assert all(not segment.retired for segment in log.pool.segments.values())
+    log.close()
+
+
+def test_a_disk_that_fails_every_write_is_told_to_the_caller():
+    _, log, info = started([Fault("pwritev", 0, errno.EIO, forever=True)])
+    extent, outcome = make_extent(info, [(10, 5)]), Outcome()
+    with pytest.raises(SegmentDamaged, match="check the disk"):
+        log.log.append(log.index(info.id), extent, outcome)
+    assert not log.index(info.id).handled(extent.index).any()
+    assert log.contents(info) == contents_of(info, BLOCKS)
+    assert not outcome.said
+    log.close()
+
+
+def test_a_disk_that_fails_every_sync_is_told_to_the_owner_and_the_blocks_may_be_sent_again():
+    disk, log, info = started([Fault("fdatasync", 0, errno.EIO, forever=True)])
+    second = [(index + 10, size) for index, size in BLOCKS]
+    outcome = log.append(info, make_extent(info, second))
+    assert isinstance(outcome.wait(), SegmentDamaged)
+    assert log.handled(info) == dict.fromkeys((0, 1, 2, 3), 0)
+    assert log.contents(info) == contents_of(info, BLOCKS)
+    disk.faults.clear()
+    assert log.append(info, make_extent(info, second)).wait() is None
+    assert log.contents(info) == contents_of(info, BLOCKS + second)
+    log.close()
+    again = BenchLog(disk, dict(log.streams))
+    assert again.contents(info) == contents_of(info, BLOCKS + second)
+    again.close()
+
+
+def test_sync_raises_what_could_not_be_made_durable():
+    disk, log, info = started([Fault("fdatasync", 0, errno.EIO, forever=True)])
+    log.append(info, make_extent(info, [(10, 5)]))
+    with pytest.raises(SegmentDamaged):
+        log.log.sync()
+    disk.faults.clear()
+    log.append(info, make_extent(info, [(11, 5)]))
+    log.log.sync()
+    log.close()
+
+
+def test_a_full_disk_waits_for_space_and_then_says_so():
+    disk, log, info = started()
+    disk.free = 0
+    filler = [(100 + k, 15_000) for k in range(3)]
+    for block in filler[:2]:
+        assert log.append(info, make_extent(info, [block])).wait() is None
+    with pytest.raises(SpaceExhausted, match="free space"):
+        log.append(info, make_extent(info, filler[2:]))
+    assert log.contents(info) == contents_of(info, BLOCKS + filler[:2]), "what is there stays readable"
+    disk.free = 1 << 30
+    assert log.append(info, make_extent(info, filler[2:])).wait() is None
+    log.close()
+
+
+def test_an_append_that_waits_for_space_goes_on_when_a_stream_is_deleted():
+    disk, log, info = started(space_wait_s=60.0)
+    other = log.add(stream_info("other"))
+    for k in range(9):  # two full segments of `other`, and part of a third
+        assert log.append(other, make_extent(other, [(k, 25_000)])).wait() is None
+    disk.free = 0
+    done: list[Outcome] = []
+    extents = [make_extent(info, [(100 + k, 25_000)]) for k in range(4)]
+    thread = threading.Thread(target=lambda: done.extend(log.append(info, extent) for extent in extents))
+    thread.start()
+    wait_until(lambda: log.log._roll_lock.locked())
+    assert thread.is_alive()
+    log.delete(other)
+    thread.join(60)
+    assert [outcome.wait() for outcome in done] == [None] * 4
+    assert disk.free == 0, "the space came from the deleted stream's segments"
+    assert set(log.contents(info)) == {0, 1, 2, 3, 100, 101, 102, 103}
+    log.close()
+
+
+def test_appends_wait_while_too_much_is_unsynced():
+    disk, log, info = started(unsynced_bytes_max=20_000)
+    gate = threading.Event()
+    original = disk.fdatasync
+
+    def held(fd: int) -> None:
+        gate.wait(60)
+        original(fd)
+
+    disk.fdatasync = held  # type: ignore[method-assign]
+    outcomes = [log.append(info, make_extent(info, [(10, 9000)]))]
+    thread = threading.Thread(target=lambda: outcomes.append(log.append(info, make_extent(info, [(11, 9000)]))))
+    thread.start()
+    wait_until(lambda: log.index(info.id).next_index == 11)
+    thread.join(0.2)
+    assert thread.is_alive()
+    gate.set()
+    thread.join(60)
+    assert [outcome.wait() for outcome in outcomes] == [None, None]
+    log.close()
+
+
+def test_an_extent_larger_than_a_segment_becomes_several_records_and_one_outcome():
+    _, log, info = started()
+    blocks = [(100 + k, 20_000) for k in range(12)]
+    outcome = log.append(info, make_extent(info, blocks))
+    assert outcome.wait() is None
+    assert log.contents(info) == contents_of(info, BLOCKS + blocks)
+    assert len(log.pool.segments) > 3
+    with pytest.raises(BlockTooLarge, match="raise segment_bytes"):
+        log.append(info, make_extent(info, [(200, 70_000)]))
+    log.close()
+
+
+def test_a_large_extent_that_fails_half_way_returns_when_its_memory_is_free():
+    disk, log, info = started()
+    disk.free = 64 << 10
+    blocks = [(100 + k, 20_000) for k in range(12)]
+    outcome = Outcome()
+    with pytest.raises(SpaceExhausted):
+        log.log.append(log.index(info.id), make_extent(info, blocks), outcome)
+    assert not log.log._ordinals, "a record of it is still on its way"
+    assert not outcome.said
+    disk.free = 1 << 30
+    missing = [block for block in blocks if not log.index(info.id).handled(np.array(block[:1]))[0]]
+    assert 0 < len(missing) < len(blocks)
+    assert log.append(info, make_extent(info, missing)).wait() is None
+    assert log.contents(info) == contents_of(info, BLOCKS + blocks)
+    log.close()
+
+
+def test_segments_are_recycled_under_a_new_generation():
+    disk, log, info = started()
+    for round_ in range(12):
+        other = log.add(stream_info(f"r{round_}"))
+        for k in range(6):
+            assert log.append(other, make_extent(other, [(k, 20_000)])).wait() is None
+        assert len(log.contents(other)) == 6
+        log.delete(other)
+    assert len(log.pool.segments) <= 5, "space is used again"
+    generations = [segment.generation for segment in log.pool.segments.values()]
+    assert len(set(generations)) == len(generations)
+    assert max(generations) > len(generations)
+    assert log.contents(info) == contents_of(info, BLOCKS)
+    log.close()
+    again = BenchLog(disk, {info.id: info})
+    assert again.contents(info) == contents_of(info, BLOCKS)
+    assert not again.report.damages
+    again.close()
+
+
+def test_spare_segments_have_a_bound():
+    disk, log, info = started()
+    for k in range(40):
+        assert log.append(info, make_extent(info, [(100 + k, 30_000)])).wait() is None
+    log.delete(info)
+    assert len(log.pool.segments) <= limits.SPARE_SEGMENTS_MAX + 1
+    assert len(disk.names) == len(log.pool.segments)
+    log.close()
+
+
+def test_descriptors_have_a_bound(monkeypatch):
+    monkeypatch.setattr(limits, "SEGMENTS_OPEN_MAX", 3)
+    disk, log, info = started()
+    blocks = [(100 + k, 30_000) for k in range(30)]
+    for block in blocks:
+        assert log.append(info, make_extent(info, [block])).wait() is None
+    assert len(log.pool.segments) > 10
+    assert log.contents(info) == contents_of(info, BLOCKS + blocks)
+    log.log.sync()
+    assert len(disk._open) <= 4
+    log.close()
+    assert not disk._open
+
+
+def test_a_callback_that_raises_does_not_stop_the_log(caplog):
+    _, log, info = started()
+
+    def bad(error) -> None:
+        raise RuntimeError("somebody's bug")
+
+    log.log.append(log.index(info.id), make_extent(info, [(10, 5)]), bad)
+    assert log.append(info, make_extent(info, [(11, 5)])).wait() is None
+    assert "a callback of an append failed" in caplog.text
+    log.close()
+
+
+def test_a_closed_log_takes_nothing():
+    _, log, info = started()
+    log.close()
+    with pytest.raises(Stopping):
+        log.append(info, make_extent(info, [(10, 5)]))
+
+
+def test_streams_are_written_side_by_side():
+    """Eight streams, eight threads, syncs and writes that fail now and then: all of it is there, once."""
+    faults = [Fault("fdatasync", k, errno.EIO) for k in (9, 31)] + [Fault("pwritev", k, errno.EIO) for k in (20, 77)]
+    disk, log, _ = started(faults)
+    infos = [log.add(stream_info(f"t{k}")) for k in range(8)]
+    outcomes: list[Outcome] = []
+
+    def produce(info) -> None:
+        extents = [make_extent(info, [(2 * k, 1000 + k), (2 * k + 1, 30)]) for k in range(25)]
+        outcomes.extend(log.append(info, extent) for extent in extents)
+
+    threads = [threading.Thread(target=produce, args=(info,)) for info in infos]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert [outcome.wait() for outcome in outcomes] == [None] * 200
+    for info in infos:
+        expected = contents_of(info, [pair for k in range(25) for pair in ((2 * k, 1000 + k), (2 * k + 1, 30))])
+        assert log.contents(info) == expected
+    streams = dict(log.streams)
+    log.close()
+    again = BenchLog(disk, streams)
+    assert all(len(again.contents(info)) == 50 for info in infos)
+    again.close()
