@@ -139,10 +139,9 @@ class Stream:
     # ---- its blocks
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        array = self[:]
-        if isinstance(array, list):
+        if self._info.frame.variable:
             raise SpecMismatch(f"stream {self.path}: blocks of a variable length are no array; take them one by one")
-        return array if dtype is None else array.astype(dtype, copy=False)
+        return np.asarray(self.read(), dtype=dtype)
 
     def __getitem__(self, key: int | slice) -> Any:
         if isinstance(key, slice):

@@ -62,8 +62,8 @@ class Source:
         if self._raw is None:
             found = [extent.select(extent.status == BlockStatus.STORED) for extent in extents]
         else:
-            computed = extents and [extent.index[extent.status == BlockStatus.RAW_ONLY] for extent in extents]
-            found = [block for index in computed for i in index.tolist() for block in self.read(i, i + 1)]
+            computed = [extent.index[extent.status == BlockStatus.RAW_ONLY].tolist() for extent in extents]
+            found = [block for index in computed for i in index for block in self.read(i, i + 1)]
         return [extent for extent in found if len(extent)], after
 
     def _compute(self, extent: Extent) -> Iterator[Extent]:

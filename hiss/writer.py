@@ -21,7 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import limits
-from hiss.errors import DeadlineExceeded, HissError, InvalidInput, SpecMismatch, StreamFinal, Unavailable
+from hiss.errors import (
+    DeadlineExceeded,
+    HissError,
+    InvalidInput,
+    LimitExceeded,
+    SpecMismatch,
+    StreamFinal,
+    Unavailable,
+)
+from hiss.gathering import Buffers, Gathering, Packet
 from hiss.model import (
     Ack,
     AckLevel,
@@ -62,75 +71,6 @@ class StreamReport:
         return "\n".join(lines)
 
 
-class _Buffers:
-    """Memory for extents, used again after its ack: warm pages are many times faster than fresh ones."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._free: list[ByteArray] = []
-
-    def take(self, size: int) -> ByteArray:
-        """At least `size` bytes."""
-        if size > self.size:
-            return np.empty(size, np.uint8)
-        return self._free.pop() if self._free else np.empty(self.size, np.uint8)
-
-    def give(self, buffer: ByteArray) -> None:
-        if len(buffer) == self.size and len(self._free) < limits.SPARE_BUFFERS_MAX:
-            self._free.append(buffer)
-
-
-@dataclass(slots=True, eq=False)
-class _Packet:
-    """An extent on its way, and the memory that comes back with its ack. `count`: blocks of the session up to it."""
-
-    extent: Extent
-    buffer: ByteArray | None
-    count: int = 0
-
-
-class _Gathering:
-    """Blocks that wait for their extent to fill. The user's thread fills it, under the writer's lock."""
-
-    def __init__(self, columns: np.dtype[np.void], buffers: _Buffers) -> None:
-        self._columns = columns
-        self._buffers = buffers
-        self._clear()
-
-    def _clear(self) -> None:
-        self.index: list[int] = []
-        self._time_ns: list[int] = []
-        self._length: list[int] = []
-        self._rows: list[tuple[Any, ...]] = []
-        self._buffer: ByteArray = np.empty(0, np.uint8)
-        self._used = 0
-        self.since_s = 0.0
-
-    def fits(self, size: int) -> bool:
-        """Whether a block of `size` bytes can be added; one always can to nothing."""
-        room = self._used + size <= len(self._buffer) and len(self.index) < limits.EXTENT_BLOCKS_MAX
-        return room or not self.index
-
-    def add(self, index: int, time_ns: int, block: ByteArray, row: tuple[Any, ...], now_s: float) -> None:
-        if not self.index:
-            self.since_s = now_s
-            self._buffer = self._buffers.take(len(block))
-        self.index.append(index)
-        self._time_ns.append(time_ns)
-        self._length.append(len(block))
-        self._rows.append(row)
-        self._buffer[self._used : self._used + len(block)] = block
-        self._used += len(block)
-
-    def take(self) -> _Packet:
-        columns = np.array(self._rows, self._columns)
-        data = self._buffer[: self._used]
-        extent = Extent.of(self.index, data, self._length, time_ns=self._time_ns, columns=columns)
-        packet = _Packet(extent, self._buffer)
-        self._clear()
-        return packet
-
-
 class StreamWriter:
     """The producer of one open stream. Made by `Collection.create_stream`.
 
@@ -160,10 +100,10 @@ class StreamWriter:
         self._started_s = clock_s()
         self._ended_s = 0.0
         self._cond = threading.Condition()
-        self._buffers = _Buffers(max(limits.EXTENT_BYTES_TARGET, came_as.block_bytes or 0))
-        self._gathering = _Gathering(self._columns_dtype, self._buffers)
-        self._ready: deque[_Packet] = deque()  # to be sent, oldest first
-        self._sent: deque[_Packet] = deque()  # not acknowledged, oldest first
+        self._buffers = Buffers(max(limits.EXTENT_BYTES_TARGET, came_as.block_bytes or 0))
+        self._gathering = Gathering(self._columns_dtype, self._buffers)
+        self._ready: deque[Packet] = deque()  # to be sent, oldest first
+        self._sent: deque[Packet] = deque()  # not acknowledged, oldest first
         # acknowledged below durable, so that a crash may lose them: (count of the session's blocks, indices)
         self._soft: deque[tuple[int, npt.NDArray[np.int64]]] = deque()
         self._held_bytes = 0  # of `_gathering`, `_ready` and `_sent`
@@ -266,17 +206,22 @@ class StreamWriter:
             data.view(self._frame.numpy_dtype).reshape(-1, *self._block_shape)[:] = array[part]
             length = np.full(part.stop - part.start, self._frame.item_bytes, np.int64)
             extent = Extent.of(numbers[part], data, length, time_ns=times[part], columns=rows[part])
-            self._add(_Packet(extent, buffer))
+            self._add(Packet(extent, buffer))
 
     def gap(self, first: int, last: int, *, shed: bool = False) -> None:
         """Declare that there are no blocks `first` to `last` (included): lost before they came here, or shed on
         purpose."""
         if not 0 <= first <= last:
             raise InvalidInput(f"stream {self._info.path}: no range: {first} to {last}")
+        if last - first >= limits.GAP_BLOCKS_MAX:
+            raise LimitExceeded(
+                f"stream {self._info.path}: a gap of {last - first + 1} blocks, at most {limits.GAP_BLOCKS_MAX} are declared "
+                "at once; a jump in the index says the same"
+            )
         for extent in self._declarations(
             np.arange(first, last + 1), BlockStatus.SHED if shed else BlockStatus.DECLARED
         ):
-            self._add(_Packet(extent, None))
+            self._add(Packet(extent, None))
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until all that was appended is acknowledged at the stream's level.
@@ -438,7 +383,7 @@ class StreamWriter:
             for part in parts
         ]
 
-    def _add(self, packet: _Packet) -> None:
+    def _add(self, packet: Packet) -> None:
         with self._cond:
             self._wait_for_room(packet.extent.data.size)
             if self._gathering.index:
@@ -484,7 +429,7 @@ class StreamWriter:
             except HissError as error:
                 self._fail(error)
 
-    def _next(self) -> _Packet | None:
+    def _next(self) -> Packet | None:
         """The next extent to send, or None when the writer closes. Mends the connection first."""
         while True:
             with self._cond:
@@ -544,7 +489,7 @@ class StreamWriter:
             self._ready.extendleft(reversed(self._sent))
             self._sent.clear()
             lost = self._lost(session)
-            self._ready.extendleft(_Packet(extent, None) for extent in reversed(lost))
+            self._ready.extendleft(Packet(extent, None) for extent in reversed(lost))
 
     def _lost(self, session: AppendSession) -> list[Extent]:
         """A declaration of the blocks that were acknowledged below `durable` and are not there any more."""

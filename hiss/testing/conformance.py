@@ -333,7 +333,7 @@ class BufferConformance:
         det = scan.join("det", ["m1", "m2", "m3"])
         assert det.index.tolist() == [0, 1, 2, 3]
         assert det[1].tolist() == [[1, 1], [11, 11], [21, 21]]
-        assert det[2].mask.all(axis=1).tolist() == [False, True, False]
+        assert np.ma.getmaskarray(det[2]).all(axis=1).tolist() == [False, True, False]
         assert det.offsets == [[0, 0], [0, 2], [0, 4]]
         assert [entry.first for entry in scan.join("det").gaps()["m2"]] == [2]
 

@@ -1,0 +1,83 @@
+"""How a producer's blocks become extents: memory that is used again, and the extent that is filling.
+
+Used by `writer` only, under its lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hiss import limits
+from hiss.model import ByteArray, Extent
+
+
+class Buffers:
+    """Memory for extents, used again after its ack: warm pages are many times faster than fresh ones."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._free: list[ByteArray] = []
+
+    def take(self, size: int) -> ByteArray:
+        """At least `size` bytes."""
+        if size > self.size:
+            return np.empty(size, np.uint8)
+        return self._free.pop() if self._free else np.empty(self.size, np.uint8)
+
+    def give(self, buffer: ByteArray) -> None:
+        if len(buffer) == self.size and len(self._free) < limits.SPARE_BUFFERS_MAX:
+            self._free.append(buffer)
+
+
+@dataclass(slots=True, eq=False)
+class Packet:
+    """An extent on its way, and the memory that comes back with its ack. `count`: blocks of the session up to it."""
+
+    extent: Extent
+    buffer: ByteArray | None
+    count: int = 0
+
+
+class Gathering:
+    """Blocks that wait for their extent to fill. The user's thread fills it, under the writer's lock."""
+
+    def __init__(self, columns: np.dtype[np.void], buffers: Buffers) -> None:
+        self._columns = columns
+        self._buffers = buffers
+        self._clear()
+
+    def _clear(self) -> None:
+        self.index: list[int] = []
+        self._time_ns: list[int] = []
+        self._length: list[int] = []
+        self._rows: list[tuple[Any, ...]] = []
+        self._buffer: ByteArray = np.empty(0, np.uint8)
+        self._used = 0
+        self.since_s = 0.0
+
+    def fits(self, size: int) -> bool:
+        """Whether a block of `size` bytes can be added; one always can to nothing."""
+        room = self._used + size <= len(self._buffer) and len(self.index) < limits.EXTENT_BLOCKS_MAX
+        return room or not self.index
+
+    def add(self, index: int, time_ns: int, block: ByteArray, row: tuple[Any, ...], now_s: float) -> None:
+        if not self.index:
+            self.since_s = now_s
+            self._buffer = self._buffers.take(len(block))
+        self.index.append(index)
+        self._time_ns.append(time_ns)
+        self._length.append(len(block))
+        self._rows.append(row)
+        self._buffer[self._used : self._used + len(block)] = block
+        self._used += len(block)
+
+    def take(self) -> Packet:
+        columns = np.array(self._rows, self._columns)
+        data = self._buffer[: self._used]
+        extent = Extent.of(self.index, data, self._length, time_ns=self._time_ns, columns=columns)
+        packet = Packet(extent, self._buffer)
+        self._clear()
+        return packet
