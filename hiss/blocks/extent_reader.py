@@ -25,7 +25,7 @@ from hiss.blocks.record import (
     decode_table,
 )
 from hiss.blocks.segment_pool import SegmentPool
-from hiss.errors import BlockDamaged, StreamNotFound
+from hiss.errors import BlockDamaged, Stopping, StreamNotFound
 from hiss.limits import EXTENT_BLOCKS_MAX, EXTENT_BYTES_TARGET
 from hiss.model import BlockStatus, ByteArray, Extent, IntArray, digest_of
 
@@ -87,6 +87,8 @@ class ExtentReader:
         try:
             with self._pool.using(segment) as fd:
                 count = read_fully(self._pool.files, fd, buffer, place.offset + start)
+        except Stopping:
+            raise  # an OSError too, but not of the disk
         except OSError:
             return None
         return buffer if count == len(buffer) else None
@@ -109,11 +111,9 @@ class ExtentReader:
     def read(self, index: StreamIndex, start: int | None, stop: int | None, step: int) -> Iterator[Extent]:
         """Stored blocks in index order, several an extent."""
         base = start if start is not None else index.first_index
-        if base is None:
-            return
         parts: list[_Part] = []
         size = count = 0
-        for part in self._parts(index, base, stop, step, start is None):
+        for part in self._parts(index, 0 if base is None else base, stop, step, start is None):
             for piece in _pieces(part):
                 piece_bytes = int(piece.table.length[piece.rows].sum(dtype=np.int64))
                 if parts and (size + piece_bytes > EXTENT_BYTES_TARGET or count + len(piece.rows) > EXTENT_BLOCKS_MAX):

@@ -1,0 +1,47 @@
+"""A small storage in a fresh directory, and streams in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hiss.blocks import Storage, StorageOptions
+from hiss.model import StreamInfo
+
+from .bench_log import stream_info
+
+OPTIONS = StorageOptions(arena_bytes=8 << 20, segment_bytes=1 << 20)
+
+
+class Opened:
+    """A directory that is opened, closed and opened again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.storage = Storage(directory, OPTIONS)
+        self.storage.catalog.create_collection("test/run", {}, [])
+
+    def again(self) -> Storage:
+        self.storage.close()
+        self.storage = Storage(self.directory, OPTIONS)
+        return self.storage
+
+    def stream(self, name: str = "s", **options: object) -> StreamInfo:
+        made = self.storage.catalog.add_streams(
+            [stream_info(name)], **{"new_version": False, "attempt": None} | options
+        )
+        return made[0]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opened]:
+    it = Opened(tmp_path / "buffer")
+    yield it
+    it.storage.close()
+
+
+@pytest.fixture
+def make_stream(opened: Opened) -> Callable[..., StreamInfo]:
+    return opened.stream
