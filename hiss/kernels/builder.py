@@ -16,6 +16,7 @@ import numpy as np
 
 from hiss import limits
 from hiss.kernels.dtypes import BOOL, F64, I64, DType, default, holds, promote
+from hiss.kernels.interpreter import cast
 from hiss.kernels.ir import Interner, Node, Shape
 from hiss.kernels.primitives import PRIMITIVES
 
@@ -64,8 +65,7 @@ class Builder:
 
     def const(self, value: float, dtype: DType) -> Node:
         """A literal of `dtype`, 0-d."""
-        with np.errstate(all="ignore"):
-            return self.make("const", (), dtype, (), (dtype.type(value).item(),))
+        return self.make("const", (), dtype, (), (_scalar(value, dtype).item(),))
 
     def strong(self, static: Static, dtype: DType) -> Node:
         """A Python scalar as a value of `dtype`."""
@@ -193,8 +193,10 @@ class Builder:
 
 
 def _scalar(value: float, dtype: DType) -> np.generic:
+    """A Python scalar in `dtype`; a float saturates in an integer dtype, as arrays of them do."""
+    saturating = isinstance(value, float) and dtype.kind in "iu"
     with np.errstate(all="ignore"):
-        scalar: np.generic = dtype.type(value)
+        scalar: np.generic = dtype.type(cast(np.asarray(value), dtype) if saturating else value)
     return scalar
 
 

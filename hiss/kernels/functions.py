@@ -84,7 +84,6 @@ _ROWS: Final = [
     _row("absolute", "x", "n", "as x", lowering.unary("absolute"), "`abs(x)`; of the smallest integer: itself"),
     _row("square", "x", "n", "as x", lowering.square),
     _row("sign", "x", "n", "as x", lowering.unary("sign")),
-    _row("reciprocal", "x", "n", _FLOAT, lowering.reciprocal),
     # bits
     _row("bitwise_and", "x1, x2", "n", _SAME, lowering.bits("bitwise_and"), "`&`"),
     _row("bitwise_or", "x1, x2", "n", _SAME, lowering.bits("bitwise_or"), "`|`"),

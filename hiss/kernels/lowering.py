@@ -70,11 +70,6 @@ def square(builder: Builder, args: Args) -> Value:
     return builder.point("multiply", node, node)
 
 
-def reciprocal(builder: Builder, args: Args) -> Value:
-    node = _inexact(builder, args)[0]
-    return builder.point("divide", builder.broadcast(builder.const(1, node.dtype), node.shape), node)
-
-
 def power(builder: Builder, args: Args) -> Value:
     """Integer powers by multiplication; of floats for 0 to 4, 0.5 and -1, which so are exact to rounding."""
     base, exponent = args
@@ -92,7 +87,7 @@ def power(builder: Builder, args: Args) -> Value:
         if known == 0.5:
             return builder.point("sqrt", node)
         if known == -1:
-            return reciprocal(builder, (node,))
+            return builder.point("divide", _splat(builder, Static(1), dtype, node.shape), node)
     return builder.point("power", *builder.together(args, dtype))
 
 
@@ -221,16 +216,24 @@ def extreme(name: str) -> Lowering:
 
 def clip(builder: Builder, args: Args) -> Value:
     """`minimum(maximum(a, a_min), a_max)`; Python integers beyond the dtype's range are no bound."""
-    value = args[0]
-    for name, bound, side in (("maximum", args[1], min), ("minimum", args[2], max)):
-        if isinstance(bound, Static) and bound.value is None:
-            continue
-        if isinstance(bound, Static) and isinstance(value, Node) and _beyond(value, bound.value):
-            edge = np.iinfo(value.dtype).min if side is min else np.iinfo(value.dtype).max
-            if side(bound.value, edge) == bound.value:
-                continue
-        value = extreme(name)(builder, (value, bound))
-    return builder.node(value)
+    value = builder.node(args[0])
+    bounds = {"maximum": args[1], "minimum": args[2]}
+    for name, bound in tuple(bounds.items()):
+        if isinstance(bound, Static) and (bound.value is None or _no_bound(name, value.dtype, bound.value)):
+            del bounds[name]
+    dtype = builder.common_dtype(value, *bounds.values())
+    result: Value = builder.cast(value, dtype)
+    for name, bound in bounds.items():
+        result = extreme(name)(builder, (result, builder.cast(bound, dtype)))
+    return result
+
+
+def _no_bound(name: str, dtype: DType, value: Any) -> bool:
+    """Whether a Python integer lies on the far side of all that `dtype` holds."""
+    if dtype.kind not in "iu" or not isinstance(value, int):
+        return False
+    edges = np.iinfo(dtype)
+    return value <= edges.min if name == "maximum" else value >= edges.max
 
 
 # ---------------------------------------------------------------------------------------------------- conversion
@@ -248,10 +251,7 @@ def astype(builder: Builder, args: Args) -> Value:
     dtype = dtype_argument(builder, args[1])
     if dtype is None:
         raise Misfit("astype needs a dtype such as np.float32", *args)
-    value = args[0]
-    if isinstance(value, Static) and isinstance(value.value, float) and dtype.kind in "iu":
-        value = builder.node(value)  # as an array would be: saturating
-    return builder.cast(value, dtype)
+    return builder.cast(args[0], dtype)
 
 
 # ---------------------------------------------------------------------------------------------------- reductions
@@ -297,7 +297,10 @@ def total(name: str) -> Lowering:
         node = builder.node(args[0])
         dtype = dtype_argument(builder, args[2]) or (node.dtype if node.dtype.kind == "f" else dtypes.total(node.dtype))
         axes = _axes(builder, args[1], len(node.shape))
-        wide = builder.cast(node, F64 if dtype.kind == "f" else dtypes.total(dtype))
+        if dtype.kind == "f":
+            wide = builder.cast(node, F64)
+        else:  # as NumPy: converted to the dtype that was asked for, then summed
+            wide = builder.cast(builder.cast(node, dtype), dtypes.total(dtype))
         return builder.cast(builder.reduce(name, wide, axes, _flag(builder, args[3], "keepdims")), dtype)
 
     return lower

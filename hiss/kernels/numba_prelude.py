@@ -38,7 +38,7 @@ _FLOAT_DIVISION: Final = {
 def {name}(a, b):
     if b == {T}(0):
         return {T}(np.nan)
-    r = {T}(math.fmod(np.float64(a), np.float64(b)))
+    r = {T}(np.fmod(np.float64(a), np.float64(b)))
     if r == {T}(0):
         return {T}(math.copysign(0.0, np.float64(b)))
     return {T}(r + b) if (b < {T}(0)) != (r < {T}(0)) else r
@@ -47,7 +47,7 @@ def {name}(a, b):
 def {name}(a, b):
     if b == {T}(0):
         return {T}(a / b)
-    r = {T}(math.fmod(np.float64(a), np.float64(b)))
+    r = {T}(np.fmod(np.float64(a), np.float64(b)))
     d = {T}({T}(a - r) / b)
     if r != {T}(0) and (b < {T}(0)) != (r < {T}(0)):
         d = {T}(d - {T}(1))

@@ -26,7 +26,7 @@ from hiss.kernels.views import View, contiguous
 
 VERSION: Final = 1  # of the generator
 _UNROLLED_MAX: Final = 16  # reductions of so few elements are written out
-_TILE_ORDERED: Final = 32  # results that are reduced side by side when the reduced axis is not the last
+_TILE_ORDERED: Final = 128  # results that are reduced side by side when the reduced axis is not the last
 _TILE_FREE: Final = 256
 _HEAD: Final = """\
 # Generated from a checked kernel by hiss.kernels.numba_printer, version {version}.

@@ -25,7 +25,10 @@ ULP_MAX: Final = 4  # between back ends, for a row that is not exact
 
 @dataclass(frozen=True, slots=True)
 class Primitive:
-    """One row. `numba` maps a dtype's kind to a template; a kind that is missing takes the entry `""`."""
+    """One row. `numba` maps a dtype's kind to a template; a kind that is missing takes the entry `""`.
+
+    The entry `"number"` is for floats whose second operand is a literal and no NaN, where that is simpler.
+    """
 
     name: str
     arity: int
@@ -48,10 +51,12 @@ class Primitive:
     def printed(self, dtype: DType, operands: list[str]) -> str:
         """The expression in Numba's Python; `dtype` is that of the (last) operand."""
         kind = dtype.kind
+        if "number" in self.numba and kind == "f" and operands[1].startswith("np.") and "nan" not in operands[1]:
+            kind = "number"
         template = self.numba.get(kind, self.numba.get(""))
         assert template is not None, f"{self.name} is not printed for {dtype}"
         text = template.format(*operands, T=f"np.{np.dtype(dtype).name}", D=np.dtype(dtype).str[1:])
-        return text if kind == "b" or self.truth else f"np.{dtype.name}({text})"
+        return text if dtype.kind == "b" or self.truth else f"np.{dtype.name}({text})"
 
 
 def _same(template: str) -> dict[str, str]:
@@ -103,14 +108,22 @@ _POINT: Final = (
         2,
         "iuf",
         np.minimum,
-        {"": "{0} if {0} < {1} else {1}", "f": "{0} if ({0} < {1}) | ({0} != {0}) else {1}"},
+        {
+            "": "{0} if {0} < {1} else {1}",
+            "f": "{0} if ({0} < {1}) | ({0} != {0}) else {1}",
+            "number": "{1} if {0} > {1} else {0}",
+        },
     ),
     Primitive(
         "maximum",
         2,
         "iuf",
         np.maximum,
-        {"": "{0} if {0} > {1} else {1}", "f": "{0} if ({0} > {1}) | ({0} != {0}) else {1}"},
+        {
+            "": "{0} if {0} > {1} else {1}",
+            "f": "{0} if ({0} > {1}) | ({0} != {0}) else {1}",
+            "number": "{1} if {0} < {1} else {0}",
+        },
     ),
     # exact functions of floats
     Primitive("sqrt", 1, "f", np.sqrt, _same("np.sqrt({0})"), cost=6),
