@@ -37,7 +37,7 @@ def serve(context: click.Context, /, **options: Any) -> None:
     "--input", "source", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A scan to replay (HDF5)."
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("demo-out"), show_default=True)
-@click.option("--seconds", type=click.FloatRange(1, 3600), help="Let the instrument stream for about so long.")
+@click.option("--seconds", type=click.FloatRange(1, 3600), help="Stream amplified frames for so long as well.")
 @click.option("--port", type=int, default=5001, show_default=True, help="The demo's own buffer listens here.")
 @click.option("--keep", is_flag=True, help="Leave the buffer up at the end, to try things out.")
 def demo(reach: Reach, source: Path | None, out: Path, seconds: float | None, port: int, keep: bool) -> None:

@@ -17,8 +17,7 @@ from hiss.demo.instrument import GRIDSCAN, SCAN, VETO_LEAST, VETO_THRESHOLD
 from hiss.demo.kernels import brightest, flatfield, strong_pixels
 from hiss.demo.scan import Scan
 from hiss.demo.server import Outage
-from hiss.model import digest_of
-from hiss.reader import Stream
+from hiss.model import Selection, StreamInfo, block_digests
 from hiss.workflow import Job, JobState
 
 STRONG_PIXELS: Final = (22537, 6365, 168, 7, 12)  # of the five real frames, counted from the file with NumPy
@@ -35,25 +34,38 @@ class Promise:
 
 
 def acknowledged_blocks(buffer: Buffer, acked: Mapping[str, Mapping[int, str]]) -> Promise:
-    """Every block that was ever acknowledged is there, byte for byte: read back and hashed here."""
-    lost, total = [], 0
+    """Every block that was ever acknowledged is there, byte for byte.
+
+    Blocks that are kept as they came are read back and hashed here. Where only a kernel's result is kept, that is read
+    back and hashed, and the digest of the block that it was made of stands beside it.
+    """
+    lost: list[str] = []
+    total = results = 0
     for path, digests in acked.items():
         total += len(digests)
-        for number, digest in _stored_digests(buffer.stream(path).raw, digests):
-            if digest != digests[number]:
-                lost.append(f"{path}[{number}]")
+        stream = buffer.stream(path)
+        found = _digests(buffer, stream.raw.info, "digest")
+        if stream.raw.path != path:
+            from_results = _digests(buffer, stream.info, "source_digest")
+            results += len(from_results.keys() - found.keys())
+            found = from_results | found
+        lost += [f"{path}[{number}]" for number, digest in digests.items() if found.get(number) != digest]
     evidence = f"{total} acknowledged, each read back and its digest compared"
+    if results:
+        evidence += f"; of {results} only the kernel's result is kept, with the digest of what was sent"
     if lost:
         evidence = f"{len(lost)} of {total}: {', '.join(lost[:5])}"
     return Promise(f"{len(lost)} acknowledged blocks lost", bool(total) and not lost, evidence)
 
 
-def _stored_digests(stream: Stream, wanted: Mapping[int, str]) -> list[tuple[int, str]]:
-    """The index and digest, computed here, of all blocks in `wanted`; '' for one that is not there."""
-    found = dict.fromkeys(wanted, "")
-    for block in stream:
-        found[block.index] = f"{digest_of(np.ascontiguousarray(block.data).reshape(-1).view(np.uint8).data):016x}"
-    return [(number, found[number]) for number in wanted]
+def _digests(buffer: Buffer, info: StreamInfo, which: str) -> dict[int, str]:
+    """Index -> its own digest or its source's, of all blocks whose bytes, hashed here, have the digest they should."""
+    found: dict[int, str] = {}
+    for extent in buffer.store.read(info.id, Selection()):
+        good = block_digests(extent.data, extent.length) == extent.digest
+        for row in np.flatnonzero(good):
+            found[int(extent.index[row])] = f"{int(getattr(extent, which)[row]):016x}"
+    return found
 
 
 def came_back(outage: Outage | None, reconnects: int) -> Promise:

@@ -27,7 +27,7 @@ def picture(input, rows):
 
     def bright(image):
         low, high = np.quantile(image, (0.02, 0.999))
-        return {"norm": PowerNorm(0.7, float(low), float(high))}
+        return {"norm": PowerNorm(0.5, float(low), float(high))}
 
     def show(axis, image, title, across, down, unit, **style):
         drawn = axis.imshow(image, cmap="gray", interpolation="nearest", **style)

@@ -1,0 +1,116 @@
+"""Kernels, patterns, recipes, jobs and provenance by the command line; and the check-up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+KERNELS = '''
+import numpy as np
+import hiss
+
+print("this file is parsed, never executed")
+raise SystemExit("really")
+
+
+@hiss.kernel
+def twice(frame, gain=2):
+    """Scaled."""
+    return frame * gain
+
+
+@hiss.filter
+def bright(frame, threshold):
+    return np.max(frame) > threshold
+'''
+
+
+def test_kernels_are_checked_and_registered_without_executing_the_file(hiss) -> None:
+    Path("kernels.py").write_text(KERNELS)
+    checked = hiss("kernel", "check", "kernels.py", "--json", embedded=False).json
+    assert [(one["name"], one["kind"], one["parameters"]) for one in checked] == [
+        ("twice", "map", ["gain"]),
+        ("bright", "filter", ["threshold"]),
+    ]
+    added = hiss("kernel", "add", "kernels.py", "--json").json
+    assert [one["hash"] for one in added] == [one["hash"] for one in checked]
+    assert {row.split()[0] for row in hiss("kernel", "ls").out.splitlines()[1:]} >= {"twice", "bright"}
+    assert "return frame * gain" in hiss("kernel", "show", "twice").out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import hiss\n@hiss.kernel\ndef k(frame):\n    for i in range(3):\n        pass\n", "loops"),
+        ("def k(frame):\n    return frame\n", "@hiss.kernel"),
+        ("def k(frame:\n", "nothing was registered"),
+    ],
+)
+def test_a_file_that_is_no_kernel_says_why(hiss, text: str, said: str) -> None:
+    Path("kernels.py").write_text(text)
+    found = hiss("kernel", "check", "kernels.py", embedded=False)
+    assert found.status == 2
+    assert said in found.err
+
+
+def test_a_rule_is_made_by_hand_runs_and_can_be_asked_where_its_result_is_from(hiss) -> None:
+    Path("total.py").write_text("def total(input):\n    return np.asarray(input).sum(axis=0)[None]\n")
+    Path("rule.toml").write_text('trigger = "beam/*/frames"\nrecipe = "none"\n[outputs]\nsum = "{COLLECTION}/sum"\n')
+    np.save("frames.npy", np.ones((5, 2, 3)))
+    assert hiss("put", "frames.npy", "beam/scan1/frames").status == 0
+    assert hiss("recipe", "add", "total", "total.py", "--function", "total").status == 0
+    assert hiss("recipe", "ls", "--json").json[0]["kind"] == "function"
+    assert "def total" in hiss("recipe", "show", "total").out
+    added = hiss("pattern", "add", "every-scan", "--file", "rule.toml", "--recipe", "total", "--json").json
+    assert added == {"pattern": "every-scan", "jobs": 1}
+    shown = hiss("pattern", "show", "every-scan", "--json").json
+    assert (shown["recipe"], shown["outputs"]) == ("total", {"sum": "{COLLECTION}/sum"})
+    assert hiss("pattern", "ls", "--json").json[0]["rule"] is True
+    job = hiss("job", "ls", "--json").json[0]
+    assert hiss("job", "show", job["id"][:10], "--json").json["id"] == job["id"]
+    assert (
+        "beam/scan1/frames"
+        in hiss("prov", "beam/scan1/frames", "--html", "prov.html").out + hiss("prov", "beam/scan1/frames").out
+    )
+    assert "<svg" in Path("prov.html").read_text()
+    assert hiss("pattern", "rm", "every-scan").status == 0
+    assert hiss("pattern", "ls", "--json").json == []
+    assert hiss("job", "show", job["id"], "--json").json["state"] in ("cancelled", "done", "running")
+    assert hiss("recipe", "rm", "total").status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("pattern", "add", "p", "--trigger", "a/b"), 2, "no recipe"),
+        (("pattern", "add", "p", "--file", "bad.toml"), 2, "triger"),
+        (("pattern", "show", "p"), 3, "p"),
+        (("recipe", "show", "r"), 3, "r"),
+        (("recipe", "add", "r", "bad.toml"), 2, "neither"),
+        (("job", "show", "0123"), 3, "0123"),
+    ],
+)
+def test_what_is_wrong_with_a_rule_is_said(hiss, words: tuple[str, ...], status: int, said: str) -> None:
+    Path("bad.toml").write_text('triger = "a/b"\n')
+    found = hiss(*words)
+    assert (found.status, said in found.err) == (status, True), found.err
+
+
+def test_the_checkup_looks_at_this_machine(hiss, outside: Path) -> None:
+    found = hiss("doctor", "--json", "--address", "127.0.0.1:1", "--data", str(outside / "new"), embedded=False)
+    findings = {finding["what"]: finding for finding in json.loads(found.out)}
+    assert findings["numpy"]["outcome"] == "ok"
+    assert findings["compiler"]["outcome"] == "ok"
+    assert "127.0.0.1:1" in findings["server"]["found"]
+    assert not (outside / "new").exists()
+    assert found.status == max(finding["outcome"] == "fail" for finding in findings.values())
+    assert list(outside.iterdir()) == []
+
+
+def test_the_checkup_fails_where_nothing_can_be_written(hiss, outside: Path) -> None:
+    (outside / "file").write_text("in the way")
+    found = hiss("doctor", "--json", "--data", str(outside / "file"), embedded=False)
+    assert found.status == 2  # click: not a directory
