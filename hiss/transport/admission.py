@@ -74,7 +74,7 @@ class Patience:
         self._wait_s = wait_s
         self._tick_s = tick_s
         self._waiting: dict[int, tuple[float, grpc.ServicerContext]] = {}
-        self._keys = itertools.count()
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="hiss patience", daemon=True)
 
@@ -89,19 +89,22 @@ class Patience:
     @contextmanager
     def waiting(self, context: grpc.ServicerContext) -> Iterator[None]:
         """Around the wait of one call."""
-        key = next(self._keys)
-        self._waiting[key] = time.monotonic() + self._wait_s, context
+        key = id(context)
+        with self._lock:
+            self._waiting[key] = time.monotonic() + self._wait_s, context
         try:
             yield
         finally:
-            self._waiting.pop(key, None)
+            with self._lock:
+                self._waiting.pop(key, None)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._tick_s):
             now = time.monotonic()
-            for key, (deadline, context) in list(self._waiting.items()):
-                if now > deadline and self._waiting.pop(key, None) is not None:
-                    context.cancel()
+            with self._lock:
+                overdue = [context for deadline, context in self._waiting.values() if now > deadline]
+            for context in overdue:
+                context.cancel()
 
 
 class Stops:

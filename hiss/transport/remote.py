@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 
@@ -43,6 +43,8 @@ from hiss.transport.remote_read import CheckedExtents
 from hiss.transport.workflow_wire import decode_refs
 from hiss.workflow import StreamRef
 
+R = TypeVar("R")
+
 _STOP_POLL_S: Final = 0.1  # how soon the thread that watches a `stop` sees that its call is over
 
 
@@ -53,14 +55,18 @@ class Connection:
         self.address = check_address(address)
         self._metadata = _metadata(token, attempt)
         self._channel: Any = open_channel(address)
+        self._callables: dict[str, Any] = {}
         self._closed = False
         self._watchers: set[threading.Thread] = set()
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Cancel what is under way and disconnect. More than once is fine."""
         self._closed = True
         self._channel.close()
-        for watcher in list(self._watchers):
+        with self._lock:
+            watchers = list(self._watchers)
+        for watcher in watchers:
             watcher.join()
 
     def ask(self, method: Method, **fields: Any) -> Any:
@@ -73,16 +79,24 @@ class Connection:
         """
         body = _request(method, fields)
         with self.errors():
-            reply: bytes = self._channel.unary_unary(method.path)(
-                body, timeout=method.deadline_s, metadata=self._metadata
-            )
+            call = self._callables.get(method.path)
+            if call is None:  # making one takes a noticeable part of a call's time
+                call = self._callables[method.path] = self._channel.unary_unary(method.path)
+            reply: bytes = call(body, timeout=method.deadline_s, metadata=self._metadata)
         return method.parse_response(reply)
 
-    def listen(self, method: Method, **fields: Any) -> Any:
-        """A call with a stream of replies: iterates over their bytes, raises gRPC's errors."""
+    def listen(self, method: Method, **fields: Any) -> Callable[[], Any]:
+        """Makes a call with a stream of replies, to begin when what is returned is called.
+
+        The call iterates over the replies' bytes and raises gRPC's errors.
+        """
         body = _request(method, fields)
-        with self.errors():
-            return self._channel.unary_stream(method.path)(body, metadata=self._metadata)
+
+        def begin() -> Any:
+            with self.errors():
+                return self._channel.unary_stream(method.path)(body, metadata=self._metadata)
+
+        return begin
 
     def converse(self, method: Method, requests: Iterator[bytes]) -> Any:
         """A call with streams both ways."""
@@ -109,11 +123,13 @@ class Connection:
             while call.is_active():
                 if stop.wait(_STOP_POLL_S):
                     call.cancel()
-            self._watchers.discard(watcher)
+            with self._lock:
+                self._watchers.discard(watcher)
 
         watcher = threading.Thread(target=watch, name="hiss stop", daemon=True)
-        self._watchers.add(watcher)
-        watcher.start()
+        with self._lock:  # so that `close` never meets one that has not started
+            watcher.start()
+            self._watchers.add(watcher)
         try:
             yield
         finally:
@@ -265,9 +281,9 @@ class RemoteStore(Store):
     def read(self, stream_id: str, selection: Selection) -> Iterator[Extent]:
         """As `Store.read`. The blocks' memory is read-only. Closing the iterator ends the call."""
         message = wire.encode_selection(selection)
-        call = self._connection.listen(STORE["Streams.Read"], stream_id=stream_id, selection=message)
+        begin = self._connection.listen(STORE["Streams.Read"], stream_id=stream_id, selection=message)
         extents = CheckedExtents(f"reading stream {stream_id}", without_data=not selection.data)
-        return self._extents(call, extents)
+        return self._replies(begin, extents.decode)
 
     def out_frame(self, stream_id: str, kernels: Sequence[BoundKernel]) -> FrameSpec:
         stages = [wire.encode_bound_kernel(kernel) for kernel in kernels]
@@ -275,23 +291,30 @@ class RemoteStore(Store):
 
     def follow(self, stream_id: str, start: int | None, stop: threading.Event) -> Iterator[Extent]:
         """As `Store.follow`. The blocks' memory is read-only. Closing the iterator ends the call."""
-        call = self._connection.listen(STORE["Streams.Follow"], stream_id=stream_id, start=start)
+        begin = self._connection.listen(STORE["Streams.Follow"], stream_id=stream_id, start=start)
         extents = CheckedExtents(f"following stream {stream_id}", without_data=False)
-        return self._until(stop, call, self._extents(call, extents))
+        return self._replies_until(stop, begin, extents.decode)
 
-    def _extents(self, call: Any, extents: CheckedExtents) -> Iterator[Extent]:
+    def _replies(self, begin: Callable[[], Any], decode: Callable[[bytes], Iterator[R]]) -> Iterator[R]:
+        """What the replies of a call hold. The call begins with the first `next` and ends with the iterator."""
+        call = begin()
         try:
             with self._connection.errors():
                 for body in call:
-                    yield from extents.decode(body)
+                    yield from decode(body)
         finally:
             call.cancel()
 
-    def _until(self, stop: threading.Event, call: Any, items: Iterator[Any]) -> Iterator[Any]:
-        """`items` until `stop` is set, which is no error."""
+    def _replies_until(
+        self, stop: threading.Event, begin: Callable[[], Any], decode: Callable[[bytes], Iterator[R]]
+    ) -> Iterator[R]:
+        """The same, until `stop` is set, which is no error."""
+        if stop.is_set():
+            return
+        call = begin()
         with self._connection.cancelled_by(stop, call):
             try:
-                yield from items
+                yield from self._replies(lambda: call, decode)
             except HissError:
                 if not stop.is_set():
                     raise
@@ -320,14 +343,12 @@ class RemoteStore(Store):
     def events(self, after: int, stop: threading.Event, *, follow: bool = True) -> Iterator[Event]:
         """As `Store.events`. Closing the iterator ends the call."""
         method = STORE["Events.WatchEvents"]
-        call = self._connection.listen(method, after=after, follow=follow)
+        begin = self._connection.listen(method, after=after, follow=follow)
 
-        def items() -> Iterator[Event]:
-            with self._connection.errors():
-                for body in call:
-                    yield wire.decode_event(method.parse_response(body).event)
+        def decode(body: bytes) -> Iterator[Event]:
+            yield wire.decode_event(method.parse_response(body).event)
 
-        return self._until(stop, call, items())
+        return self._replies_until(stop, begin, decode)
 
     def status(self) -> NodeStatus:
         return wire.decode_status(self._ask("Admin.GetStatus"))

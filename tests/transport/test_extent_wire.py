@@ -206,6 +206,57 @@ def test_every_truncation_is_refused() -> None:
             ExtentDecoder("test").decode(body[:size])
 
 
+def _sample() -> bytes:
+    """A message with every field."""
+    types = columns_dtype((Column.parse("angle", "f8 deg"), Column.parse("shot", "i4")))
+    extent = Extent.of(
+        np.array([5, 6, 9]),
+        np.arange(20, dtype=np.uint8),
+        [12, 0, 8],
+        time_ns=[1, 2, 3],
+        columns=np.array([(0.5, 1), (1.0, 2), (1.5, 3)], types),
+        status=[BlockStatus.STORED, BlockStatus.VETOED, BlockStatus.STORED],
+    )
+    every = {field: getattr(extent, field) for field in Extent.__dataclass_fields__}
+    every |= {"received_ns": np.arange(3), "cause": np.array([0, 2, 0], np.uint8), "source_digest": extent.digest + 1}
+    return ExtentEncoder().encode(Extent(**every))
+
+
+def _fuzz(body: bytes) -> None:
+    """Decode; whatever comes out must be consistent or a named error."""
+    try:
+        found = ExtentDecoder("fuzz").decode(body)
+    except InvalidInput:
+        return
+    assert found.length.sum() == found.data.size
+    assert len(found.columns) == len(found.digest) == len(found) > 0
+
+
+def test_every_byte_damaged_in_three_ways() -> None:
+    body = _sample()
+    for place in range(len(body)):
+        for mask in (0x01, 0x80, 0xFF):
+            _fuzz(body[:place] + bytes([body[place] ^ mask]) + body[place + 1 :])
+
+
+def _random_damage(rounds: int, seed: int) -> None:
+    rng, body = np.random.default_rng(seed), _sample()
+    for _ in range(rounds):
+        damaged = bytearray(body[: rng.integers(1, len(body) + 1)] if rng.random() < 0.3 else body)
+        for place in rng.integers(0, len(damaged), rng.integers(1, 6)):
+            damaged[place] = rng.integers(0, 256)
+        _fuzz(bytes(damaged))
+
+
+def test_random_damage() -> None:
+    _random_damage(20_000, seed=1)
+
+
+@pytest.mark.torture
+def test_a_lot_of_random_damage() -> None:
+    _random_damage(2_000_000, seed=2)
+
+
 @settings(max_examples=300)
 @given(extents(), st.data())
 def test_damage_is_refused_or_gives_a_consistent_extent(extent: Extent, data: st.DataObject) -> None:

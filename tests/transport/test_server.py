@@ -59,6 +59,13 @@ def test_a_port_in_use_behind_a_name_is_named(store: MemoryStore) -> None:
         server.stop(0)
 
 
+def test_no_other_program_can_share_the_port(server: GrpcServer) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", server.ports[0]))
+
+
 def test_a_host_that_is_not_ours_is_named(store: MemoryStore) -> None:
     server = GrpcServer(["host.invalid:1234"], store.for_caller, authenticate)
     with pytest.raises(Unavailable, match=r"host\.invalid:1234"):
@@ -372,12 +379,22 @@ def test_stopping_finishes_and_acknowledges_what_arrived(store: MemoryStore) -> 
     remote.create_collection("c", {}, [])
     info = remote.create_stream("c", "s", StreamSpec(FrameSpec("u1", (4,))))
     follower = remote.follow(info.id, None, threading.Event())
-    watcher = remote.events(0, threading.Event())
+    ended: list[BaseException] = []
+
+    def watch() -> None:
+        try:
+            list(remote.events(0, threading.Event()))
+        except HissError as error:
+            ended.append(error)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     store.hold_acks = True
     acks, failures = [], []
     session = remote.open_append(info.id, acks.append, failures.append, print)
     session.send(Extent.of([0, 1], bytes_of(8), [4, 4]))
     assert next(follower).index.tolist() == [0]
+    wait_until(lambda: server._long_calls.inside == 3, "append, follow and watch are under way")
     server.stop(LIMIT_S)
     wait_until(lambda: failures, "the producer is told")
     assert acks[-1].received == 2
@@ -387,8 +404,8 @@ def test_stopping_finishes_and_acknowledges_what_arrived(store: MemoryStore) -> 
     session.close()
     with pytest.raises(Stopping):
         list(follower)
-    with pytest.raises(Stopping):
-        list(watcher)
+    watcher.join(LIMIT_S)
+    assert [type(error) for error in ended] == [Stopping]
     assert sorted(store._find(info.id).blocks) == [0, 1]
     remote.close()
 
