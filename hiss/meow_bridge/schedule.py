@@ -93,7 +93,7 @@ class Scheduler:
     def _advance(self, node: str, seq: int) -> None:
         self._database.execute("INSERT OR REPLACE INTO cursor(one, node, seq) VALUES (1,?,?)", node, seq)
 
-    def _adopt(self, node: str) -> None:
+    def adopt(self, node: str) -> None:
         """Start at the beginning of another node's events, if it is another."""
         with self._database.transaction():
             known, _ = self._cursor()
@@ -112,7 +112,7 @@ class Scheduler:
         while not self._stop.is_set():
             try:
                 node = self._store.status().node
-                self._adopt(node)
+                self.adopt(node)
                 if self._queued[0] != node:
                     self._queued = (node, self.cursor())
                 for event in self._store.events(self._queued[1], self._stop):
