@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import random
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from hiss import limits
+from hiss.blocks.ledger import completeness
 from hiss.errors import BlockTooLarge, SegmentDamaged, SpaceExhausted, Stopping
 
 from .bench_log import BenchLog, Outcome, block_bytes, make_extent, stream_info
@@ -276,3 +278,100 @@ def test_streams_are_written_side_by_side():
     again = BenchLog(disk, streams)
     assert all(len(again.contents(info)) == 50 for info in infos)
     again.close()
+
+
+def only_durable(disk: SimulatedDisk) -> SimulatedDisk:
+    """The power cut that keeps nothing of what was not synced."""
+    nothing = random.Random(0)
+    nothing.choice = lambda _: 0.0  # type: ignore[method-assign, assignment]
+    return disk.after_power_cut(nothing)
+
+
+def test_what_a_failed_sync_left_in_memory_is_written_again_before_it_is_shown():
+    """Killed after a sync failed: the bytes can be read, and will never reach the disk by themselves."""
+    disk, log, info = started([Fault("fdatasync", 0, errno.EIO, forever=True)])
+    second = [(index + 10, size) for index, size in BLOCKS]
+    outcome = log.append(info, make_extent(info, second))
+    assert isinstance(outcome.wait(), SegmentDamaged)
+    killed = disk.after_kill()
+    log.stop_without_a_trace()
+    again = BenchLog(killed, {info.id: info})
+    there = again.contents(info)
+    assert there == contents_of(info, BLOCKS + second)
+    assert again.report.rewritten_blocks == len(second)
+    cut = only_durable(killed)
+    again.stop_without_a_trace()
+    last = BenchLog(cut, {info.id: info})
+    assert last.contents(info) == there
+    last.close()
+
+
+def test_where_a_block_was_written_twice_the_later_one_counts():
+    """Told that a block is not durable, its producer sends another; the failed segment's name could not be changed."""
+    disk, log, info = started()
+    disk.faults = [
+        Fault("fdatasync", 0, errno.EIO),
+        *[Fault("create", k, errno.EIO) for k in range(1, 9)],
+        Fault("rename", 0, errno.EIO),
+    ]
+    disk.calls.clear()
+    disk.calls["create"] = 0
+    first = make_extent(info, [(10, 700), (11, 50)])
+    assert isinstance(log.append(info, first).wait(), SegmentDamaged)
+    assert not [name for name in disk.names if name.endswith(".retired")]
+    disk.faults.clear()
+    other = make_extent(replace(info, id="f" * 32), [(10, 300)])
+    assert log.append(info, other).wait() is None
+    killed = disk.after_kill()
+    log.stop_without_a_trace()
+    again = BenchLog(killed, {info.id: info})
+    there = again.contents(info)
+    assert there[10] == bytes(other.data)
+    assert there[11] == block_bytes(info.id, 11, 50)
+    again.close()
+
+
+def test_what_a_recovery_has_shown_is_damage_when_it_goes_bad():
+    """After a kill the last record may be acknowledged again; a bit that flips in it later is not taken for a torn
+    tail.
+    """
+    disk, log, info = started()
+    assert log.append(info, make_extent(info, [(10, 700)])).wait() is None
+    killed = disk.after_kill()
+    log.stop_without_a_trace()
+    BenchLog(killed, {info.id: info}).stop_without_a_trace()
+    cut = only_durable(killed)
+    (inode,) = cut.names.values()
+    place = bytes(inode.cached).index(block_bytes(info.id, 10, 700))
+    for image in (inode.cached, inode.durable):
+        image[place] ^= 1
+    last = BenchLog(cut, {info.id: info})
+    assert [damage.blocks for damage in last.report.damages] == [(10,)]
+    assert last.contents(info) == contents_of(info, BLOCKS)
+    entries = completeness(last.index(info.id), 12, []).ledger
+    assert [(entry.first, entry.last, entry.reason) for entry in entries] == [
+        (4, 9, "never received"),
+        (10, 10, "damaged on disk"),
+        (11, 11, "never received"),
+    ]
+    # sealed so, it stays so: the record still claims block 10, the ledger knows better
+    sealed = last.seal(info)
+    last.close()
+    after = BenchLog(cut, {info.id: sealed})
+    assert after.contents(info) == contents_of(info, BLOCKS)
+    assert after.index(info.id).stored == sealed.completeness.blocks
+    assert not after.report.damages
+    after.close()
+
+
+def test_a_segment_is_not_used_again_while_somebody_reads_it():
+    _, log, info = started()
+    assert log.append(info, make_extent(info, [(100, 40_000)])).wait() is None
+    assert log.append(info, make_extent(info, [(101, 40_000)])).wait() is None
+    full = log.pool.segments[1]
+    wait_until(lambda: full.closed)
+    with log.pool.using(full):
+        log.delete(info)
+        assert full not in log.pool._spares
+    assert full in log.pool._spares
+    log.close()
