@@ -176,13 +176,8 @@ class ExtentDecoder:
         pieces = self._pieces(message, start, end)
         index = _numbers(pieces, _INDEX)
         count = len(index)
-        if not 0 < count <= limits.EXTENT_BLOCKS_MAX:
-            raise LimitExceeded(
-                f"{self._what}: an extent of {count} blocks; 1 to {limits.EXTENT_BLOCKS_MAX} are allowed",
-                limit="EXTENT_BLOCKS_MAX",
-                allowed=limits.EXTENT_BLOCKS_MAX,
-                found=count,
-            )
+        if count == 0:
+            raise self._bad_count(0)
         digest = self._vector(pieces, _DIGEST, count, "digest")
         extent = Extent(
             index=index,
@@ -202,6 +197,7 @@ class ExtentDecoder:
     def _pieces(self, message: bytes, start: int, end: int) -> dict[int, list[npt.NDArray[Any]]]:
         """Views of what the message holds, by field; vectors may come in several pieces."""
         pieces: dict[int, list[npt.NDArray[Any]]] = {}
+        counts: dict[int, int] = {}
         types: list[Column] = []
         left = _PIECES_MAX
         for number, kind, first, last in fields(message, start, end):
@@ -213,6 +209,9 @@ class ExtentDecoder:
                 if (last - first) % dtype.itemsize:
                     raise InvalidInput(f"{self._what}: field {number} has {last - first} bytes of {dtype} values")
                 count = (last - first) // dtype.itemsize
+                counts[number] = counts.get(number, 0) + count
+                if counts[number] > limits.EXTENT_BLOCKS_MAX:
+                    raise self._bad_count(counts[number])
                 pieces.setdefault(number, []).append(np.frombuffer(message, dtype, count, first))
             elif number in _BYTES and kind == LENGTH:
                 pieces[number] = [np.frombuffer(message, np.uint8, last - first, first)]
@@ -221,6 +220,14 @@ class ExtentDecoder:
         if types:
             self._types = _packed(types)
         return pieces
+
+    def _bad_count(self, found: int) -> LimitExceeded:
+        return LimitExceeded(
+            f"{self._what}: an extent of {found} blocks; 1 to {limits.EXTENT_BLOCKS_MAX} are allowed",
+            limit="EXTENT_BLOCKS_MAX",
+            allowed=limits.EXTENT_BLOCKS_MAX,
+            found=found,
+        )
 
     def _vector(
         self, pieces: dict[int, list[npt.NDArray[Any]]], number: int, count: int, name: str, *, optional: bool = False
