@@ -6,14 +6,16 @@ Job is one run of a Rule for one event and one point of its sweep. The engine is
 
 from __future__ import annotations
 
+import contextvars
 import enum
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from hiss import limits
 from hiss.errors import InvalidPattern, InvalidRecipe, LimitExceeded
@@ -245,6 +247,27 @@ class ProvenanceGraph:
 
     nodes: tuple[ProvenanceNode, ...]
     edges: tuple[tuple[str, str, str], ...]  # from node id, to node id, role
+
+
+_acting: Final[contextvars.ContextVar[str | None]] = contextvars.ContextVar("hiss_acting_attempt", default=None)
+
+
+@contextmanager
+def acting(attempt: str | None) -> Iterator[None]:
+    """What this thread asks of a rule engine inside is asked by an attempt of a job (`model.Caller.attempt`).
+
+    A job that removes or changes its own rule is not cancelled by that.
+    """
+    token = _acting.set(attempt)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
+def acting_attempt() -> str | None:
+    """The attempt that asks, or None for a person."""
+    return _acting.get()
 
 
 class Meow(Protocol):

@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hiss.meow_bridge.engine import Engine as Engine
-    from hiss.meow_bridge.engine import acting as acting
     from hiss.meow_bridge.graph_page import provenance_page as provenance_page
     from hiss.meow_bridge.graph_text import provenance_text as provenance_text
 
 _WHERE = {
     "Engine": "engine",
-    "acting": "engine",
     "provenance_page": "graph_page",
     "provenance_text": "graph_text",
 }
 
-__all__ = ["Engine", "acting", "provenance_page", "provenance_text"]
+__all__ = ["Engine", "provenance_page", "provenance_text"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,15 +8,12 @@ buffer's going away, and its own death at any moment. All methods of `Meow` may 
 
 from __future__ import annotations
 
-import contextvars
 import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from hiss import limits
 from hiss.errors import DataDirectoryLocked, InvalidInput, Unavailable
@@ -29,19 +26,7 @@ from hiss.meow_bridge.retry import log
 from hiss.meow_bridge.rules import Change, RuleBook
 from hiss.meow_bridge.schedule import Scheduler
 from hiss.store import Store
-from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rule
-
-_acting: Final[contextvars.ContextVar[str | None]] = contextvars.ContextVar("hiss_meow_acting", default=None)
-
-
-@contextmanager
-def acting(attempt: str | None) -> Iterator[None]:
-    """What is called inside, in this thread, is done by an attempt: it does not cancel its own job (M11 spares it)."""
-    token = _acting.set(attempt)
-    try:
-        yield
-    finally:
-        _acting.reset(token)
+from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rule, acting_attempt
 
 
 class Engine(Meow):
@@ -177,7 +162,7 @@ class Engine(Meow):
             return self._scheduler.cursor()
 
     def _cancel_jobs_of(self, change: Change) -> None:
-        attempt = _acting.get()
+        attempt = acting_attempt()
         spared = None if attempt is None else job_of_attempt(attempt)
         for rule in change.removed:
             attempts = self._jobs.cancel_rule(rule, spared, self._clock_ns())
