@@ -103,7 +103,8 @@ class GrpcServer:
         Unavailable
             An address that this machine cannot listen at.
         """
-        self._bound = tuple(self._listen(address) for address in self._wanted)
+        for address in self._wanted:
+            self._bound = (*self._bound, self._listen(address))
         self._patience.start()
         self._server.start()
 

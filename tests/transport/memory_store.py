@@ -310,7 +310,6 @@ class MemoryStore:
                 produced_by=self._caller.attempt,
             )
             self._streams[identity] = Stream(info, attempt=self._caller.attempt)
-            self.specs = {**getattr(self, "specs", {}), identity: spec}
             return info
 
     def stream(self, path: str, version: int | None = None) -> StreamInfo:

@@ -50,6 +50,15 @@ def test_a_port_in_use_is_named(server: GrpcServer, store: MemoryStore) -> None:
     second.stop(0)
 
 
+def test_a_start_that_fails_leaves_nothing_behind(server: GrpcServer, store: MemoryStore, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    second = GrpcServer([f"unix:{path}", server.addresses[0]], store.for_caller, authenticate)
+    with pytest.raises(PortInUse):
+        second.start()
+    second.stop(0)
+    assert not path.exists()
+
+
 def test_a_port_in_use_behind_a_name_is_named(store: MemoryStore) -> None:
     """gRPC alone is content with the other addresses behind `localhost`."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
