@@ -8,7 +8,7 @@ from hiss.blocks.index import Run, StreamIndex
 from hiss.limits import LEDGER_RANGES_MAX
 from hiss.model import BlockStatus, Completeness, LedgerEntry
 
-_NEVER = ("transport", "never received")
+NEVER = ("transport", "never received")
 DAMAGED = ("log", "damaged on disk")
 
 
@@ -28,11 +28,12 @@ def completeness(index: StreamIndex, end_index: int | None, stage_names: Sequenc
 
 
 def _completeness(index: StreamIndex, end_index: int | None, stage_names: Sequence[str]) -> Completeness:
-    first = index.first_index
-    end = max(end_index or 0, index.next_index)
+    lost = [block for span in index.damaged for block in span]  # they were there, so the stream goes that far
+    first = min([*lost, *([] if index.first_index is None else [index.first_index])], default=None)
+    end = max([*lost, (end_index or 0) - 1, index.next_index - 1]) + 1
     if first is None:
         # without a block nobody knows where the stream was to begin: the producer's count says from 0
-        gaps = [LedgerEntry(0, end - 1, *_NEVER)] if end else []
+        gaps = [LedgerEntry(0, end - 1, *NEVER)] if end else []
         return Completeness(0, 0, end, 0 if end else None, end - 1 if end else None, tuple(gaps))
     entries = _merged(_entries(index, first, end, stage_names))
     return Completeness(
@@ -66,11 +67,11 @@ def _unhandled(index: StreamIndex, first: int, last: int) -> Iterator[LedgerEntr
         if low > high:
             continue
         if position < low:
-            yield LedgerEntry(position, low - 1, *_NEVER)
+            yield LedgerEntry(position, low - 1, *NEVER)
         yield LedgerEntry(low, high, *DAMAGED)
         position = high + 1
     if position <= last:
-        yield LedgerEntry(position, last, *_NEVER)
+        yield LedgerEntry(position, last, *NEVER)
 
 
 def _why(run: Run, stage_names: Sequence[str]) -> tuple[str, str]:

@@ -31,7 +31,7 @@ from hiss import limits
 from hiss.blocks.extent_reader import ExtentReader, wrong_blocks
 from hiss.blocks.files import write_fully
 from hiss.blocks.index import Place, StreamIndex
-from hiss.blocks.ledger import DAMAGED
+from hiss.blocks.ledger import DAMAGED, NEVER
 from hiss.blocks.record import HEADER_BYTES, KIND_VOID, BlockTable, RecordHeader, columns_of
 from hiss.blocks.segment import Segment, parse_name
 from hiss.blocks.segment_log import SegmentLog
@@ -161,6 +161,7 @@ class Recovery:
         self._pool, self._reader, self._node, self._salt = pool, reader, node, salt
         self._streams, self._index_of = streams, index_of
         self._doubtful: list[_Doubtful] = []
+        self._missing: dict[str, npt.NDArray[np.int64]] = {}  # of final streams: (first, last) of what is not there
         self._holes: list[tuple[Segment, Hole]] = []
         self.found = LogScan()
 
@@ -258,22 +259,27 @@ class Recovery:
                 good = table.length == 0
             else:
                 good[wrong_blocks(payload, table.length, table.digest)] = False
-        elif info.completeness.ledger:
-            good = ~self._in_ledger(info, table)
+        else:
+            good = self._in_final(info, table)
         if untrusted or (not good.all() and not info.state.final):
             self._doubtful.append(_Doubtful(index, header, table, good, segment, untrusted))
             return
         self._enter(index, segment, header, table, good)
 
-    @staticmethod
-    def _in_ledger(info: StreamInfo, table: BlockTable) -> npt.NDArray[np.bool_]:
-        """Blocks that stand as stored in the record, but not in the final stream: they were damaged when it became
-        final.
-        """
-        out = np.zeros(len(table.index), np.bool_)
-        for entry in info.completeness.ledger:
-            if (entry.stage, entry.reason) == DAMAGED or entry.reason == "never received":
-                out |= (table.index >= entry.first) & (table.index <= entry.last)
+    def _in_final(self, info: StreamInfo, table: BlockTable) -> npt.NDArray[np.bool_]:
+        """Blocks that belong to the final stream; others were damaged or untold when it became final."""
+        whole = info.completeness
+        if whole.first_index is None or whole.last_index is None:
+            return np.zeros(len(table.index), np.bool_)
+        out = (table.index >= whole.first_index) & (table.index <= whole.last_index)
+        if info.id not in self._missing:
+            entries = [entry for entry in whole.ledger if (entry.stage, entry.reason) in (DAMAGED, NEVER)]
+            spans = np.array([(entry.first, entry.last) for entry in entries], np.int64).reshape(-1, 2)
+            self._missing[info.id] = spans
+        spans = self._missing[info.id]
+        if len(spans):
+            where = np.searchsorted(spans[:, 0], table.index, "right") - 1
+            out &= (where < 0) | (table.index > spans[where, 1])
         return out
 
     def _enter(

@@ -194,7 +194,10 @@ class Storage:
         self._log.append(index, extent, on_durable)
 
     def sync(self) -> None:
-        """Block until everything written so far is durable; raises if some of it cannot be."""
+        """Block until everything written so far is durable; raises if some of it cannot be.
+
+        The last callbacks of appends may still be running when it returns.
+        """
         self._log.sync()
 
     def delete(self, stream_id: str) -> None:
