@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from hiss.model import Caller
 from hiss.transport import workflow_wire as wire
 from hiss.v1 import meow_pb2
-from hiss.workflow import Meow
+from hiss.workflow import Meow, acting
 
 JOBS_DEFAULT: Final = 1000
 
@@ -74,6 +75,13 @@ def cancel_job(meow: Meow, request: meow_pb2.CancelJobRequest) -> Any:
 def get_provenance(meow: Meow, request: meow_pb2.GetProvenanceRequest) -> Any:
     version = request.version if request.HasField("version") else None
     return wire.encode_provenance(meow.provenance(request.path, version))
+
+
+def on_behalf_of(engine_and_caller: tuple[Meow, Caller], key: str, request: Any) -> Any:
+    """Make the call `key`; the engine knows by `workflow.acting_attempt` whether an attempt of a job makes it."""
+    meow, caller = engine_and_caller
+    with acting(caller.attempt):
+        return CALLS[key](meow, request)
 
 
 CALLS: Final[dict[str, Callable[[Any, Any], Any]]] = {

@@ -166,10 +166,15 @@ def _store_handler(
 
 
 def _meow_service(reception: Reception, meow: Meow) -> Handlers:
-    return {
-        method.name: short_handler(method, reception, lambda caller: meow, meow_calls.CALLS[key])
-        for key, method in MEOW.items()
-    }
+    def handler(key: str, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+        return short_handler(
+            method,
+            reception,
+            lambda caller: (meow, caller),
+            lambda subject, request: meow_calls.on_behalf_of(subject, key, request),
+        )
+
+    return {method.name: handler(key, method) for key, method in MEOW.items()}
 
 
 def _options() -> list[tuple[str, Any]]:

@@ -23,6 +23,7 @@ from hiss.workflow import (
     RecipeKind,
     Rule,
     StreamRef,
+    acting_attempt,
 )
 from transport.conftest import TOKEN, authenticate
 from transport.memory_store import MemoryStore
@@ -35,11 +36,13 @@ class MemoryMeow(Meow):
         self._recipes: dict[str, Recipe] = {}
         self._patterns: dict[str, Pattern] = {}
         self._jobs: dict[str, Job] = {}
+        self.asked_by: list[str | None] = []
 
     def add_recipe(self, recipe: Recipe) -> None:
         self._recipes[recipe.name] = recipe
 
     def remove_recipe(self, name: str) -> None:
+        self.asked_by.append(acting_attempt())
         del self._recipes[self.recipe(name).name]
 
     def recipes(self) -> list[Recipe]:
@@ -178,6 +181,16 @@ def test_tokens_are_looked_at(remote: RemoteStore) -> None:
     with pytest.raises(PermissionRefused):
         stranger.meow.rules()
     stranger.close()
+
+
+def test_the_engine_knows_which_attempt_asks(remote: RemoteStore, engine: MemoryMeow) -> None:
+    """A job that removes its own rule is spared, so the engine must know who asks; a person afterwards is no job."""
+    job = RemoteStore.connect(remote.address, TOKEN, attempt="job-7.1")
+    for caller in (job, remote):
+        caller.meow.add_recipe(Recipe("mean", "print(1)\n", kind=RecipeKind.SCRIPT))
+        caller.meow.remove_recipe("mean")
+    assert engine.asked_by == ["job-7.1", None]
+    job.close()
 
 
 def test_the_engine_looks_at_the_token_again(store: MemoryStore, tmp_path: Path) -> None:
