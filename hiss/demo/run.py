@@ -25,6 +25,7 @@ from hiss.demo.scan import GRIDSCAN as GRIDSCAN_FILE
 from hiss.demo.scan import Scan, data_folder, load_scan
 from hiss.demo.screen import Screen
 from hiss.demo.server import DemoServer, Outage
+from hiss.demo.snippets import snippets
 from hiss.drain import DrainReport, drain
 from hiss.errors import DeadlineExceeded, HissError, MissingExtra, Unavailable
 from hiss.limits import GiB
@@ -167,6 +168,8 @@ def _all_of_it(run: _Run, out: Path, screen: Screen, began: float, as_json: bool
             "promises": [asdict(promise) for promise in kept],
             "artefacts": [str(path) for path in artefacts],
             "seconds": time.monotonic() - began,
+            "address": run.server.address,
+            "supervisor": run.server.pid,
         }
         print(json.dumps(document, indent=2))
     screen.table("What came in, and what became of it", _HEADS, rows, right=(1, 2, 3, 4))
@@ -289,7 +292,7 @@ def _checked(run: _Run, jobs: list[Job], artefacts: list[Path]) -> list[Promise]
     kept.append(promises.one_job_each(jobs, RECIPES))
     pictures = [path for path in artefacts if path.suffix == ".png" and path.read_bytes().startswith(b"\x89PNG\r\n")]
     files = [path for path in artefacts if path.suffix == ".nxs"]
-    evidence = f"{len(pictures)} picture, {len(files)} NeXus files whose blocks were all read back and compared"
+    evidence = f"{len(pictures)} picture; {len(files)} NeXus file(s) whose blocks were all read back and compared"
     kept.append(Promise("a picture and verified files are left", bool(pictures and files), evidence))
     return kept
 
@@ -306,17 +309,13 @@ _HEADS: Final = ("stream", "sent", "stored", "MB", "GB/s", "gaps, and why")
 def _stream_rows(run: _Run) -> list[tuple[Any, ...]]:
     """A row for each stream: blocks that were sent, blocks that are stored, size, rate where it was not paced."""
     rows = []
-    for collection in run.buffer.collections("demo"):
-        for stream in collection.streams():
-            info = stream.info
-            report = run.instrument.reports.get(info.path, {})
-            paced = info.path == f"{SCAN}/proj"
-            rate = "paced" if paced else _rate_text(report)
-            whole = info.completeness
-            gaps = str(whole).partition("; ")[2] if whole.gaps else ""
-            rows.append(
-                (_short(info.path), report.get("blocks", ""), whole.blocks, f"{whole.bytes / 1e6:.1f}", rate, gaps)
-            )
+    streams = [stream.info for collection in run.buffer.collections("demo") for stream in collection.streams()]
+    for info in sorted(streams, key=lambda info: info.created_ns):
+        report = run.instrument.reports.get(info.path, {})
+        rate = "paced" if info.path == f"{SCAN}/proj" else _rate_text(report)
+        whole = info.completeness
+        gaps = str(whole).partition("; ")[2] if whole.gaps else ""
+        rows.append((_short(info.path), report.get("blocks", ""), whole.blocks, f"{whole.bytes / 1e6:.1f}", rate, gaps))
     return rows
 
 
@@ -335,32 +334,8 @@ def _short(path: str) -> str:
 
 
 def _say_how_to_go_on(screen: Screen, server: DemoServer) -> None:
-    address = server.address
-    screen.title("The buffer is still up. To paste into Python:")
-    screen.say(
-        f"""
-    # a producer
-    import hiss, numpy as np
-    buf = hiss.connect("{address}")
-    with buf.collection("demo/mine").create_stream("frames", dtype="uint16", shape=(256, 256), ack="durable") as s:
-        for i in range(100):
-            s.append(np.random.poisson(50, (256, 256)).astype("uint16"))
-    print(s.report())
-
-    # an analyst's kernel, compiled, on the way out
-    @hiss.kernel
-    def bright(frame, threshold=70):
-        return np.count_nonzero(frame >= threshold)
-
-    print(buf["demo/mine/frames"].read(kernels=[bright.bind(threshold=80)]))
-"""
-    )
-    screen.say(
-        f"""To paste into a shell:
-
-    export HISS_ADDRESS={address}
-    hiss ls demo/scan1 && hiss stat demo/scan1/proj && hiss prov demo/scan1/slice.png && hiss job ls
-
-To stop it: kill {server.pid}
-"""
-    )
+    screen.title("The buffer is still up. To paste:")
+    for snippet in snippets(server.address):
+        screen.say(f"# {snippet.where}", "cyan")
+        screen.say_verbatim(snippet.text)
+    screen.say(f"To stop it: kill {server.pid}")

@@ -28,6 +28,10 @@ class Screen:
     def say(self, text: str, style: str = "") -> None:
         self._console.print(text, style=style, markup=False)
 
+    def say_verbatim(self, text: str) -> None:
+        """Text to be pasted elsewhere: not wrapped."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
     def title(self, text: str) -> None:
         self._console.print()
         self._console.print(text, style="bold", markup=False)
