@@ -229,6 +229,7 @@ def execute(recipe: str, body: str, variables: Mapping[str, Any], directory: Pat
         )
     kernel = _install_kernel(directory / "jupyter")
     import papermill
+    from traitlets.config import Config
 
     asked, executed = directory / "asked.ipynb", directory / "executed.ipynb"
     asked.write_text(json.dumps(parameterised(notebook, variables)), "utf-8")
@@ -242,6 +243,7 @@ def execute(recipe: str, body: str, variables: Mapping[str, Any], directory: Pat
             cwd=os.getcwd(),
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
+            config=Config({"KernelManager": {"transport_encryption": "auto"}}),
         )
     except papermill.PapermillExecutionError as error:
         print(_ANSI.sub("", "\n".join(error.traceback)), file=sys.stderr)
@@ -255,9 +257,13 @@ def _install_kernel(directory: Path) -> str:
     folder = directory / "kernels" / name
     folder.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (folder / "kernel.json").write_text(
-        json.dumps({"argv": argv, "display_name": "Python (hiss job)", "language": "python"}), "utf-8"
-    )
+    specification = {
+        "argv": argv,
+        "display_name": "Python (hiss job)",
+        "language": "python",
+        "metadata": {"supported_encryption": ["curve"]},
+    }
+    (folder / "kernel.json").write_text(json.dumps(specification), "utf-8")
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(directory), os.environ.get("JUPYTER_PATH")]))
     os.environ["JUPYTER_RUNTIME_DIR"] = str(directory / "runtime")
     os.environ["IPYTHONDIR"] = str(directory / "ipython")

@@ -4,7 +4,8 @@ The graph is put together from two sources: what the buffer records of each stre
 kernel and the streams among its parameters, its raw companion, the job that wrote it) and what `jobs.db` records of
 each job (trigger, reads and writes with digests, the hashes of pattern and recipe). Nodes are
 
-    instrument:COLLECTION    where a stream that no job wrote comes from
+    instrument:COLLECTION:NAME  where a stream that no job wrote comes from; the name is the attribute `instrument` of
+                                stream or collection
     stream:PATH@VERSION      one version of a stream
     kernel:STREAM-ID:N       the N-th stage of one stream's pipeline: one use of a kernel
     job:ID
@@ -23,7 +24,7 @@ from hiss import limits
 from hiss.errors import JobNotFound, NotFound
 from hiss.meow_bridge.identity import job_of_attempt
 from hiss.meow_bridge.jobs import JobTable
-from hiss.model import KernelKind, StageInfo, StreamInfo, now_text
+from hiss.model import Attrs, KernelKind, StageInfo, StreamInfo, now_text
 from hiss.store import Store
 from hiss.workflow import Job, JobState, ProvenanceGraph, ProvenanceNode
 
@@ -57,6 +58,7 @@ class _Tracing:
         self._nodes: dict[str, ProvenanceNode] = {}
         self._edges: dict[_Edge, None] = {}
         self._streams: dict[_Key, StreamInfo | None] = {}
+        self._collections: dict[str, Attrs] = {}
         self._all: list[StreamInfo] | None = None
         self._users: dict[_Key, list[StreamInfo]] = {}
 
@@ -121,9 +123,9 @@ class _Tracing:
     def _origin(self, info: StreamInfo, entry: str) -> Iterator[Job]:
         """The job that wrote a stream, or the instrument; `entry` is what its blocks came into first."""
         if info.produced_by is None:
-            instrument = f"{INSTRUMENT}:{info.collection}"
-            name = info.attrs.get(INSTRUMENT)
-            self._node(instrument, INSTRUMENT, str(name) if name else INSTRUMENT, {"collection": info.collection})
+            name = str(info.attrs.get(INSTRUMENT) or self._collection_attrs(info.collection).get(INSTRUMENT) or "")
+            instrument = f"{INSTRUMENT}:{info.collection}:{name}"
+            self._node(instrument, INSTRUMENT, name or INSTRUMENT, {"collection": info.collection})
             self._edge(instrument, entry, "data")
             return
         job_id = job_of_attempt(info.produced_by)
@@ -237,6 +239,11 @@ class _Tracing:
             except NotFound:
                 self._streams[key] = None
         return self._streams[key]
+
+    def _collection_attrs(self, path: str) -> Attrs:
+        if path not in self._collections:
+            self._collections[path] = self._store.collection(path).attrs
+        return self._collections[path]
 
     def _by_id(self, near: StreamInfo, stream_id: Any) -> StreamInfo | None:
         """A stream of the same collection, by its id."""
