@@ -343,11 +343,14 @@ class StreamIndex:
         """Cut sorted blocks into runs and put them in their places."""
         if not len(index):
             return
-        new = np.ones(len(index), np.bool_)
-        new[1:] = (np.diff(index) != 1) | (np.diff(rows) != 1) | (status[1:] != status[:-1]) | (cause[1:] != cause[:-1])
-        starts = np.flatnonzero(new)
-        counts = np.diff(starts, append=len(index))
-        at = np.searchsorted(self._runs["first"], index[starts])
+        alike = (index[1:] - index[:-1] == 1) & (rows[1:] - rows[:-1] == 1)
+        alike &= (status[1:] == status[:-1]) & (cause[1:] == cause[:-1])
+        bounds = np.array([0, *(np.flatnonzero(~alike) + 1).tolist(), len(index)])
+        starts, counts = bounds[:-1], bounds[1:] - bounds[:-1]
+        if int(index[0]) >= self._next:
+            at = np.array([self._runs.length])
+        else:
+            at = np.searchsorted(self._runs["first"], index[starts])
         run = {"count": counts, "row": rows[starts], "status": status[starts], "cause": cause[starts]}
         run |= {"first": index[starts], "record": np.full(len(starts), record)}
         if at[0] == at[-1]:

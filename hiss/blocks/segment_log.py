@@ -175,6 +175,9 @@ class SegmentLog:
     def _cut(self, index: StreamIndex, extent: Extent, done: Done) -> Iterator[_Write]:
         table = BlockTable.of(extent)
         room = self.pool.segment_bytes - HEADER_PAGE_BYTES - 2 * limits.RECORD_ALIGN_BYTES
+        if extent.data.size + len(extent) * (BLOCK_META_BYTES + table.columns.shape[1]) <= room:
+            yield _Write(index, table, extent.data, _Ticket(done, 1))
+            return
         offsets = extent.offsets
         ends = offsets[1:] + np.arange(1, len(extent) + 1) * (BLOCK_META_BYTES + table.columns.shape[1])
         cuts = [0]
@@ -192,13 +195,7 @@ class SegmentLog:
             cuts.append(stop)
         ticket = _Ticket(done, len(cuts) - 1)
         for start, stop in itertools.pairwise(cuts):
-            whole = start == 0 and stop == len(extent)
-            yield _Write(
-                index,
-                table if whole else table.rows(slice(start, stop)),
-                extent.data if whole else extent.data[offsets[start] : offsets[stop]],
-                ticket,
-            )
+            yield _Write(index, table.rows(slice(start, stop)), extent.data[offsets[start] : offsets[stop]], ticket)
 
     def _write(self, write: _Write, wait_s: float | None = None) -> None:
         """Reserve a slot and write the record there; in another segment where that fails."""
