@@ -44,6 +44,8 @@ class Ingest:
         fresh = self._unseen(landed.extent)
         records = self.refinery.refine(fresh, landed.result) if self.refinery else [(self.info.id, fresh)]
         for stream_id, record in records:
+            if stream_id != self.info.id:  # a crash may have come between the raw block and its result
+                record = record.select(~self.storage.index(stream_id).handled(record.index))
             if len(record):
                 landed.hold()
                 try:

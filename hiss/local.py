@@ -306,7 +306,8 @@ class LocalStore:
         node, storage = self._node, self._node.storage
         usage, (blocks, size) = storage.usage(), node.received()
         collections = self._catalog.collections("")
-        streams = [info for one in collections for info in self._catalog.streams(one.path)]
+        every = [info for one in collections for info in self._catalog.streams(one.path)]
+        streams = [info for info in every if info.raw_of is None]
         return NodeStatus(
             node=self._catalog.node,
             version=__version__,

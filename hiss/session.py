@@ -108,7 +108,9 @@ class Session:
                 except Exception as failure:
                     log.exception("stream %s: a bug while blocks were processed", self._ingest.info.path)
                     error = HissError(f"stream {self._ingest.info.path}: {failure!r} while its blocks were processed")
-                if error is None:
+                if error is not None:
+                    self.fail(error)  # before the next extent: what follows a failure is not acknowledged
+                else:
                     with self._progress:
                         self._written += len(landed.extent)
                         self._acknowledge()
