@@ -88,6 +88,7 @@ def drain(
     progress = _counter(2 * sum(info.completeness.bytes for info in streams), on_progress)
     with published(file, overwrite=overwrite) as part:
         with h5py.File(part, "w") as target:
+            target.attrs.update({"NX_class": "NXroot", "creator": "hiss", "file_name": file.name, "file_time": _now()})
             entry = _open_entry(target, title, attrs, streams)
             placed = [_write_stream(entry, store, info, options, progress) for info in streams]
             for one in placed:
@@ -148,7 +149,6 @@ def _counter(total: int, on_progress: Callable[[int, int], None] | None) -> Prog
 
 
 def _open_entry(target: h5py.File, title: str, attrs: Attrs, streams: list[StreamInfo]) -> h5py.Group:
-    target.attrs.update({"NX_class": "NXroot", "creator": "hiss", "file_name": title, "file_time": _now()})
     entry = add_group(target, "entry", "NXentry")
     text = h5py.string_dtype()
     entry.create_dataset("title", data=str(attrs.get("title", title)), dtype=text)

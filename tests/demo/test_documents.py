@@ -1,0 +1,57 @@
+"""The Python lines of the documents for users run as they stand there, on a buffer in the same process."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OPENING = """\
+import numpy as np
+detector = [(np.full((2160, 2560), 500 + n, "uint16"), 90.0 * n) for n in range(4)]
+"""
+CALIBRATION = """\
+for name, level in (("dark", 100), ("flat", 4000)):
+    with scan.create_stream(name, dtype="uint16", shape=(2160, 2560)) as s:
+        s.append(np.full((2160, 2560), level, "uint16"))
+"""
+
+
+def python_of(document: str) -> str:
+    """All its Python, one after another."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert blocks, f"no Python in {document}"
+    return "\n".join(blocks)
+
+
+def run(text: str, folder: Path) -> str:
+    """Run it as a file: kernels need one to be read from."""
+    text = re.sub(r'hiss\.connect\("[^"]*"\)', 'hiss.open("data")', text)
+    (folder / "lines.py").write_text(text + "\nbuf.close()\n")
+    done = subprocess.run([sys.executable, "lines.py"], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_readme_runs(tmp_path: Path) -> None:
+    text = python_of("README.md")
+    created = text.index("with scan.create_stream")
+    told = run(OPENING + text[:created] + CALIBRATION + text[created:], tmp_path)
+    assert "complete: 4 blocks" in told
+
+
+def test_getting_started_runs(tmp_path: Path) -> None:
+    recipe = (ROOT / "examples" / "first_contact" / "reconstruct.ipynb").read_text("utf-8")
+    (tmp_path / "reconstruct.ipynb").write_text(recipe)
+    run(python_of("docs/getting-started.md") + "\nassert len(buf.meow.rules()) == 1\n", tmp_path)
+
+
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/{n}.md" for n in ("getting-started", "cli", "nexus"))])
+def test_links_lead_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text("utf-8")):
+        if "://" not in target:
+            assert (ROOT / document).parent.joinpath(target).exists(), f"{document}: {target}"
