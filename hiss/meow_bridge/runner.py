@@ -190,21 +190,24 @@ class AttemptProcess:
 
     @staticmethod
     def _finish(process: subprocess.Popen[bytes]) -> None:
-        """The lifeline is closed: wait for the supervisor to end it all, and do so from here if it cannot."""
-        try:
-            process.wait(limits.JOB_KILL_S)
-        except subprocess.TimeoutExpired:
-            while supervisor.descendants(process.pid):
+        """The lifeline is closed: wait for the supervisor to end it all, and do so from here if it cannot.
+
+        It cannot when somebody stopped it, or when a process that was forked from this one holds the lifeline open.
+        """
+        for _ in range(2):
+            try:
+                process.wait(limits.JOB_KILL_S)
+                return
+            except subprocess.TimeoutExpired:
                 supervisor.kill_descendants(process.pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGCONT)
-                try:
-                    process.wait(0.01)
-                    return
-                except subprocess.TimeoutExpired:
-                    continue
-            process.kill()
-            process.wait()
+        left = supervisor.descendants(process.pid)
+        process.kill()
+        process.wait()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _end(self, status: int, timed_out: bool, output: str, report: Path) -> AttemptEnd:
         if timed_out:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -328,3 +330,63 @@ def test_no_more_than_wanted_run_at_once(make_engine: MakeEngine, store: MemoryS
     engine.add(pattern("p", "a/*", "r", variables={"lock": str(tmp_path / "one")}, sweep={"n": [1, 2, 3, 4]}))
     store.seal("a/in")
     assert [job.state for job in finished(engine, 4)] == [JobState.DONE] * 4
+
+
+def test_a_stopped_supervisor_does_not_save_its_processes(
+    engine: Engine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "JOB_KILL_S", 0.2)
+    engine.add(script("r", "import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\n" + TREE))
+    engine.add(pattern("p", "a/*", "r", variables={"pids": str(tmp_path / "pids")}))
+    store.seal("a/in")
+    tree = pids(tmp_path / "pids", 3)
+    engine.cancel_job(running(engine).id)
+    wait_for(lambda: not any(alive(pid) for pid in tree), "the tree to die")
+    wait_for(lambda: not engine._dispatcher._running, "the attempt to end")
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_cancelling_what_is_just_being_published(
+    engine: Engine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, commits: bool
+) -> None:
+    """How the commit ends decides: there is no job that was cancelled and whose outputs are there all the same."""
+    asked, answer = threading.Event(), threading.Event()
+    commit = store.commit_attempt
+
+    def slow(attempt: str, kind: str, event: Any) -> Any:
+        asked.set()
+        assert answer.wait(60)
+        if not commits:
+            raise StreamNotFinal("stream a/out is open")
+        return commit(attempt, kind, event)
+
+    monkeypatch.setattr(store, "commit_attempt", slow)
+    engine.add(script("r", "1"))
+    engine.add(pattern("p", "a/*", "r"))
+    store.seal("a/in")
+    assert asked.wait(60)
+    (job,) = engine.jobs()
+    assert engine.cancel_job(job.id).state is JobState.RUNNING
+    answer.set()
+    assert finished(engine, 1)[0].state is (JobState.DONE if commits else JobState.CANCELLED)
+
+
+def test_a_job_that_takes_its_engine_along_is_not_tried_for_ever(make_engine: MakeEngine, store: MemoryStore) -> None:
+    engine = make_engine(start=False)
+    engine.add(script("r", "1", retries=0))
+    engine.add(pattern("p", "a/*", "r"))
+    store.seal("a/in")
+    engine._scheduler.adopt(store.node)
+    engine._scheduler.deal_with(store.all_events())
+    for number in range(limits.JOB_INTERRUPTIONS_MAX + 1):
+        assert engine.jobs()[0].state is JobState.QUEUED
+        attempt = engine._jobs.claim(time.time_ns(), "here")
+        assert attempt is not None
+        assert attempt.number == number + 1
+        engine.stop()  # as if it had died: nothing of it runs, the attempt is open
+        engine = make_engine(start=False)
+        engine._dispatcher._recover(engine._jobs.open_attempts())
+        assert store.calls[number] == ("discard", attempt.id)
+    (job,) = engine.jobs()
+    assert (job.state, job.error) == (JobState.FAILED, "the rule engine died while it ran")
+    assert store.all_events()[-1].kind == "job.failed"
