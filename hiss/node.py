@@ -19,7 +19,7 @@ from hiss.errors import HissError, ProducerFenced, StreamFinal
 from hiss.ingest import Ingest
 from hiss.kernels import Compiler
 from hiss.landing import share_of
-from hiss.model import Ack, AppendStart, Feedback, StreamInfo, StreamState
+from hiss.model import Ack, AckLevel, AppendStart, Feedback, StreamInfo, StreamState
 from hiss.readout import Readout
 from hiss.refinery import Refinery
 from hiss.session import Session
@@ -134,7 +134,8 @@ class Node:
         block = ingest.came_as.block_bytes
         if ingest.refinery is not None and block:
             credit = max(block, credit * block // (block + ingest.refinery.result_bytes))
-        return AppendStart(credit, index.next_index, tuple(index.gaps(limits.LEDGER_RANGES_MAX)), self.boot_id)
+        gaps = tuple(index.gaps(limits.LEDGER_RANGES_MAX))
+        return AppendStart(credit, index.next_index, gaps, self.boot_id, min(info.ack, AckLevel.DURABLE))
 
     def _end_session(self, life: _Life, why: HissError | None) -> None:
         session, life.session = life.session, None
