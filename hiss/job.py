@@ -91,14 +91,15 @@ class CurrentJob:
         **stream
             For `Collection.create_stream`: `dtype`, `shape`, `columns`, `attrs`, `kernels` and so on.
 
-        A stream that is there already gets a new version.
+        A stream that is there already gets a new version. With `array`, `dtype` converts it.
         """
         if array is None:
             return self._writer(name, **stream)
         import numpy as np
 
-        blocks = np.atleast_1d(np.asarray(array))
-        with self._writer(name, **{"dtype": blocks.dtype.str, "shape": blocks.shape[1:], **stream}) as writer:
+        blocks = np.atleast_1d(np.asarray(array, stream.get("dtype")))
+        blocks = blocks.astype(blocks.dtype.newbyteorder("<"), copy=False)
+        with self._writer(name, **{"shape": blocks.shape[1:], **stream, "dtype": blocks.dtype.str}) as writer:
             writer.extend(blocks, **(rows or {}))
         return None
 

@@ -106,7 +106,7 @@ class Dispatcher:
                 if attempt is None:
                     self._wait_for_jobs(seen)
                 else:
-                    self._run(attempt)
+                    self._run_or_fence(attempt)
                 pauses.reset()
             except Stopping:
                 return
@@ -120,6 +120,17 @@ class Dispatcher:
         with self._changed:
             if self._wanted == seen and not self._stop.is_set():
                 self._changed.wait(wait_s)
+
+    def _run_or_fence(self, attempt: Attempt) -> None:
+        """Run it; where the engine itself stumbles, treat the attempt as one that a crash left."""
+        try:
+            self._run(attempt)
+        except Stopping:
+            raise
+        except Exception:
+            log.exception("job %s: attempt %d", attempt.job, attempt.number)
+            self._recover_one(attempt)
+            self._announce()
 
     def _run(self, attempt: Attempt) -> None:
         end = self._process(attempt)

@@ -390,3 +390,22 @@ def test_a_job_that_takes_its_engine_along_is_not_tried_for_ever(make_engine: Ma
     (job,) = engine.jobs()
     assert (job.state, job.error) == (JobState.FAILED, "the rule engine died while it ran")
     assert store.all_events()[-1].kind == "job.failed"
+
+
+def test_a_stumble_of_the_engine_leaves_no_job_running(
+    engine: Engine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = engine._jobs.begin_commit
+    stumbles = iter([True, False])
+
+    def stumbling(attempt: Any) -> bool:
+        if next(stumbles):
+            raise RuntimeError("a bug")
+        return begin(attempt)
+
+    monkeypatch.setattr(engine._jobs, "begin_commit", stumbling)
+    engine.add(script("r", "1", retries=0))
+    engine.add(pattern("p", "a/*", "r"))
+    store.seal("a/in")
+    (job,) = finished(engine, 1)
+    assert (job.state, job.attempts) == (JobState.DONE, 2)

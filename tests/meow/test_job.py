@@ -60,6 +60,8 @@ def run(buffer: hiss.Buffer, recipe: hiss.Recipe, **more: Any) -> Job:
 def sums(input, factor, result):  # type: ignore[no-untyped-def]
     job = hiss.job()
     angles = job.input.columns["angle"]
+    job.output("big-endian", np.arange(3, dtype=">i4"))
+    job.output("converted", [1.5, 2.5], dtype="f4", attrs={"a": 1})
     job.output("angles", angles, columns={"half": "f4 deg"}, rows={"half": angles / 2, "index": [5, 6, 7]})
     with job.output("deeper/made", dtype="i4", shape=(2,)) as stream:
         stream.append(np.array([1, 2], "i4"))
@@ -84,8 +86,12 @@ def test_a_function(buffer: hiss.Buffer) -> None:
     picture = buffer[f"{at}/picture.png"]
     assert (content(picture), picture.attrs["media_type"]) == (b"\x89PNG", "image/png")
     assert np.asarray(buffer["deeper/made"]).tolist() == [[1, 2]]
+    assert np.asarray(buffer[f"{at}/big-endian"]).tolist() == [0, 1, 2]
+    converted = buffer[f"{at}/converted"]
+    assert (np.asarray(converted).tolist(), converted.dtype, converted.attrs["a"]) == ([1.5, 2.5], np.dtype("f4"), 1)
     assert {ref.path for ref in job.writes} == {
         f"{at}/proj-sum", f"{at}/mean", f"{at}/angles", f"{at}/picture.png", "deeper/made",
+        f"{at}/big-endian", f"{at}/converted",
     }  # fmt: skip
     assert [(ref.path, ref.version) for ref in job.reads] == [(f"{at}/proj", 1)]
     assert buffer[f"{at}/mean"].info.produced_by == job.id
