@@ -53,7 +53,9 @@ def _section(path: str, command: click.Command) -> str:
     usage = " ".join([path, *command.collect_usage_pieces(context)])
     lines = [f"## {path}\n", f"    {usage}\n", f"{_paragraphs(command.help or '')}\n"]
     records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
-    rows = [f"| `{names}` | {text} |".replace("||", "|") for names, text in filter(None, records) if "--help" not in names]
+    rows = [
+        f"| `{names}` | {text} |".replace("||", "|") for names, text in filter(None, records) if "--help" not in names
+    ]
     if rows:
         lines += ["| option | |\n|---|---|", "\n".join(rows) + "\n"]
     return "\n".join(lines)

@@ -40,7 +40,9 @@ def test_the_first_file_counts(tmp_path: Path) -> None:
     assert (settings.serve["port"], settings.address) == (1, None)
 
 
-@pytest.mark.parametrize(("text", "named"), [("prot = 1", "prot"), ("port = ", "Invalid value"), ("address = 5", "address")])
+@pytest.mark.parametrize(
+    ("text", "named"), [("prot = 1", "prot"), ("port = ", "Invalid value"), ("address = 5", "address")]
+)
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, named: str) -> None:
     file = tmp_path / "hiss.toml"
     file.write_text(text)

@@ -56,6 +56,7 @@ def test_the_demo_keeps_its_promises_and_goes_on_with_keep(tmp_path: Path) -> No
         assert told["promises"][0]["text"] == "0 acknowledged blocks lost"
         _look_at_artefacts(out, {Path(path).name for path in told["artefacts"]})
         _paste(told["address"], tmp_path)
+        _follow(told["address"])
     finally:
         stop(told["supervisor"])
 
@@ -85,6 +86,22 @@ def _paste(address: str, folder: Path) -> None:
     done = run("bash", "-e", "-c", shell.text, env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"})
     assert done.returncode == 0, done.stderr
     assert "demo/scan1/volume" in done.stdout
+
+
+def _follow(address: str) -> None:
+    """`hiss tail -f` tells of blocks as they come, and ends when the stream is sealed."""
+    with hiss.connect(address) as buffer:
+        stream = buffer.collection("demo/live").create_stream("frames", dtype="uint8", shape=(4,))
+        stream.append(np.zeros(4, np.uint8))
+        stream.flush()
+        command = [sys.executable, "-m", "hiss.cli", "tail", "-f", "--json", "--address", address, "demo/live/frames"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tail:
+            assert tail.stdout is not None
+            assert json.loads(tail.stdout.readline())["index"] == 0
+            stream.append(np.ones(4, np.uint8), index=7)
+            stream.seal()
+            assert [json.loads(line)["index"] for line in tail.stdout] == [7]
+            assert tail.wait(60) == 0
 
 
 def test_the_notebook_reconstructs_the_phantom(tmp_path: Path) -> None:
