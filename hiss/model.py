@@ -281,6 +281,8 @@ class KernelDef:
 
     def __post_init__(self) -> None:
         check_name(self.name, "kernel")
+        if not isinstance(self.source, str):
+            raise InvalidInput(f"kernel {self.name!r}: its source is {type(self.source).__name__}, expected str")
         size = len(self.source.encode("utf-8", "surrogatepass"))
         if size > limits.KERNEL_SOURCE_BYTES_MAX:
             raise LimitExceeded(
@@ -418,14 +420,15 @@ class Completeness:
     ledger: tuple[LedgerEntry, ...] = ()
 
     def __str__(self) -> str:
+        blocks = f"{self.blocks} block{'' if self.blocks == 1 else 's'}"
         if not self.gaps:
-            return f"complete: {self.blocks} blocks"
+            return f"complete: {blocks}"
         reasons: dict[str, int] = {}
         for entry in self.ledger:
             key = f"{entry.reason} ({entry.stage})"
             reasons[key] = reasons.get(key, 0) + entry.count
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        return f"complete with {self.gaps} gaps: {self.blocks} blocks; {why}"
+        return f"complete with {self.gaps} gap{'' if self.gaps == 1 else 's'}: {blocks}; {why}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,6 +271,8 @@ class _Checker:
         where = _where(node)
         if self.table.count >= limits.KERNEL_NODES_MAX:
             raise self.source.too_much(where, "expressions", "KERNEL_NODES_MAX", self.table.count + 1)
+        if value == OPERATOR and any(arg.op == untyped.TUPLE for arg in args) and op not in ("equal", "not_equal"):
+            raise self.source.error(where, "tuples are not computed with; they are shapes, axes, indices and states")
         if value == OPERATOR and args and all(arg.op == untyped.LITERAL for arg in args):
             try:
                 folded = statics.apply(op, tuple(arg.value for arg in args))
@@ -442,6 +444,8 @@ class _Checker:
         return self.make(untyped.IF, parts, None, node)
 
     def _tuple(self, node: ast.Tuple) -> Expr:
+        if len(node.elts) > limits.KERNEL_PARAMETERS_MAX:
+            raise self.source.too_much(_where(node), "entries of a tuple", "KERNEL_PARAMETERS_MAX", len(node.elts))
         return self.make(untyped.TUPLE, [self.expr(part) for part in node.elts], None, node)
 
     def _subscript(self, node: ast.Subscript) -> Expr:

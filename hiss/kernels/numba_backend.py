@@ -38,6 +38,7 @@ from hiss.kernels.numba_printer import Printed, print_program
 
 _log = logging.getLogger(__name__)
 _NAME_DIGITS: Final = 40
+CompileFiles = Callable[[list[Path]], dict[Path, str]]
 _lock = threading.Lock()  # Numba's compiler, its configuration and the table of loaded functions are the process's
 _loaded: dict[Path, Callable[..., None]] = {}
 
@@ -92,12 +93,15 @@ class NumbaBackend:
     ----------
     directory : Path
         Of generated files and compiled code; private to this user.
+    compile_files : callable, optional
+        Fills Numba's cache for files, and says for each `ok` or what went wrong; by default in another process.
     """
 
     name = "numba"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, compile_files: CompileFiles | None = None) -> None:
         self.directory = directory
+        self._compiled_by = compile_files or compile_in_helper
         versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
         self._target = repr((*versions, llvmlite.binding.get_host_cpu_name(), dict(_cpu_features())))
 
@@ -131,7 +135,7 @@ class NumbaBackend:
         for path, text in texts.items():
             _write_once(path, text)
         if texts:
-            for path, result in _compile_in_helper(list(texts)).items():
+            for path, result in self._compiled_by(list(texts)).items():
                 if result == "ok":
                     _write_once(_stamp_path(path), _stamp(path))
                 else:
@@ -198,7 +202,7 @@ def _write_once(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _compile_in_helper(paths: list[Path]) -> dict[Path, str]:
+def compile_in_helper(paths: list[Path]) -> dict[Path, str]:
     """Compile in another process; for each file `ok` or what went wrong.
 
     Raises

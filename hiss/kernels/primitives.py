@@ -50,7 +50,7 @@ class Primitive:
 
     def printed(self, dtype: DType, operands: list[str]) -> str:
         """The expression in Numba's Python; `dtype` is that of the (last) operand."""
-        kind = dtype.kind
+        kind: str = dtype.kind
         if "number" in self.numba and kind == "f" and operands[1].startswith("np.") and "nan" not in operands[1]:
             kind = "number"
         template = self.numba.get(kind, self.numba.get(""))

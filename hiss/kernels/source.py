@@ -84,8 +84,6 @@ def parse(source: SourceText) -> ast.Module:
 
 def _check_characters(source: SourceText) -> None:
     text = source.text
-    if not isinstance(text, str):
-        raise source_type_error(source.name, text)
     if len(text) > limits.KERNEL_SOURCE_BYTES_MAX:  # never fewer bytes than characters
         raise LimitExceeded(
             f"kernel {source.name!r}: source of {len(text):,} characters, allowed are "
@@ -102,10 +100,6 @@ def _check_characters(source: SourceText) -> None:
                 code = f"U+{ord(character):04X}"
                 name = unicodedata.name(character, "a control character")
                 raise source.error(Where(number, column), f"{code} ({name}) may not stand in a kernel; remove it")
-
-
-def source_type_error(name: str, text: object) -> KernelRejected:
-    return KernelRejected(f"kernel {name!r}: the source is {type(text).__name__}, expected str", line=1, column=1)
 
 
 def _check_tokens(source: SourceText) -> None:
