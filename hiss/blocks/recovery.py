@@ -179,15 +179,14 @@ class Recovery:
         for segment, trusted_end in sorted(opened, key=lambda each: each[0].generation):
             with self._pool.using(segment) as fd:
                 self._scan_segment(segment, fd, trusted_end)
-        if self.found.active is not None:
-            self.found.active.closed = False
         for segment, hole in self._holes:
             self._judge_hole(segment, hole)
         for doubtful in self._doubtful:
             self._judge(doubtful)
         self._compare_final()
-        for segment, _ in opened:
-            self._pool.release_empty(segment)
+        for segment, _ in opened:  # only now: until here any of them may turn out to be the one to go on with
+            if segment is not self.found.active:
+                self._pool.close_segment(segment)
         return self.found
 
     def _scan_segment(self, segment: Segment, fd: int, trusted_end: int) -> None:
@@ -226,7 +225,6 @@ class Recovery:
                 segment.generation = scan.generation
                 self._pool.adopt(segment)
                 opened.append((segment, self._synced(segment, fd) if trusted_end is None else trusted_end))
-            segment.closed = True
             if scan.header is None and scan.generation:
                 self._damage(number, 0, "", (), "the segment's header is damaged; its records were found without it")
         return opened

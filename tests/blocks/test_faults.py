@@ -375,3 +375,28 @@ def test_a_segment_is_not_used_again_while_somebody_reads_it():
         assert full not in log.pool._spares
     assert full in log.pool._spares
     log.close()
+
+
+def test_a_segment_that_only_has_marks_is_gone_on_with_and_not_used_twice():
+    """Opened and closed without a block, the last segment is empty, and yet the one that is written to next."""
+    disk = SimulatedDisk()
+    first = BenchLog(disk, {})
+    info = first.add(stream_info())
+    other = first.add(stream_info("other"))
+    assert first.append(other, make_extent(other, [(0, 50)])).wait() is None
+    first.delete(other)
+    first.close()
+    for _ in range(2):
+        BenchLog(disk, {info.id: info}).close()
+    log = BenchLog(disk, {info.id: info})
+    assert log.found.active is not None
+    assert log.found.active not in log.pool._spares
+    blocks = [(k, 20_000) for k in range(12)]
+    for block in blocks:
+        assert log.append(info, make_extent(info, [block])).wait() is None
+    assert log.contents(info) == contents_of(info, blocks)
+    log.close()
+    again = BenchLog(disk, {info.id: info})
+    assert again.contents(info) == contents_of(info, blocks)
+    assert not again.report.damages
+    again.close()
