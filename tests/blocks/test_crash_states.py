@@ -146,6 +146,43 @@ def test_a_power_cut_at_any_operation_loses_nothing_acknowledged(seed):
     assert run(seed, steps=80, states=75) >= 30
 
 
+def chain(seed: int, lives: int, steps: int) -> None:
+    """Crash, recover, go on, crash again: what was acknowledged in any life is there in all later ones."""
+    rng = random.Random(seed)
+    history = History(seed)
+    for _ in range(lives):
+        for _ in range(rng.randint(0, steps)):
+            history.step()
+        with history.disk.lock:
+            cut = history.disk.after_power_cut(rng) if rng.random() < 0.6 else history.disk.after_kill()
+            streams, sent = history.streams(), copy.deepcopy(history.sent)
+            acknowledged = copy.deepcopy(history.acknowledged)
+        if rng.random() < 0.3:
+            history.log.close()  # an orderly end instead
+            cut = history.disk.after_kill()
+            acknowledged = copy.deepcopy(history.acknowledged)
+        else:
+            history.log.stop_without_a_trace()
+        there = check_state(cut, streams, sent, acknowledged)
+        history = History.__new__(History)
+        history.rng, history.disk = rng, cut
+        history.log = BenchLog(cut, dict(streams))
+        history.sent = {stream: {i: sent[stream][i] for i in handled} for stream, handled in there.items()}
+        history.acknowledged = {stream: set(handled) for stream, handled in there.items()}
+    history.log.stop_without_a_trace()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_life_after_life_loses_nothing_acknowledged(seed):
+    chain(seed, lives=10, steps=25)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("seed", range(2000, 2400))
+def test_life_after_life_at_length(seed):
+    chain(seed, lives=40, steps=40)
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("seed", range(1000, 1400))
 def test_a_power_cut_at_any_operation_at_length(seed):
