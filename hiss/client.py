@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -57,7 +58,7 @@ def connect(address: str | None = None, token: str | None = None) -> Buffer:
     from hiss.transport.remote import RemoteStore
 
     address = address or os.environ.get("HISS_ADDRESS") or DEFAULT_ADDRESS
-    store = RemoteStore.connect(address, token or os.environ.get("HISS_TOKEN") or _local_token(address))
+    store = RemoteStore.connect(address, token or os.environ.get("HISS_TOKEN") or partial(_local_token, address))
     return Buffer(store)
 
 

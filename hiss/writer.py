@@ -215,8 +215,8 @@ class StreamWriter:
             raise InvalidInput(f"stream {self._info.path}: no range: {first} to {last}")
         if last - first >= limits.GAP_BLOCKS_MAX:
             raise LimitExceeded(
-                f"stream {self._info.path}: a gap of {last - first + 1} blocks, at most {limits.GAP_BLOCKS_MAX} are declared "
-                "at once; a jump in the index says the same"
+                f"stream {self._info.path}: a gap of {last - first + 1} blocks, at most {limits.GAP_BLOCKS_MAX} are "
+                "declared at once; a jump in the index says the same"
             )
         for extent in self._declarations(
             np.arange(first, last + 1), BlockStatus.SHED if shed else BlockStatus.DECLARED

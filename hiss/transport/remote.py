@@ -48,17 +48,31 @@ R = TypeVar("R")
 _STOP_POLL_S: Final = 0.1  # how soon the thread that watches a `stop` sees that its call is over
 
 
+TokenSource = str | Callable[[], str | None] | None
+
+
 class Connection:
     """Calls to one server: channel, metadata, deadlines, errors."""
 
-    def __init__(self, address: str, token: str | None, attempt: str | None) -> None:
+    def __init__(self, address: str, token: TokenSource, attempt: str | None) -> None:
         self.address = check_address(address)
-        self._metadata = _metadata(token, attempt)
+        self._token = token
+        self._attempt = attempt
+        if not callable(token):
+            _metadata(token, attempt)  # a token that is none is refused at once
         self._channel: Any = open_channel(address)
         self._callables: dict[str, Any] = {}
         self._closed = False
         self._watchers: set[threading.Thread] = set()
         self._lock = threading.Lock()
+
+    @property
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """Sent with each call. A token that is looked up is kept once it is found."""
+        token = self._token() if callable(self._token) else self._token
+        if token is not None:
+            self._token = token
+        return _metadata(token, self._attempt)
 
     def close(self) -> None:
         """Cancel what is under way and disconnect. More than once is fine."""
@@ -172,15 +186,15 @@ class RemoteStore(Store):
         self._meow = RemoteMeow(connection.ask)
 
     @classmethod
-    def connect(cls, address: str, token: str | None = None, *, attempt: str | None = None) -> Self:
+    def connect(cls, address: str, token: TokenSource = None, *, attempt: str | None = None) -> Self:
         """A Store at `HOST:PORT` or `unix:PATH`; it connects when it is first used.
 
         Parameters
         ----------
         address : str
             Of a `GrpcServer`.
-        token : str, optional
-            Sent with each call.
+        token : str or callable, optional
+            Sent with each call. A callable is asked until it has one: the server that makes it may still be starting.
         attempt : str, optional
             Id of the job's attempt on whose behalf all this is done.
 

@@ -1,4 +1,4 @@
-"""The way of the data when something goes wrong on it: memory comes back, nothing is half there, nothing is there twice."""
+"""The way of the data when something goes wrong on it: memory comes back, nothing is half there or there twice."""
 
 from __future__ import annotations
 
