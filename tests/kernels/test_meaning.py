@@ -103,7 +103,7 @@ def _wrapped(value: int, dtype: str) -> int:
     return (value - bounds.min) % (1 << bounds.bits) + bounds.min
 
 
-@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("dtype", ["i1", "u2", "i8", "u8"])
 def test_integer_operators_are_defined_everywhere(dtype: str, compiler: Compiler) -> None:
     """Division by zero, the smallest integer by -1, shifts by too much or less than 0: by Python's integers."""
     bounds = np.iinfo(dtype)
