@@ -34,6 +34,7 @@ log = logging.getLogger("hiss")
 
 _SWITCH_INTERVAL_S = 2e-4  # a busy Python thread hands over sooner: round trips of 0.6 ms instead of 10 ms
 _STOP_GRACE_S = 10.0
+_LOOK_S = 0.5  # how soon a signal is seen at the latest
 
 
 def storage_options(arena_bytes: int, segment_bytes: int) -> StorageOptions:
@@ -64,7 +65,7 @@ def run_data(config: ServeConfig) -> None:
     write_secret(token_file(config.port), tokens.owner_token)
     with _pid_file(run / "data.pid"):
         log.info("data process %d: %s, recovery %s", os.getpid(), config.address, node.storage.recovery.attrs())
-        stop.wait()
+        _wait(stop)
         server.stop(_STOP_GRACE_S)
         node.close()
 
@@ -90,7 +91,7 @@ def run_rules(config: ServeConfig) -> None:
     engine.start()
     server.start()
     with _pid_file(run / "rules.pid"):
-        stop.wait()
+        _wait(stop)
         server.stop(1.0)
         engine.stop()
         store.close()
@@ -181,6 +182,12 @@ def _stop_on_signals() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+def _wait(stop: threading.Event) -> None:
+    """Until a signal came. A signal that arrives in another thread, or just before the wait, does not end a wait."""
+    while not stop.wait(_LOOK_S):
+        pass
 
 
 def die_with_parent() -> None:
