@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from hiss import client
 from hiss.cli.main import root
 from hiss.limits import MiB
 
@@ -46,7 +47,9 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def hiss(outside: Path, monkeypatch: pytest.MonkeyPatch) -> Hiss:
     """Run a command; one that talks to a buffer is given a data directory of this test, opened in this process."""
-    monkeypatch.setattr("hiss.limits.SEGMENT_BYTES", 16 * MiB)  # preallocated in every test's own data directory
+    small = {"segment_bytes": 16 * MiB, "arena_bytes": 16 * MiB}  # made anew for every command of every test
+    for name, count in small.items():
+        monkeypatch.setitem(client.open.__kwdefaults__, name, count)
     data = outside.parent / "data"
     data.mkdir()
 

@@ -30,9 +30,8 @@ def bright(frame, least):
 
 
 @pytest.fixture
-def buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Buffer]:
-    monkeypatch.setattr("hiss.limits.SEGMENT_BYTES", 16 * MiB)
-    with hiss.open(tmp_path / "buffer", backend="numpy") as found:
+def buffer(tmp_path: Path) -> Iterator[Buffer]:
+    with hiss.open(tmp_path / "buffer", backend="numpy", segment_bytes=16 * MiB, arena_bytes=16 * MiB) as found:
         yield found
 
 
