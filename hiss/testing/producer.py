@@ -2,7 +2,8 @@
 BLOCKS`.
 
 It resumes the stream where it stands, sends blocks that follow from (seed, index) alone, prints an index whenever all
-blocks up to it are acknowledged as durable, and seals the stream at the end.
+blocks up to it are acknowledged as durable, and seals the stream at the end. Odd seeds have a kernel on the way, and keep
+the raw blocks too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import hiss
 from hiss.client import connect
 from hiss.model import split_stream_path
 
@@ -24,11 +26,28 @@ def block(seed: int, index: int) -> npt.NDArray[Any]:
     return np.random.default_rng([seed, index]).integers(0, 1 << 16, SHAPE).astype("u2")
 
 
+@hiss.kernel
+def inverted(frame):  # type: ignore[no-untyped-def]
+    return ~frame
+
+
+def result(seed: int, index: int) -> npt.NDArray[Any]:
+    """What is stored of it."""
+    return ~block(seed, index) if seed % 2 else block(seed, index)
+
+
 def main(address: str, path: str, seed: int, blocks: int) -> None:
     collection, name = split_stream_path(path)
     with connect(address) as buffer:
         stream = buffer.collection(collection).create_stream(
-            name, dtype="u2", shape=SHAPE, ack="durable", columns={"angle": "f8 deg"}, resume=True
+            name,
+            dtype="u2",
+            shape=SHAPE,
+            ack="durable",
+            columns={"angle": "f8 deg"},
+            kernels=[inverted] if seed % 2 else [],
+            keep="both",
+            resume=True,
         )
         with stream:
             for index in range(stream.next_index, blocks):

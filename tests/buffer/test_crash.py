@@ -11,7 +11,7 @@ import pytest
 
 from hiss.model import StreamState
 from hiss.testing.processes import DataProcess
-from hiss.testing.producer import block
+from hiss.testing.producer import block, result
 
 BLOCKS = 60
 
@@ -60,7 +60,7 @@ def check_prefix(server: DataProcess, path: str, seed: int, acknowledged: int) -
         found = [(block.index, block) for block in stream if block.index <= acknowledged]
         assert [index for index, _ in found] == list(range(acknowledged + 1))
         for index, stored in found:
-            assert np.array_equal(stored.data, block(seed, index))
+            assert np.array_equal(stored.data, result(seed, index))
             assert stored.columns["angle"] == index / 8
 
 
@@ -76,7 +76,8 @@ def finish(server: DataProcess, path: str, seed: int) -> None:
         stream = buffer[path]
         assert stream.info.state is StreamState.SEALED
         assert stream.info.completeness.gaps == 0
-        assert np.array_equal(np.asarray(stream), np.stack([block(seed, index) for index in range(BLOCKS)]))
+        assert np.array_equal(np.asarray(stream), np.stack([result(seed, index) for index in range(BLOCKS)]))
+        assert np.array_equal(np.asarray(stream.raw), np.stack([block(seed, index) for index in range(BLOCKS)]))
 
 
 @pytest.mark.parametrize("seed", range(6))
