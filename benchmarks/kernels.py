@@ -9,16 +9,15 @@ frequent reductions.
 from __future__ import annotations
 
 import importlib.util
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.measure import Case, measure
 from hiss.kernels import Compiler, Pipeline, ResolvedStage, check
 from hiss.model import KernelDef, KernelKind, ScalarParam
 
@@ -49,18 +48,6 @@ def rows(frame):
     return frame.astype(np.float32) - np.mean(frame, axis=1, keepdims=True, dtype=np.float32)
 """,
 }
-NUMEXPR = {"calibrate": "where(t < 0, 0, where(t > 65535, 65535, t))"}
-
-
-@dataclass
-class Case:
-    """One workload: how ours and each peer run once over all frames, and the bytes that this reads."""
-
-    name: str
-    nbytes: int
-    ours: Callable[[], None]
-    peers: dict[str, Callable[[], None]] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)  # peer -> the line that installs it
 
 
 def cases(quick: bool) -> Iterator[Case]:
@@ -86,12 +73,20 @@ def cases(quick: bool) -> Iterator[Case]:
             assert pipeline.backends == ("numba",)
             plain = _plain(source, params)
             _compare(pipeline, plain, frames)
-            case = Case(f"kernels/numba/1-thread/{name}", frames.nbytes, _through(pipeline, frames))
-            case.peers["copy"] = lambda: np.copyto(copied, frames)
-            case.peers["numpy"] = _each(plain, frames)
-            if name == "calibrate":
-                _add_numexpr(case, frames, arrays)
-            yield case
+            peers = {"copy": lambda: np.copyto(copied, frames), "numpy": _each(plain, frames)}
+            absent: dict[str, str] = {}
+            if name == "calibrate" and importlib.util.find_spec("numexpr"):
+                peers["numexpr"] = _each(_numexpr(arrays), frames)
+            elif name == "calibrate":
+                absent["numexpr"] = "pip install numexpr"
+            yield Case(
+                name=f"kernels/numba/1-thread/{name}",
+                metric="input",
+                unit="GB/s",
+                run=_rate(_through(pipeline, frames), frames.nbytes),
+                peers={peer: _rate(work, frames.nbytes) for peer, work in peers.items()},
+                absent=absent,
+            )
 
 
 def _plain(source: str, params: dict[str, Any]) -> Callable[[Any], Any]:
@@ -132,51 +127,31 @@ def _each(function: Callable[[Any], Any], frames: Any) -> Callable[[], None]:
     return run
 
 
-def _add_numexpr(case: Case, frames: Any, arrays: dict[str, Any]) -> None:
-    if importlib.util.find_spec("numexpr") is None:
-        case.absent["numexpr"] = "pip install numexpr"
-        return
+def _numexpr(arrays: dict[str, Any]) -> Callable[[Any], Any]:
+    """`calibrate` in numexpr, one thread."""
     import numexpr
 
     numexpr.set_num_threads(1)
 
     def one(frame: Any) -> Any:
-        known = {"t": numexpr.evaluate("(x - dark) * gain", {"x": frame.astype(np.float32), **arrays})}
-        return numexpr.evaluate(NUMEXPR[case.name.rpartition("/")[2]], known).astype(np.uint16)
+        t = numexpr.evaluate("(x - dark) * gain", {"x": frame.astype(np.float32), **arrays})
+        return numexpr.evaluate("where(t < 0, 0, where(t > 65535, 65535, t))", {"t": t}).astype(np.uint16)
 
-    case.peers["numexpr"] = _each(one, frames)
+    return one
+
+
+def _rate(work: Callable[[], None], nbytes: int) -> Callable[[], float]:
+    """Do the work once, GB/s; before that once unmeasured, which warms its memory."""
+    work()
+
+    def timed() -> float:
+        started = time.perf_counter()
+        work()
+        return nbytes / (time.perf_counter() - started) / 1e9
+
+    return timed
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    """The `results` of the benchmark's JSON: GB/s of input, medians over rounds, ours over theirs."""
-    rounds = 3 if quick else 9
-    results: list[dict[str, Any]] = []
-    for case in cases(quick):
-        runners = {"ours": case.ours, **case.peers}
-        for runner in runners.values():
-            runner()  # warm memory
-        rates: dict[str, list[float]] = {name: [] for name in runners}
-        for _ in range(rounds):
-            for name, runner in runners.items():
-                started = time.perf_counter()
-                runner()
-                rates[name].append(case.nbytes / (time.perf_counter() - started) / 1e9)
-        ours = statistics.median(rates["ours"])
-        peers: dict[str, dict[str, Any]] = {}
-        for name in case.peers:
-            value = statistics.median(rates[name])
-            peers[name] = {"value": value, "ratio": ours / value}
-        peers |= {name: {"value": None, "ratio": None, "install": line} for name, line in case.absent.items()}
-        results.append(
-            {
-                "case": case.name,
-                "metric": "input",
-                "unit": "GB/s",
-                "value": ours,
-                "min": min(rates["ours"]),
-                "max": max(rates["ours"]),
-                "rounds": rounds,
-                "peers": peers,
-            }
-        )
-    return results
+    """The `results` of the benchmark's JSON."""
+    return [measure(case, rounds=3 if quick else 9) for case in cases(quick)]

@@ -24,7 +24,7 @@ from hiss.kernels.primitives import LANES, PRIMITIVES, REDUCTIONS, Reduction
 from hiss.kernels.schedule import BUFFERS, Nest, Schedule, schedule
 from hiss.kernels.views import View, contiguous
 
-VERSION: Final = 1  # of the generator
+VERSION: Final = 2  # of the generator
 _UNROLLED_MAX: Final = 16  # reductions of so few elements are written out
 _TILE_ORDERED: Final = 128  # results that are reduced side by side when the reduced axis is not the last
 _TILE_FREE: Final = 256
@@ -37,6 +37,7 @@ from numba import njit, types
 
 U = np.uint64
 """
+_FUNCTION: Final = '@njit(error_model="numpy")'
 _DECORATOR: Final = (
     '@njit([types.void({types})], nogil=True, cache=True, error_model="numpy", boundscheck=False, fastmath=False)'
 )
@@ -123,7 +124,9 @@ class _Printer:
         body = [f"{'    ' * depth}{text}" for depth, text in self.text]
         temporaries = tuple((node.dtype, node.size) for node, _ in self.temporaries)
         head = _HEAD.format(version=VERSION)
-        functions = "".join(f"\n\n@njit\n{numba_prelude.function(name).strip()}\n" for name in sorted(self.prelude))
+        functions = "".join(
+            f"\n\n{_FUNCTION}\n{numba_prelude.function(name).strip()}\n" for name in sorted(self.prelude)
+        )
         signature = ", ".join(_numba_type(*argument) for argument in self._arguments())
         lines = [
             _DECORATOR.format(types=signature),

@@ -25,7 +25,7 @@ ULP_MAX: Final = 4  # between back ends, for a row that is not exact
 
 @dataclass(frozen=True, slots=True)
 class Primitive:
-    """One row. `numba` maps a dtype's kind to a template; a kind that is missing takes the entry `""`.
+    """One row. `numba` maps a dtype (`f4`) or its kind to a template; what is missing takes the entry `""`.
 
     The entry `"number"` is for floats whose second operand is a literal and no NaN, where that is simpler.
     """
@@ -53,7 +53,7 @@ class Primitive:
         kind: str = dtype.kind
         if "number" in self.numba and kind == "f" and operands[1].startswith("np.") and "nan" not in operands[1]:
             kind = "number"
-        template = self.numba.get(kind, self.numba.get(""))
+        template = self.numba.get(dtype.str[1:], self.numba.get(kind, self.numba.get("")))
         assert template is not None, f"{self.name} is not printed for {dtype}"
         text = template.format(*operands, T=f"np.{np.dtype(dtype).name}", D=np.dtype(dtype).str[1:])
         return text if dtype.kind == "b" or self.truth else f"np.{dtype.name}({text})"
@@ -132,10 +132,10 @@ _POINT: Final = (
     Primitive("trunc", 1, "f", np.trunc, _same("np.trunc({0})"), cost=2),
     Primitive("rint", 1, "f", np.rint, _same("np.rint({0})"), cost=2),
     # transcendental functions: within ULP_MAX of each other
-    Primitive("exp", 1, "f", np.exp, _same("np.exp({0})"), cost=30, exact=False),
+    Primitive("exp", 1, "f", np.exp, {"": "np.exp({0})", "f4": "exp_f4({0})"}, cost=30, exact=False),
     Primitive("exp2", 1, "f", np.exp2, _same("np.exp2({0})"), cost=30, exact=False),
     Primitive("expm1", 1, "f", np.expm1, _same("np.expm1({0})"), cost=40, exact=False),
-    Primitive("log", 1, "f", np.log, _same("np.log({0})"), cost=30, exact=False),
+    Primitive("log", 1, "f", np.log, {"": "np.log({0})", "f4": "log_f4({0})"}, cost=30, exact=False),
     Primitive("log2", 1, "f", np.log2, _same("np.log2({0})"), cost=30, exact=False),
     Primitive("log10", 1, "f", np.log10, _same("np.log10({0})"), cost=30, exact=False),
     Primitive("log1p", 1, "f", np.log1p, _same("np.log1p({0})"), cost=40, exact=False),
