@@ -48,6 +48,7 @@ SPACE_WAIT_S: Final = 30.0  # back-pressure on a full disk before SpaceExhausted
 LOG_REWRITES_MAX: Final = 3  # an extent is written to this many segments more, where writing or syncing fails
 SEGMENTS_OPEN_MAX: Final = 256  # file descriptors held by the log; others are opened when they are read
 SCAN_BYTES: Final = 1 * MiB  # read at once where a scan looks for the next good record
+DELETED_STREAMS_MAX: Final = 1_000_000  # ids of deleted streams that the catalog keeps; the oldest go first
 
 # Events
 EVENTS_PAGE: Final = 1000
@@ -66,6 +67,7 @@ KERNEL_COMPILE_S_MAX: Final = 120.0
 KERNEL_BUDGET_S: Final = 30.0  # per extent, unless the binding says otherwise
 KERNEL_SLICE_BYTES: Final = 2 * MiB  # an extent goes through its kernels in slices of this size, at least a block
 KERNEL_FAULTS_MAX: Final = 3  # in a row, then the kernel is quarantined
+KERNEL_CACHE_FILES_MAX: Final = 4096  # compiled kernels kept on disk; the longest unused go first
 KERNELS_LIVE_MAX: Final = 256  # compiled code kept in one process
 PIPELINE_STAGES_MAX: Final = 16
 
@@ -88,6 +90,16 @@ STATUS_TEXT_BYTES_MAX: Final = 512  # of an error, for clients that do not know 
 ERROR_TEXT_BYTES_MAX: Final = 2 * KiB  # message of an error that travels, and as much again of details
 TOKEN_CHARS_MAX: Final = 1024
 
+# Lanes
+LANE_TICKET_S: Final = 10.0  # a ticket that was not used by then is worth nothing
+LANE_TICKETS_MAX: Final = 1024  # unused; the oldest goes when there is one more
+LANE_HELLOS_MAX: Final = 64  # connections that have not shown a ticket; the oldest goes when there is one more
+LANE_STALL_S: Final = 30.0  # a frame that has begun is whole by then, and what is said is taken by then
+LANE_COLUMNS_BYTES_MAX: Final = 32 * KiB  # the names and types of columns, as JSON
+LANE_REPLY_BYTES_MAX: Final = 4 * MiB  # what a server says in one frame
+LANE_SOCKET_BYTES: Final = 4 * MiB  # asked for the buffers of a Unix socket; the system gives what it allows
+LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are announced and have not come
+
 # The rule engine
 SWEEP_POINTS_MAX: Final = 10_000
 VARIABLES_BYTES_MAX: Final = 256 * KiB
@@ -97,6 +109,8 @@ JOB_TIMEOUT_S: Final = 3600.0
 JOB_RETRIES: Final = 2
 JOBS_AT_ONCE: Final = 2
 JOB_INTERRUPTIONS_MAX: Final = 5  # attempts that ended with the rule engine's death, beside the retries; then it failed
+CHAIN_JOBS_MAX: Final = 10_000  # jobs that led to one another, where the pattern sets no bound of its own
+LOOP_SEARCH_JOBS_MAX: Final = 64  # causes looked at, back from a job, for one of the same pattern
 JOB_RETRY_FIRST_S: Final = 1.0  # before the first retry; twice as long before each one after it
 JOB_RETRY_MOST_S: Final = 300.0
 JOB_KILL_S: Final = 5.0  # for a job's supervisor to end its processes before the engine does it itself
@@ -107,8 +121,14 @@ STORE_RETRY_FIRST_S: Final = 0.1  # the rule engine's pause after a call that fo
 STORE_RETRY_MOST_S: Final = 5.0
 PROVENANCE_NODES_MAX: Final = 5_000
 
+# The way out
+DAMAGE_RANGES_MAX: Final = 1_000  # of damaged blocks named for each stream; a verification then goes on to the next
+
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
+assert LANE_REPLY_BYTES_MAX > 16 * LEDGER_RANGES_MAX, "where a stream stands, gaps and all, fits into one frame"
+assert LANE_REPLY_BYTES_MAX > FEEDBACK_BYTES_MAX + KiB
+assert LANDING_FRACTION <= CREDIT_FRACTION, "the extent of one producer at least lands in place"
 assert BLOCK_BYTES_MAX + MiB <= SEGMENT_BYTES, "a block and its header fit into one segment"
 assert ARENA_BYTES_MIN % ARENA_PAGE_BYTES == 0
 assert RECORD_ALIGN_BYTES <= ARENA_PAGE_BYTES

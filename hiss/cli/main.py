@@ -19,6 +19,7 @@ from hiss.cli.rules import group as rule_commands
 from hiss.cli.settings import settings_of_this_process
 from hiss.cli.storage import group as storage_commands
 from hiss.cli.transfer import group as transfer_commands
+from hiss.cli.verification import group as verification_commands
 from hiss.errors import HissError
 
 
@@ -49,7 +50,14 @@ def root(context: click.Context) -> None:
     context.obj = Reach(settings_of_this_process())
 
 
-for _group in (node_commands, storage_commands, transfer_commands, kernel_commands, rule_commands):
+for _group in (
+    node_commands,
+    storage_commands,
+    transfer_commands,
+    verification_commands,
+    kernel_commands,
+    rule_commands,
+):
     root.commands.update(_group.commands)
 
 

@@ -1,6 +1,16 @@
-"""Moving final data to permanent storage: NeXus/HDF5 files."""
+"""Moving final data to permanent storage, NeXus/HDF5 files, and checking it there."""
 
 from hiss.drain.nexus import drain
-from hiss.drain.report import DrainedStream, DrainReport
+from hiss.drain.report import Damage, DrainedStream, DrainReport, Verification, VerifiedStream
+from hiss.drain.verification import verify_file, verify_streams
 
-__all__ = ["DrainReport", "DrainedStream", "drain"]
+__all__ = [
+    "Damage",
+    "DrainReport",
+    "DrainedStream",
+    "Verification",
+    "VerifiedStream",
+    "drain",
+    "verify_file",
+    "verify_streams",
+]

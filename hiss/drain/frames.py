@@ -90,27 +90,57 @@ def verify_frames(group: h5py.Group, info: StreamInfo, written: Written, progres
         The file does not hold what was written.
     """
     data = group["data"]
-    ends = group["offset"][1:] if info.frame.variable else np.arange(1, len(written) + 1)
-    if len(ends) != len(written) or data.shape[0] != (ends[-1] if len(ends) else 0):
+    ends = block_ends(group, len(written), info.frame.variable)
+    if ends is None:
         raise BlockDamaged(
-            f"{data.name} in {data.file.filename}: {data.shape[0]} rows for {len(ends)} blocks read back, "
-            f"written were {len(written)} blocks; drain again",
+            f"{data.name} in {data.file.filename}: {data.shape[0]} rows read back do not fit the "
+            f"{len(written)} blocks that were written; drain again",
             stream=info.path,
         )
+    for place, reason in wrong_blocks(data, ends, written.digest, progress):
+        raise BlockDamaged(
+            f"block {written.index[place]} of {info.path} read back from {data.file.filename} {reason}; drain again, "
+            "to another disk if it happens twice",
+            stream=info.path,
+            index=int(written.index[place]),
+        )
+
+
+def block_ends(group: h5py.Group, blocks: int, variable: bool) -> IntArray | None:
+    """Where each of so many blocks ends in `data`, in rows; None where that does not fit together."""
+    rows = group["data"].shape[0]
+    ends = np.asarray(group["offset"][1:], np.int64) if variable else np.arange(1, blocks + 1)
+    in_order = len(ends) == 0 or (ends[0] >= 0 and bool((np.diff(ends) >= 0).all()))
+    fits = len(ends) == blocks and rows == (ends[-1] if blocks else 0)
+    return ends if in_order and fits else None
+
+
+def wrong_blocks(
+    data: h5py.Dataset, ends: IntArray, digest: UIntArray, progress: Progress
+) -> Iterator[tuple[int, str]]:
+    """Read all blocks; the places of those that cannot be read or do not have their digest, and which of both."""
     for first, stop in _runs(ends, _row_bytes(data)):
-        begin = int(ends[first - 1]) if first else 0
-        values = np.ascontiguousarray(data[begin : int(ends[stop - 1])])
-        for place in range(first, stop):
-            low = (int(ends[place - 1]) if place else 0) - begin
-            block = values[low : int(ends[place]) - begin]
-            if digest_of(block.reshape(-1).view(np.uint8).data) != int(written.digest[place]):
-                raise BlockDamaged(
-                    f"block {written.index[place]} of {info.path} read back from {data.file.filename} has other bytes "
-                    "than were written; drain again, to another disk if it happens twice",
-                    stream=info.path,
-                    index=int(written.index[place]),
-                )
-        progress(values.nbytes)
+        try:
+            yield from _wrong_in_run(data, ends, digest, first, stop)
+        except OSError as error:  # a chunk that cannot be decoded: which one, the blocks one by one tell
+            for place in range(first, stop):
+                try:
+                    yield from _wrong_in_run(data, ends, digest, place, place + 1)
+                except OSError:
+                    yield place, f"cannot be read ({' '.join(str(error).split())[:200]})"
+        progress(int(ends[stop - 1] - (ends[first - 1] if first else 0)) * _row_bytes(data))
+
+
+def _wrong_in_run(
+    data: h5py.Dataset, ends: IntArray, digest: UIntArray, first: int, stop: int
+) -> Iterator[tuple[int, str]]:
+    begin = int(ends[first - 1]) if first else 0
+    values = np.ascontiguousarray(data[begin : int(ends[stop - 1])])
+    for place in range(first, stop):
+        low = (int(ends[place - 1]) if place else 0) - begin
+        block = values[low : int(ends[place]) - begin]
+        if digest_of(block.reshape(-1).view(np.uint8).data) != int(digest[place]):
+            yield place, "has other bytes than were written"
 
 
 def _create(group: h5py.Group, info: StreamInfo, filters: Mapping[str, Any]) -> h5py.Dataset:

@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 
 from hiss.drain.compression import filters
+from hiss.drain.contents import CONTENTS, add_contents, changed_objects
 from hiss.drain.entry import add_attributes, add_group, add_processes, add_record, describe_data, free_name, link
 from hiss.drain.frames import Progress, Written, verify_frames, write_frames
 from hiss.drain.publish import published, sync_file
@@ -87,7 +88,7 @@ def drain(
     name, options = filters(compression)
     progress = _counter(2 * sum(info.completeness.bytes for info in streams), on_progress)
     with published(file, overwrite=overwrite) as part:
-        with h5py.File(part, "w") as target:
+        with h5py.File(part, "w", libver=("v110", "v110")) as target:
             target.attrs.update({"NX_class": "NXroot", "creator": "hiss", "file_name": file.name, "file_time": _now()})
             entry = _open_entry(target, title, attrs, streams)
             placed = [_write_stream(entry, store, info, options, progress) for info in streams]
@@ -96,10 +97,12 @@ def drain(
             stack = _tomography(entry, attrs, placed)
             entry.attrs["default"] = _default(attrs, placed, stack)
             target.attrs["default"] = "entry"
+            add_contents(target, [target[one.location] for one in placed])
         sync_file(part)
         with h5py.File(part, "r") as target:
             for one in placed:
                 verify_frames(target[one.location].parent, one.info, one.written, progress)
+            _check_contents(target, placed)
         file_bytes = part.stat().st_size
     drained = tuple(
         DrainedStream(
@@ -156,8 +159,17 @@ def _open_entry(target: h5py.File, title: str, attrs: Attrs, streams: list[Strea
         entry.create_dataset("start_time", data=now_text(min(info.created_ns for info in streams)), dtype=text)
         entry.create_dataset("end_time", data=now_text(max(info.final_ns for info in streams)), dtype=text)
     add_attributes(entry, "attributes", attrs)
-    add_group(entry, "hiss", "NXcollection")
+    add_group(add_group(entry, "hiss", "NXcollection"), CONTENTS.rsplit("/", 1)[-1], "NXcollection")
     return entry
+
+
+def _check_contents(target: h5py.File, placed: list[_Placed]) -> None:
+    changed = changed_objects(target, [target[one.location] for one in placed])
+    if changed:
+        raise Damaged(
+            f"{', '.join(changed[:5])} read back from {target.filename} is not what was written; drain again, "
+            "to another disk if it happens twice"
+        )
 
 
 def _now() -> str:

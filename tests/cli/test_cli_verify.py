@@ -1,0 +1,60 @@
+"""`hiss verify` by the command line: a report, and a status that a script can ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+FRAMES = np.random.default_rng(5).integers(0, 60000, (5, 4, 6), np.uint16)
+
+
+@pytest.fixture
+def scan(hiss):
+    """A buffer with the streams `beam/scan1/a` and `beam/scan2/b`, and the file `scan.nxs` of the first."""
+    np.save("frames.npy", FRAMES)
+    for path in ("beam/scan1/a", "beam/scan2/b"):
+        assert hiss("put", "frames.npy", path).status == 0
+    assert hiss("drain", "beam/scan1", "scan.nxs").status == 0
+    return hiss
+
+
+def test_a_file_needs_no_buffer(scan) -> None:
+    said = scan("verify", "scan.nxs", "--json", embedded=False)
+    assert said.status == 0
+    assert (said.json["ok"], said.json["blocks"]) == (True, 5)
+    assert "all good" in scan("verify", "scan.nxs", embedded=False).out
+
+
+def test_damage_is_named_and_has_a_status_of_its_own(scan) -> None:
+    with h5py.File("scan.nxs", "r+") as file:
+        file["entry/a/data"][3, 2, 2] ^= 1
+    said = scan("verify", "scan.nxs", embedded=False)
+    assert said.status == 7
+    assert "beam/scan1/a: block 3" in said.out
+    assert scan("verify", "scan.nxs", "--json", embedded=False).json["streams"][0]["damage"][0]["first"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "paths"),
+    [
+        ((), ["beam/scan1/a", "beam/scan2/b"]),
+        (("beam",), ["beam/scan1/a", "beam/scan2/b"]),
+        (("beam/scan1",), ["beam/scan1/a"]),
+        (("beam/scan2/b", "--version", "1"), ["beam/scan2/b"]),
+    ],
+)
+def test_a_buffer_is_verified_as_far_as_it_is_named(scan, words: tuple[str, ...], paths: list[str]) -> None:
+    said = scan("verify", *words, "--json")
+    assert said.status == 0
+    assert [stream["path"] for stream in said.json["streams"]] == paths
+    assert said.json["bytes"] == len(paths) * FRAMES.nbytes
+
+
+def test_what_is_not_there_is_said(scan) -> None:
+    said = scan("verify", "beam/none")
+    assert (said.status, "hiss ls" in said.err) == (3, True)
+    Path("other.h5").write_bytes(b"no HDF5")
+    assert scan("verify", "other.h5", embedded=False).status == 7
