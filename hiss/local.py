@@ -220,6 +220,13 @@ class LocalStore:
         return self._node.finalise(stream_id, self._caller.attempt, StreamState.ABORTED, None, reason[:1000])
 
     def delete_stream(self, stream_id: str) -> None:
+        if stream_id in self._node.storage.stray_streams:
+            if self._caller.write_prefix or self._caller.attempt is not None:
+                raise PermissionRefused(
+                    f"stream {stream_id} is not in the catalog, so nobody knows whose it is; an operator may delete it"
+                )
+            self._node.drop(stream_id)
+            return
         info = self._writable(stream_id)
         self._check_deletable(info)
         for each in [stream_id, info.raw_id]:

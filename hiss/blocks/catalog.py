@@ -14,7 +14,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +35,7 @@ from hiss.errors import (
     StreamNotFinal,
     StreamNotFound,
 )
-from hiss.limits import EVENT_DATA_BYTES_MAX, EXPECTED_STREAMS_MAX
+from hiss.limits import DELETED_STREAMS_MAX, EVENT_DATA_BYTES_MAX, EXPECTED_STREAMS_MAX
 from hiss.model import (
     Attrs,
     CollectionInfo,
@@ -150,6 +150,7 @@ class Catalog:
             self.collection(path)
             ids = [row["id"] for row in self._database.rows("SELECT id FROM stream WHERE collection = ?", path)]
             writer.execute("DELETE FROM stream WHERE collection = ?", (path,))
+            self._bury(writer, ids)
             writer.execute("DELETE FROM collection WHERE path = ?", (path,))
         return ids
 
@@ -365,6 +366,24 @@ class Catalog:
         with self._database.transaction() as writer:
             if not writer.execute("DELETE FROM stream WHERE id = ?", (stream_id,)).rowcount and not missing_ok:
                 raise StreamNotFound(f"no stream with the id {stream_id[:64]!r}", id=stream_id[:64])
+            self._bury(writer, [stream_id])
+
+    @staticmethod
+    def _bury(writer: sqlite3.Connection, ids: Sequence[str]) -> None:
+        """Remember that these were deleted: what the log still has of them is not missed."""
+        writer.executemany("INSERT OR IGNORE INTO deleted VALUES (NULL, ?)", [(stream_id,) for stream_id in ids])
+        writer.execute(
+            "DELETE FROM deleted WHERE ordinal <= (SELECT max(ordinal) FROM deleted) - ?", (DELETED_STREAMS_MAX,)
+        )
+
+    def deleted_streams(self) -> set[str]:
+        """Ids of streams that were deleted, those at least of which the log may have records."""
+        return {row["id"] for row in self._database.rows("SELECT id FROM deleted")}
+
+    def forget_deleted(self, ids: Iterable[str]) -> None:
+        """The log has no record of these any more. An id is never given twice, so nobody will ask."""
+        with self._database.transaction() as writer:
+            writer.executemany("DELETE FROM deleted WHERE id = ?", [(stream_id,) for stream_id in ids])
 
     def fence(self, stream_id: str) -> int:
         """Raise the stream's epoch: whoever wrote under an earlier one may not write any more. The new epoch."""
@@ -539,6 +558,7 @@ class Catalog:
                 raise Conflict(f"attempt {attempt} is committed; what it wrote is published", attempt=attempt)
             ids = [info.id for info in self._staged(attempt)]
             writer.execute("DELETE FROM stream WHERE attempt = ?", (attempt,))
+            self._bury(writer, ids)
             writer.execute("INSERT OR REPLACE INTO attempt VALUES (?, ?, '[]')", (attempt, _DISCARDED))
         return ids
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from hiss.errors import CatalogDamaged, SpaceExhausted, Stopping, Unavailable
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _SCHEMA: Final = """
 CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -45,6 +45,7 @@ CREATE TABLE attempt_read (
     attempt TEXT NOT NULL, stream TEXT NOT NULL, path TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY (attempt, stream));
 """
+_DELETED: Final = "CREATE TABLE deleted (ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)"  # since version 2
 
 
 class CatalogDatabase:
@@ -85,9 +86,13 @@ class CatalogDatabase:
         if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             properties = {"node": secrets.token_hex(6), "salt": secrets.token_hex(8)}
             with self.transaction() as writer:
-                for statement in _SCHEMA.split(";"):
+                for statement in [*_SCHEMA.split(";"), _DELETED]:
                     writer.execute(statement)
                 writer.executemany("INSERT INTO property VALUES (?, ?)", properties.items())
+                writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        elif version == 1:
+            with self.transaction() as writer:
+                writer.execute(_DELETED)
                 writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         elif version != SCHEMA_VERSION:
             raise self._damaged(f"format version {version}; this program reads version {SCHEMA_VERSION}")

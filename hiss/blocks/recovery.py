@@ -11,7 +11,8 @@ What a record may be found to be:
 - *torn*: not good, and no later record vouches that it was durable: a write that a crash cut. Its good blocks are
   written again;
 - *damaged*: not good though it was durable: reported by name; its good blocks are served, the others never;
-- *dead*: of a stream that the catalog does not know, left by a delete.
+- *dead*: of a stream that was deleted;
+- *stray*: of a stream that the catalog knows nothing of: reported, and its segment kept (`strays`).
 
 Before anything is served, every segment is synced: what a killed process had written but not synced is durable then,
 and may be acknowledged so. Called by one thread, before any other.
@@ -22,7 +23,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +38,19 @@ from hiss.blocks.segment import Segment, parse_name
 from hiss.blocks.segment_log import SegmentLog
 from hiss.blocks.segment_pool import SegmentPool
 from hiss.blocks.segment_scan import Hole, SegmentScan
+from hiss.blocks.strays import Strays
 from hiss.errors import CatalogDamaged, HissError
 from hiss.model import BlockStatus, ByteArray, Extent, StreamInfo
 
 log = logging.getLogger(__name__)
 
 _REPORTED_MAX = 1000  # findings named one by one in a report
+
+STRAY_ADVICE: Final = (
+    "the log has blocks of streams that the catalog does not know and that nobody deleted: the catalog has lost its "
+    "latest changes. Their space is kept. Put a later copy of catalog.db and catalog.db-wal back, or delete these "
+    "streams by their ids"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,10 @@ class RecoveryReport:
     records: int = 0  # good ones with blocks
     blocks: int = 0
     bytes: int = 0  # of payload
-    dead_records: int = 0  # of streams that the catalog does not know
+    dead_records: int = 0  # of streams that were deleted
+    stray_records: int = 0  # of streams that the catalog does not know, and that nobody deleted; kept
+    stray_bytes: int = 0  # of segment space that they take
+    stray_streams: tuple[str, ...] = ()  # their ids
     torn_records: int = 0  # cut by a crash; nothing durable was in them
     rewritten_blocks: int = 0  # written again, because they stood where they were not safe
     damages: tuple[Damage, ...] = ()
@@ -74,6 +85,10 @@ class RecoveryReport:
         """As JSON."""
         names = ("segments", "records", "blocks", "bytes", "dead_records", "torn_records", "rewritten_blocks")
         out: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.stray_records:
+            out["stray_records"], out["stray_bytes"] = self.stray_records, self.stray_bytes
+            out["stray_streams"] = list(self.stray_streams[:100])
+            out["warning"] = STRAY_ADVICE
         out["damages_count"] = self.damages_count
         out["damages"] = [
             {
@@ -115,16 +130,21 @@ class LogScan:
     blocks: int = 0
     bytes: int = 0
     dead_records: int = 0
+    dead_streams: set[str] = field(default_factory=set)  # deleted ones that the log still has records of
     torn_records: int = 0
     rewritten_blocks: int = 0
 
-    def report(self) -> RecoveryReport:
+    def report(self, strays: Strays) -> RecoveryReport:
+        stray_records, stray_bytes = strays.totals()
         return RecoveryReport(
             self.segments,
             self.records,
             self.blocks,
             self.bytes,
             self.dead_records,
+            stray_records,
+            stray_bytes,
+            strays.ids[:_REPORTED_MAX],
             self.torn_records,
             self.rewritten_blocks,
             tuple(self.damages[:_REPORTED_MAX]),
@@ -147,6 +167,8 @@ class Recovery:
         All that the catalog knows, by id.
     index_of : callable
         The index of a stream, made where it is not there.
+    is_deleted : callable
+        Whether a stream that the catalog does not know was deleted.
     """
 
     def __init__(
@@ -157,9 +179,11 @@ class Recovery:
         salt: int,
         streams: Mapping[str, StreamInfo],
         index_of: Callable[[str], StreamIndex],
+        is_deleted: Callable[[str], bool],
     ) -> None:
         self._pool, self._reader, self._node, self._salt = pool, reader, node, salt
-        self._streams, self._index_of = streams, index_of
+        self._streams, self._index_of, self._is_deleted = streams, index_of, is_deleted
+        self.strays: Final = Strays(pool)
         self._doubtful: list[_Doubtful] = []
         self._missing: dict[str, npt.NDArray[np.int64]] = {}  # of final streams: (first, last) of what is not there
         self._holes: list[tuple[Segment, Hole]] = []
@@ -244,7 +268,7 @@ class Recovery:
         """One good header and table: into the index, or put aside."""
         info = self._streams.get(header.stream.hex())
         if info is None:
-            self.found.dead_records += 1
+            self._take_unknown(segment, header.stream.hex(), 1, header.total_bytes)
             return
         index = self._index_of(info.id)
         good = np.ones(len(table.index), np.bool_)
@@ -263,6 +287,16 @@ class Recovery:
             self._doubtful.append(_Doubtful(index, header, table, good, segment, untrusted))
             return
         self._enter(index, segment, header, table, good)
+
+    def _take_unknown(self, segment: Segment, stream_id: str, records: int, size: int) -> None:
+        """Records of a stream that the catalog does not have."""
+        if self._is_deleted(stream_id):
+            self.found.dead_records += records
+            self.found.dead_streams.add(stream_id)
+            return
+        if stream_id not in self.strays:
+            log.error("segment %d has records of stream %s: %s", segment.number, stream_id, STRAY_ADVICE)
+        self.strays.hold(stream_id, segment, records, size)
 
     def _in_final(self, info: StreamInfo, table: BlockTable) -> npt.NDArray[np.bool_]:
         """Blocks that belong to the final stream; others were damaged or untold when it became final."""
@@ -321,10 +355,10 @@ class Recovery:
                 self.found.torn.append(hole)
             return
         whose = "" if hole.header is None else hole.header.stream.hex()
-        if whose and whose not in self._streams:
+        if whose and whose not in self._streams and self._is_deleted(whose):
             return
         what = "a record's header is damaged" if hole.header is None else "a record's table of blocks is damaged"
-        path = self._streams[whose].path if whose else ""
+        path = self._streams[whose].path if whose in self._streams else whose
         self._damage(segment.number, hole.offset, path, (), f"{what} ({hole.size} bytes are skipped)")
 
     def _judge(self, doubtful: _Doubtful) -> None:
@@ -376,7 +410,7 @@ class Recovery:
         segment_log.mark()
         for doubtful in self.found.again:
             self._pool.release_empty(doubtful.segment)
-        return self.found.report()
+        return self.found.report(self.strays)
 
     def _write_again(self, segment_log: SegmentLog, doubtful: _Doubtful) -> None:
         table, header = doubtful.table, doubtful.header

@@ -130,6 +130,7 @@ class Storage:
 
     def _recover(self, options: StorageOptions) -> tuple[SegmentLog, RecoveryReport]:
         streams = {info.id: info for info in self.catalog.all_streams()}
+        deleted = self.catalog.deleted_streams()
         recovery = Recovery(
             self._pool,
             self._reader,
@@ -137,8 +138,12 @@ class Storage:
             self.catalog.salt,
             streams,
             lambda stream_id: self._index_of(streams[stream_id]),
+            deleted.__contains__,
         )
         found = recovery.scan_log()
+        self._strays = recovery.strays
+        if not found.damages:  # what cannot be read may be of a deleted stream
+            self.catalog.forget_deleted(deleted - found.dead_streams)
         unsynced = options.unsynced_bytes_max or min(limits.UNSYNCED_BYTES_MAX, options.arena_bytes // 2)
         log = SegmentLog(
             self._pool,
@@ -203,6 +208,8 @@ class Storage:
     def delete(self, stream_id: str) -> None:
         """Forget a stream and free its space in the log. Deleting what is not there changes nothing.
 
+        The id may be one of `stray_streams`: their space is used again then.
+
         The catalog forgets it first, if it has not yet: space is only used again when nobody can ask for what was
         there.
         """
@@ -213,6 +220,12 @@ class Storage:
             segment = self._pool.segments.get(place.segment)
             assert segment is not None
             self._pool.count_live(segment, -1, -place.total_bytes)
+        self._strays.release(stream_id)
+
+    @property
+    def stray_streams(self) -> tuple[str, ...]:
+        """Ids of streams that the log has blocks of, that the catalog does not know, and that nobody deleted."""
+        return self._strays.ids
 
     # ---- reading
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,13 +96,14 @@ class BenchLog:
         segment_bytes: int = 64 << 10,
         unsynced_bytes_max: int = 1 << 30,
         space_wait_s: float = 0.0,
+        deleted: Callable[[str], bool] = lambda stream_id: True,
     ) -> None:
         self.files = files
         self.streams = streams
         self.pool = SegmentPool(files, Path("/simulated"), NODE, segment_bytes)
         self.reader = ExtentReader(self.pool, SALT)
         self.indexes: dict[str, StreamIndex] = {}
-        self.recovery = Recovery(self.pool, self.reader, NODE, SALT, streams, self.index)
+        self.recovery = Recovery(self.pool, self.reader, NODE, SALT, streams, self.index, deleted)
         self.found = self.recovery.scan_log()
         self.log = SegmentLog(
             self.pool,
