@@ -143,6 +143,10 @@ class Pattern:
     `outputs` are variables that name streams; they are shown in graphs. Keywords such as `{COLLECTION}` are replaced in
     string values (`meow_bridge.keywords`). `timeout_s` and `retries` override the recipe's. `writes` is the path below
     which jobs may write; by default the first part of the trigger's path.
+
+    Limits: `jobs_at_once` run at the same time, further ones wait in the queue. Beyond `jobs_an_hour`, `jobs_expected`
+    in all, `chain_jobs` that led to one another (by default `limits.CHAIN_JOBS_MAX`), and for events later than
+    `lifetime_s` after the rule was made, jobs are held back (`JobState.HELD`) until somebody releases them.
     """
 
     name: str
@@ -158,6 +162,11 @@ class Pattern:
     writes: str | None = None
     timeout_s: float | None = None
     retries: int | None = None
+    jobs_at_once: int | None = None
+    jobs_an_hour: int | None = None
+    jobs_expected: int | None = None
+    chain_jobs: int | None = None
+    lifetime_s: float | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "pattern")
@@ -173,6 +182,12 @@ class Pattern:
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise InvalidPattern(f"pattern {self.name!r}: {twice} are given twice (input, variables, outputs, sweep)")
+        for limit in ("jobs_at_once", "jobs_an_hour", "jobs_expected", "chain_jobs", "lifetime_s"):
+            value = getattr(self, limit)
+            if value is not None and not value > 0:
+                raise InvalidPattern(
+                    f"pattern {self.name!r}: {limit} is {value}, expected more than 0, or none for no limit"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +208,11 @@ class JobState(enum.IntEnum):
     DONE = 3
     FAILED = 4
     CANCELLED = 5
+    HELD = 6  # by a limit of its pattern, until it is released
 
     @property
     def final(self) -> bool:
-        return self >= JobState.DONE
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +247,7 @@ class Job:
     output: str  # the end of what it printed
     reads: tuple[StreamRef, ...]
     writes: tuple[StreamRef, ...]
+    chain: int = 1  # jobs that led to one another, this one included
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +326,10 @@ class Meow(Protocol):
         ...
 
     def cancel_job(self, job_id: str) -> Job: ...
+
+    def release_job(self, job_id: str) -> Job:
+        """Let a job run that a limit of its pattern held back; any other stays as it is."""
+        ...
 
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
         """All that led to a stream and all that it led to."""

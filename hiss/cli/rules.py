@@ -49,7 +49,8 @@ def add_pattern(
     """Add a pattern, or change it. It also meets what is already there, unless --new-only.
 
     A TOML or JSON file has the names of hiss.Pattern: trigger, recipe, event, input, variables, outputs, sweep, where,
-    complete_only, writes, timeout_s, retries. Options override the file.
+    complete_only, writes, timeout_s, retries, jobs_at_once, jobs_an_hour, jobs_expected, chain_jobs, lifetime_s.
+    Options override the file.
     """
     from hiss.workflow import Pattern
 
@@ -216,7 +217,9 @@ def remove_recipe(reach: Reach, name: str) -> None:
 
 
 @command(job, "ls")
-@click.option("--state", type=click.Choice(["queued", "running", "done", "failed", "cancelled"]), help="Only these.")
+@click.option(
+    "--state", type=click.Choice(["queued", "running", "done", "failed", "cancelled", "held"]), help="Only these."
+)
 @click.option(
     "-n", "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="The newest so many."
 )
@@ -278,6 +281,7 @@ def _say_job(found: Job) -> None:
             ("on", f"{found.path} version {found.version}"),
             ("variables", "\n".join(f"{key} = {value}" for key, value in found.variables.items())),
             ("attempts", found.attempts),
+            ("chain", f"{found.chain} jobs" if found.chain > 1 else None),
             ("host", found.host),
             ("created", now_text(found.created_ns)),
             ("seconds", _seconds(found)),
@@ -299,6 +303,31 @@ def cancel_job(reach: Reach, job_id: str) -> None:
         say_json(found)
     else:
         click.echo(f"job {found.id[:12]}: {found.state.name.lower()}")
+
+
+@command(job, "release")
+@click.argument("job_ids", metavar="[JOB]...", nargs=-1)
+@click.option("--pattern", "pattern_name", metavar="NAME", help="All held jobs of this pattern.")
+def release_jobs(reach: Reach, job_ids: tuple[str, ...], pattern_name: str | None) -> None:
+    """Let jobs run that a limit of their pattern held back. `hiss job ls --state held` lists them."""
+    from hiss.errors import InvalidInput
+    from hiss.limits import JOBS_LISTED_MAX
+    from hiss.workflow import JobState
+
+    if not job_ids and pattern_name is None:
+        raise InvalidInput("no job: give ids of held jobs, or --pattern NAME for all that it holds back")
+    with reach.buffer() as buffer:
+        wanted = list(job_ids)
+        if pattern_name is not None:
+            buffer.meow.pattern(pattern_name)
+            held = buffer.meow.jobs(state=JobState.HELD, limit=JOBS_LISTED_MAX)
+            wanted += [item.id for item in reversed(held) if item.pattern == pattern_name]
+        found = [buffer.meow.release_job(job_id) for job_id in wanted]
+    if reach.json:
+        say_json(found)
+    else:
+        for item in found:
+            click.echo(f"job {item.id[:12]}: {item.state.name.lower()}")
 
 
 # -------------------------------------------------------------------------------------------------------- provenance

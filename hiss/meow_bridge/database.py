@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from hiss.errors import CatalogDamaged, Stopping
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _SCHEMA: Final = """
 CREATE TABLE cursor(           -- one row: the last event that was dealt with
@@ -70,7 +70,11 @@ CREATE TABLE jobs(
     failures INTEGER NOT NULL DEFAULT 0,
     interruptions INTEGER NOT NULL DEFAULT 0,
     cancelled INTEGER NOT NULL DEFAULT 0,   -- jobs.Cancelled
-    unannounced INTEGER NOT NULL DEFAULT 0, -- job.failed has still to be published
+    cause TEXT NOT NULL,        -- the job that wrote what triggered it, or ''
+    chain INTEGER NOT NULL,     -- jobs that led to one another, this one included
+    laps INTEGER NOT NULL,      -- how many of them are of its pattern, itself not counted, as far as was looked
+    at_once INTEGER,            -- the limit of its pattern
+    admitted_ns INTEGER NOT NULL DEFAULT 0, -- counts for its rule's limits since then; 0: not, or there are none
     created_ns INTEGER NOT NULL,
     started_ns INTEGER NOT NULL DEFAULT 0,
     finished_ns INTEGER NOT NULL DEFAULT 0,
@@ -79,11 +83,11 @@ CREATE TABLE jobs(
     error TEXT NOT NULL DEFAULT '',
     output TEXT NOT NULL DEFAULT ''
 );
-CREATE INDEX jobs_queued ON jobs(ready_ns, seq) WHERE state = 1;
+CREATE INDEX jobs_queued ON jobs(ready_ns, seq, rule) WHERE state = 1;
+CREATE INDEX jobs_admitted ON jobs(rule, admitted_ns) WHERE admitted_ns > 0;
 CREATE INDEX jobs_state ON jobs(state, seq);
-CREATE INDEX jobs_unfinished ON jobs(rule) WHERE state < 3;
+CREATE INDEX jobs_unfinished ON jobs(rule) WHERE state IN (1, 2, 6);
 CREATE INDEX jobs_cancelled ON jobs(rule) WHERE cancelled = 2;
-CREATE INDEX jobs_unannounced ON jobs(seq) WHERE unannounced = 1;
 CREATE INDEX jobs_path ON jobs(path, version);
 CREATE TABLE attempts(
     id TEXT PRIMARY KEY,
@@ -95,6 +99,12 @@ CREATE TABLE attempts(
     outcome TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX attempts_open ON attempts(state) WHERE state < 3;
+CREATE TABLE announcements(     -- events that the buffer has still to be told
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,    -- under which they are published, once
+    kind TEXT NOT NULL,
+    data TEXT NOT NULL          -- JSON
+);
 CREATE TABLE refs(              -- what a job that is done read and wrote
     job TEXT NOT NULL,
     role TEXT NOT NULL CHECK (role IN ('read', 'write')),

@@ -8,24 +8,20 @@ attempt is committed, the job is done, else it is queued again. A commit repeate
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from hiss import limits
 from hiss.errors import Conflict, HissError, Stopping
 from hiss.meow_bridge.database import Database
-from hiss.meow_bridge.identity import failed_attempt_id
+from hiss.meow_bridge.job_events import finished_event
 from hiss.meow_bridge.jobs import Attempt, JobTable
 from hiss.meow_bridge.retry import Pauses, log, until_done
 from hiss.meow_bridge.runner import AttemptEnd, AttemptProcess, EndKind, job_specification
-from hiss.model import Attrs
 from hiss.store import Store
-from hiss.workflow import Job, JobState, StreamRef
+from hiss.workflow import JobState
 
 JobEnvironment = Callable[[str, str], Mapping[str, str]]  # of an attempt's id and the paths that it may write
 
@@ -107,6 +103,8 @@ class Dispatcher:
                     self._wait_for_jobs(seen)
                 else:
                     self._run_or_fence(attempt)
+                    if attempt.pattern.jobs_at_once is not None:
+                        self.jobs_made()  # one more of its rule may start
                 pauses.reset()
             except Stopping:
                 return
@@ -130,7 +128,6 @@ class Dispatcher:
         except Exception:
             log.exception("job %s: attempt %d", attempt.job, attempt.number)
             self._recover_one(attempt)
-            self._announce()
 
     def _run(self, attempt: Attempt) -> None:
         end = self._process(attempt)
@@ -188,9 +185,7 @@ class Dispatcher:
         what = f"job {attempt.job}"
         self._discard(attempt)
         state = until_done(lambda: self._jobs.fail(attempt, error, output, self._clock_ns()), what, self._stop)
-        if state is JobState.FAILED:
-            self._announce()
-        elif state is JobState.QUEUED:
+        if state is JobState.QUEUED:
             self.jobs_made()
 
     def _discard(self, attempt: Attempt) -> None:
@@ -207,11 +202,10 @@ class Dispatcher:
     # ---- what a crash left
 
     def _recover(self, left: Sequence[Attempt]) -> None:
-        """Thread: fence the attempts that were open when the engine started; publish failures that are not yet."""
+        """Thread: fence the attempts that were open when the engine started."""
         try:
             for attempt in left:
                 self._recover_one(attempt)
-            self._announce()
         except Stopping:
             return
         except Exception:
@@ -232,57 +226,3 @@ class Dispatcher:
             return
         if self._jobs.interrupt(attempt, self._clock_ns()) is JobState.QUEUED:
             self.jobs_made()
-
-    def _announce(self) -> None:
-        """Publish `job.failed` for the jobs that failed for good. Repeated it changes nothing."""
-        for job in self._jobs.unannounced():
-            until_done(
-                lambda job=job: self._store.commit_attempt(failed_attempt_id(job.id), "job.failed", failed_event(job)),  # type: ignore[misc]
-                f"job {job.id}",
-                self._stop,
-            )
-            self._jobs.announced(job.id)
-
-
-def finished_event(attempt: Attempt, reads: Sequence[StreamRef]) -> Attrs:
-    """What `job.finished` tells, within the bound of an event."""
-    return _bounded(
-        {
-            "job": attempt.job,
-            "rule": attempt.rule,
-            "pattern": attempt.pattern.name,
-            "recipe": attempt.recipe.name,
-            "event": attempt.event,
-            "path": attempt.path,
-            "version": attempt.version,
-            "reads": [{"path": ref.path, "version": ref.version, "digest": ref.digest} for ref in reads],
-            "variables": dict(attempt.variables),
-        }
-    )
-
-
-def failed_event(job: Job) -> Attrs:
-    """What `job.failed` tells, within the bound of an event."""
-    return _bounded(
-        {
-            "job": job.id,
-            "rule": job.rule,
-            "pattern": job.pattern,
-            "recipe": job.recipe,
-            "event": job.event,
-            "path": job.path,
-            "version": job.version,
-            "error": job.error,
-            "attempts": job.attempts,
-            "variables": dict(job.variables),
-        }
-    )
-
-
-def _bounded(event: dict[str, Any]) -> dict[str, Any]:
-    """Without the variables, then the reads, where all is too much; `hiss job show` has them."""
-    for name in ("variables", "reads"):
-        if len(json.dumps(event)) <= limits.EVENT_DATA_BYTES_MAX // 2:
-            break
-        event.pop(name, None)
-    return event

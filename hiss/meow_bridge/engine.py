@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hiss import limits
 from hiss.errors import DataDirectoryLocked, InvalidInput, Unavailable
+from hiss.meow_bridge.announcements import Announcements
 from hiss.meow_bridge.database import Database
 from hiss.meow_bridge.dispatch import Dispatcher, JobEnvironment
 from hiss.meow_bridge.identity import job_of_attempt
@@ -76,7 +77,8 @@ class Engine(Meow):
         self._clock_ns = clock_ns
         self._stop = threading.Event()
         self._started = False
-        self._jobs = JobTable(self._database)
+        self._announcements = Announcements(self._database, store, self._stop)
+        self._jobs = JobTable(self._database, self._announcements)
         self._rules = RuleBook(self._database)
         self._dispatcher = Dispatcher(
             directory, self._database, self._jobs, store, job_environment, jobs_at_once, clock_ns, self._stop
@@ -88,6 +90,7 @@ class Engine(Meow):
     def start(self) -> None:
         """Take up where the last engine of this directory ended, and go on from there."""
         self._started = True
+        self._announcements.start()
         self._dispatcher.start()
         self._scheduler.start()
 
@@ -99,6 +102,7 @@ class Engine(Meow):
         if self._started:
             self._scheduler.join()
             self._dispatcher.join()
+            self._announcements.join()
         self._database.close()
         os.close(self._lock_file)
 
@@ -199,6 +203,14 @@ class Engine(Meow):
             attempts = self._jobs.cancel(job.id, Cancelled.BY_REQUEST, self._clock_ns())
             self._database.after_commit(lambda: self._dispatcher.kill(attempts))
         return self._jobs.job(job.id)
+
+    def release_job(self, job_id: str) -> Job:
+        """Let a job run that a limit of its pattern held back; any other stays as it is."""
+        with self._database.transaction():
+            job = self._jobs.job(job_id)
+            if self._jobs.release_held(job.id, self._clock_ns()):
+                self._database.after_commit(self._dispatcher.jobs_made)
+            return self._jobs.job(job.id)
 
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
         """All that led to a version of a stream (the newest unless one is named) and all that it led to."""

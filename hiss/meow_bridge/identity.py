@@ -80,6 +80,11 @@ def failed_attempt_id(job: str) -> str:
     return f"{job}.failed"
 
 
+def looping_event_id(job: str) -> str:
+    """Under which the warning that a chain of causes loops is published."""
+    return f"{job}.looping"
+
+
 def job_of_attempt(attempt: str) -> str:
     """The job's id, from an attempt's or the job's own."""
     return attempt.partition(".")[0]

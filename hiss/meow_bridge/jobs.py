@@ -1,9 +1,10 @@
 """Jobs and their attempts in `jobs.db`.
 
 A job is one row under the hash of (event, rule, sweep point); its state goes QUEUED -> RUNNING -> DONE, FAILED or
-CANCELLED, with RUNNING -> QUEUED for a retry. An attempt is open from its start until its outputs are known to be
-either published or refused for ever; open attempts are what a start after a crash has to look at. An attempt changes
-its job only while the job is RUNNING and the attempt is its latest.
+CANCELLED, with RUNNING -> QUEUED for a retry; what a limit holds back is HELD first, until it is released. An attempt
+is open from its start until its outputs are known to be either published or refused for ever; open attempts are what
+a start after a crash has to look at. An attempt changes its job only while the job is RUNNING and the attempt is its
+latest.
 
 Every method joins or opens a transaction; callable from any thread.
 """
@@ -15,13 +16,29 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from hiss import limits
 from hiss.errors import InvalidInput, JobNotFound
+from hiss.meow_bridge.admission import Admission
+from hiss.meow_bridge.announcements import Announcements
 from hiss.meow_bridge.database import Database
-from hiss.meow_bridge.identity import attempt_id, canonical_json, pattern_from_json, recipe_from_json
+from hiss.meow_bridge.identity import (
+    attempt_id,
+    canonical_json,
+    failed_attempt_id,
+    looping_event_id,
+    pattern_from_json,
+    recipe_from_json,
+)
+from hiss.meow_bridge.job_events import failed_event, looping_event
+from hiss.meow_bridge.retry import log
 from hiss.workflow import Job, JobState, Pattern, Recipe, StreamRef
+
+_MAY_START: Final = (  # a job that waits, and of whose rule not as many run as may run at once
+    "state = 1 AND rule NOT IN"
+    " (SELECT rule FROM jobs WHERE state = 2 AND at_once IS NOT NULL GROUP BY rule HAVING count(*) >= at_once)"
+)
 
 
 class AttemptState(enum.IntEnum):
@@ -54,6 +71,7 @@ class NewJob:
     variables: Mapping[str, Any]
     timeout_s: float
     retries: int
+    at_once: int | None = None
     error: str = ""
 
 
@@ -76,28 +94,54 @@ class Attempt:
 
 
 class JobTable:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, announcements: Announcements) -> None:
         self._database = database
+        self._announcements = announcements
 
     # ---- scheduling
 
-    def insert(self, jobs: Iterable[NewJob], now_ns: int) -> int:
-        """Insert those that are not there; wake those that were cancelled with their rule. Returns how many."""
+    def insert(self, jobs: Iterable[NewJob], admission: Admission, now_ns: int) -> int:
+        """Insert those that are not there; wake those that were cancelled with their rule. Returns how many.
+
+        They are all of one event and one rule, whose `admission` says which of them are held back.
+        """
         made = 0
         with self._database.transaction():
             for job in jobs:
-                made += self._insert_one(job, now_ns)
+                held = "" if job.error else admission.refusal()
+                state = JobState.FAILED if job.error else JobState.HELD if held else JobState.QUEUED
+                if not self._insert_one(job, state, job.error or held, admission, now_ns):
+                    continue
+                made += 1
+                if state is JobState.QUEUED:
+                    admission.admitted()
+                elif state is JobState.FAILED:
+                    self._announce_failure(job.id)
+                if made == 1:
+                    self._tell_of_limits(job, held, admission)
         return made
 
-    def _insert_one(self, job: NewJob, now_ns: int) -> int:
-        state = JobState.FAILED if job.error else JobState.QUEUED
+    def _tell_of_limits(self, job: NewJob, held: str, admission: Admission) -> None:
+        """Say aloud that a chain of causes loops, or that jobs are held back."""
+        if held:
+            log.info("job %s on %s: %s", job.id, job.path, held)
+        if admission.is_lap_to_warn_of():
+            log.warning(
+                "job %s on %s: pattern %s leads to itself, for the %dth time in this chain of %d jobs",
+                job.id, job.path, job.pattern, admission.laps, admission.chain,
+            )  # fmt: skip
+            event = looping_event(self.job(job.id), admission.laps)
+            self._announcements.put(looping_event_id(job.id), "chain.looping", event)
+
+    def _insert_one(self, job: NewJob, state: JobState, error: str, admission: Admission, now_ns: int) -> int:
         return self._database.execute(
             "INSERT INTO jobs(id, rule, pattern, recipe, pattern_hash, recipe_hash, event, path, version, input,"
-            " write_prefix, variables, timeout_s, retries, state, unannounced, error, created_ns, ready_ns,"
-            " finished_ns)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-            " ON CONFLICT(id) DO UPDATE SET state = ?, cancelled = 0, failures = 0, interruptions = 0, error = '',"
-            " finished_ns = 0, ready_ns = excluded.ready_ns WHERE cancelled = ? AND state = ?",
+            " write_prefix, variables, timeout_s, retries, state, error, created_ns, ready_ns, finished_ns,"
+            " cause, chain, laps, at_once, admitted_ns)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+            " ON CONFLICT(id) DO UPDATE SET state = excluded.state, cancelled = 0, failures = 0, interruptions = 0,"
+            " error = excluded.error, finished_ns = 0, ready_ns = excluded.ready_ns,"
+            " admitted_ns = excluded.admitted_ns WHERE cancelled = ? AND state = ?",
             job.id,
             job.rule,
             job.pattern,
@@ -113,12 +157,15 @@ class JobTable:
             job.timeout_s,
             job.retries,
             state,
-            bool(job.error),
-            job.error,
+            error,
             now_ns,
             now_ns,
             now_ns if job.error else 0,
-            JobState.QUEUED,
+            admission.cause,
+            admission.chain,
+            admission.laps,
+            job.at_once,
+            admission.admitted_ns if state is JobState.QUEUED else 0,
             Cancelled.WITH_RULE,
             JobState.CANCELLED,
         ).rowcount
@@ -129,7 +176,7 @@ class JobTable:
         """Start an attempt of the job that has waited longest."""
         with self._database.transaction():
             row = self._database.row(
-                "SELECT * FROM jobs WHERE state = 1 AND ready_ns <= ? ORDER BY ready_ns, seq LIMIT 1", now_ns
+                f"SELECT * FROM jobs WHERE {_MAY_START} AND ready_ns <= ? ORDER BY ready_ns, seq LIMIT 1", now_ns
             )
             if row is None:
                 return None
@@ -222,7 +269,7 @@ class JobTable:
                 ready_ns = now_ns + (_backoff_ns(failures) if outcome == "failed" else 0)
             self._database.execute(
                 "UPDATE jobs SET state = ?, failures = ?, interruptions = ?, ready_ns = ?, finished_ns = ?,"
-                " error = ?, output = ?, unannounced = ? WHERE id = ?",
+                " error = ?, output = ?, admitted_ns = CASE cancelled WHEN ? THEN 0 ELSE admitted_ns END WHERE id = ?",
                 state,
                 failures,
                 interruptions,
@@ -230,9 +277,11 @@ class JobTable:
                 now_ns if state.final else 0,
                 error or row["error"],
                 output or row["output"],
-                state is JobState.FAILED,
+                Cancelled.WITH_RULE,
                 attempt.job,
             )
+            if state is JobState.FAILED:
+                self._announce_failure(attempt.job)
             return state
 
     def _close(self, attempt: Attempt, outcome: str, now_ns: int) -> None:
@@ -253,21 +302,27 @@ class JobTable:
     def next_ready_ns(self) -> int | None:
         """When the next queued job may start."""
         with self._database.transaction():
-            row = self._database.row("SELECT min(ready_ns) AS ready_ns FROM jobs WHERE state = 1")
+            row = self._database.row(f"SELECT min(ready_ns) AS ready_ns FROM jobs WHERE {_MAY_START}")
             return None if row is None else row["ready_ns"]
 
-    # ---- failures to be published
+    def _announce_failure(self, job: str) -> None:
+        self._announcements.put(failed_attempt_id(job), "job.failed", failed_event(self.job(job)))
 
-    def unannounced(self) -> list[Job]:
+    # ---- releasing and cancelling
+
+    def release_held(self, job: str, now_ns: int) -> bool:
+        """Let a job run that was held back; whether it was. It counts for its rule's limits from now on."""
         with self._database.transaction():
-            rows = self._database.rows("SELECT * FROM jobs WHERE unannounced = 1 ORDER BY seq LIMIT 1000")
-            return self._jobs(rows)
-
-    def announced(self, job: str) -> None:
-        with self._database.transaction():
-            self._database.execute("UPDATE jobs SET unannounced = 0 WHERE id = ?", job)
-
-    # ---- cancelling
+            return bool(
+                self._database.execute(
+                    "UPDATE jobs SET state = ?, error = '', ready_ns = ?, admitted_ns = ? WHERE id = ? AND state = ?",
+                    JobState.QUEUED,
+                    now_ns,
+                    now_ns,
+                    job,
+                    JobState.HELD,
+                ).rowcount
+            )
 
     def cancel(self, job: str, why: Cancelled, now_ns: int) -> list[str]:
         """Cancel a job that has not finished. Returns the attempts whose processes are to be killed.
@@ -286,11 +341,14 @@ class JobTable:
                 self._database.execute("UPDATE jobs SET cancelled = ? WHERE id = ?", why, job)
                 return []
             self._database.execute(
-                "UPDATE jobs SET state = ?, cancelled = ?, finished_ns = ?, error = ? WHERE id = ?",
+                "UPDATE jobs SET state = ?, cancelled = ?, finished_ns = ?, error = ?,"
+                " admitted_ns = CASE ? WHEN ? THEN 0 ELSE admitted_ns END WHERE id = ?",
                 JobState.CANCELLED,
                 why,
                 now_ns,
                 "cancelled: its rule was removed" if why is Cancelled.WITH_RULE else "cancelled",
+                why,
+                Cancelled.WITH_RULE,
                 job,
             )
             return [latest] if row["state"] == JobState.RUNNING else []
@@ -298,7 +356,7 @@ class JobTable:
     def cancel_rule(self, rule: str, spared: str | None, now_ns: int) -> list[str]:
         """Cancel the unfinished jobs of a rule, except the one that removes it (M11)."""
         with self._database.transaction():
-            rows = self._database.rows("SELECT id FROM jobs WHERE rule = ? AND state < 3", rule)
+            rows = self._database.rows("SELECT id FROM jobs WHERE rule = ? AND state IN (1, 2, 6)", rule)
             attempts: list[str] = []
             for row in rows:
                 if row["id"] != spared:
@@ -407,6 +465,7 @@ def _job(row: sqlite3.Row, refs: Mapping[tuple[str, str], list[StreamRef]]) -> J
         output=row["output"],
         reads=tuple(refs.get((row["id"], "read"), ())),
         writes=tuple(refs.get((row["id"], "write"), ())),
+        chain=row["chain"],
     )
 
 

@@ -61,6 +61,7 @@ def new_jobs(rule: ActiveRule, event: Event) -> Iterator[NewJob]:
             variables=variables,
             timeout_s=rule.timeout_s,
             retries=rule.retries,
+            at_once=rule.pattern.jobs_at_once,
             error=error,
         )
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hiss import limits
 from hiss.errors import NotFound, Stopping
+from hiss.meow_bridge.admission import Admission
 from hiss.meow_bridge.database import Database
 from hiss.meow_bridge.jobs import JobTable
 from hiss.meow_bridge.matching import Subject, accepts, has_conditions, new_jobs
@@ -186,7 +187,7 @@ class Scheduler:
                 break
             for rule in self._fitting(event):
                 if not has_conditions(rule) or self._met(rule, subjects[event.id]):
-                    made += self._jobs.insert(new_jobs(rule, event), self._clock_ns())
+                    made += self._insert(rule, event)
                     rows += len(rule.points)
         else:
             left = []
@@ -195,6 +196,10 @@ class Scheduler:
         if made:
             self._database.after_commit(self._jobs_made)
         return left
+
+    def _insert(self, rule: ActiveRule, event: Event) -> int:
+        now_ns = self._clock_ns()
+        return self._jobs.insert(new_jobs(rule, event), Admission(self._database, rule, event, now_ns), now_ns)
 
     @staticmethod
     def _met(rule: ActiveRule, subject: Subject | None) -> bool:
@@ -236,8 +241,7 @@ class Scheduler:
         with self._database.transaction():
             if self._rules.met(rule) is None:
                 return 0
-            now_ns = self._clock_ns()
-            made = sum(self._jobs.insert(new_jobs(active, event), now_ns) for event in there)
+            made = sum(self._insert(active, event) for event in there)
             self._rules.set_met(rule, to_seq)
             if made:
                 self._database.after_commit(self._jobs_made)

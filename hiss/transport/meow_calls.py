@@ -72,6 +72,10 @@ def cancel_job(meow: Meow, request: meow_pb2.CancelJobRequest) -> Any:
     return meow_pb2.CancelJobResponse(job=wire.encode_job(meow.cancel_job(request.id)))
 
 
+def release_job(meow: Meow, request: meow_pb2.ReleaseJobRequest) -> Any:
+    return meow_pb2.ReleaseJobResponse(job=wire.encode_job(meow.release_job(request.id)))
+
+
 def get_provenance(meow: Meow, request: meow_pb2.GetProvenanceRequest) -> Any:
     version = request.version if request.HasField("version") else None
     return wire.encode_provenance(meow.provenance(request.path, version))
@@ -97,5 +101,6 @@ CALLS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "Meow.ListJobs": list_jobs,
     "Meow.GetJob": get_job,
     "Meow.CancelJob": cancel_job,
+    "Meow.ReleaseJob": release_job,
     "Meow.GetProvenance": get_provenance,
 }

@@ -56,5 +56,8 @@ class RemoteMeow(Meow):
     def cancel_job(self, job_id: str) -> Job:
         return wire.decode_job(self._ask("CancelJob", id=job_id).job)
 
+    def release_job(self, job_id: str) -> Job:
+        return wire.decode_job(self._ask("ReleaseJob", id=job_id).job)
+
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
         return wire.decode_provenance(self._ask("GetProvenance", path=path, version=version))

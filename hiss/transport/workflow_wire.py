@@ -70,6 +70,11 @@ def encode_pattern(pattern: Pattern) -> meow_pb2.Pattern:
         writes=pattern.writes,
         timeout_s=pattern.timeout_s,
         retries=pattern.retries,
+        jobs_at_once=pattern.jobs_at_once,
+        jobs_an_hour=pattern.jobs_an_hour,
+        jobs_expected=pattern.jobs_expected,
+        chain_jobs=pattern.chain_jobs,
+        lifetime_s=pattern.lifetime_s,
     )
 
 
@@ -89,6 +94,11 @@ def decode_pattern(message: meow_pb2.Pattern) -> Pattern:
         writes=message.writes if message.HasField("writes") else None,
         timeout_s=message.timeout_s if message.HasField("timeout_s") else None,
         retries=message.retries if message.HasField("retries") else None,
+        jobs_at_once=message.jobs_at_once if message.HasField("jobs_at_once") else None,
+        jobs_an_hour=message.jobs_an_hour if message.HasField("jobs_an_hour") else None,
+        jobs_expected=message.jobs_expected if message.HasField("jobs_expected") else None,
+        chain_jobs=message.chain_jobs if message.HasField("chain_jobs") else None,
+        lifetime_s=message.lifetime_s if message.HasField("lifetime_s") else None,
     )
 
 
@@ -140,6 +150,7 @@ def encode_job(job: Job) -> meow_pb2.Job:
         output=job.output,
         reads=encode_refs(job.reads),
         writes=encode_refs(job.writes),
+        chain=job.chain,
     )
 
 
@@ -164,6 +175,7 @@ def decode_job(message: meow_pb2.Job) -> Job:
         output=message.output,
         reads=decode_refs(message.reads),
         writes=decode_refs(message.writes),
+        chain=message.chain,
     )
 
 

@@ -24,6 +24,7 @@ class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOB_STATE_DONE: _ClassVar[JobState]
     JOB_STATE_FAILED: _ClassVar[JobState]
     JOB_STATE_CANCELLED: _ClassVar[JobState]
+    JOB_STATE_HELD: _ClassVar[JobState]
 RECIPE_KIND_UNSPECIFIED: RecipeKind
 RECIPE_KIND_FUNCTION: RecipeKind
 RECIPE_KIND_SCRIPT: RecipeKind
@@ -35,6 +36,7 @@ JOB_STATE_RUNNING: JobState
 JOB_STATE_DONE: JobState
 JOB_STATE_FAILED: JobState
 JOB_STATE_CANCELLED: JobState
+JOB_STATE_HELD: JobState
 
 class Recipe(_message.Message):
     __slots__ = ("name", "kind", "body", "entry", "timeout_s", "retries")
@@ -53,7 +55,7 @@ class Recipe(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[RecipeKind, str]] = ..., body: _Optional[str] = ..., entry: _Optional[str] = ..., timeout_s: _Optional[float] = ..., retries: _Optional[int] = ...) -> None: ...
 
 class Pattern(_message.Message):
-    __slots__ = ("name", "trigger", "recipe", "event", "input", "variables_json", "outputs", "sweep_json", "where_json", "complete_only", "writes", "timeout_s", "retries")
+    __slots__ = ("name", "trigger", "recipe", "event", "input", "variables_json", "outputs", "sweep_json", "where_json", "complete_only", "writes", "timeout_s", "retries", "jobs_at_once", "jobs_an_hour", "jobs_expected", "chain_jobs", "lifetime_s")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +76,11 @@ class Pattern(_message.Message):
     WRITES_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     RETRIES_FIELD_NUMBER: _ClassVar[int]
+    JOBS_AT_ONCE_FIELD_NUMBER: _ClassVar[int]
+    JOBS_AN_HOUR_FIELD_NUMBER: _ClassVar[int]
+    JOBS_EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_JOBS_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_S_FIELD_NUMBER: _ClassVar[int]
     name: str
     trigger: str
     recipe: str
@@ -87,7 +94,12 @@ class Pattern(_message.Message):
     writes: str
     timeout_s: float
     retries: int
-    def __init__(self, name: _Optional[str] = ..., trigger: _Optional[str] = ..., recipe: _Optional[str] = ..., event: _Optional[str] = ..., input: _Optional[str] = ..., variables_json: _Optional[str] = ..., outputs: _Optional[_Mapping[str, str]] = ..., sweep_json: _Optional[str] = ..., where_json: _Optional[str] = ..., complete_only: _Optional[bool] = ..., writes: _Optional[str] = ..., timeout_s: _Optional[float] = ..., retries: _Optional[int] = ...) -> None: ...
+    jobs_at_once: int
+    jobs_an_hour: int
+    jobs_expected: int
+    chain_jobs: int
+    lifetime_s: float
+    def __init__(self, name: _Optional[str] = ..., trigger: _Optional[str] = ..., recipe: _Optional[str] = ..., event: _Optional[str] = ..., input: _Optional[str] = ..., variables_json: _Optional[str] = ..., outputs: _Optional[_Mapping[str, str]] = ..., sweep_json: _Optional[str] = ..., where_json: _Optional[str] = ..., complete_only: _Optional[bool] = ..., writes: _Optional[str] = ..., timeout_s: _Optional[float] = ..., retries: _Optional[int] = ..., jobs_at_once: _Optional[int] = ..., jobs_an_hour: _Optional[int] = ..., jobs_expected: _Optional[int] = ..., chain_jobs: _Optional[int] = ..., lifetime_s: _Optional[float] = ...) -> None: ...
 
 class Rule(_message.Message):
     __slots__ = ("id", "pattern", "recipe", "trigger", "event", "created_ns")
@@ -106,7 +118,7 @@ class Rule(_message.Message):
     def __init__(self, id: _Optional[str] = ..., pattern: _Optional[str] = ..., recipe: _Optional[str] = ..., trigger: _Optional[str] = ..., event: _Optional[str] = ..., created_ns: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "rule", "pattern", "recipe", "event", "path", "version", "variables_json", "state", "attempts", "created_ns", "started_ns", "finished_ns", "host", "error", "output", "reads", "writes")
+    __slots__ = ("id", "rule", "pattern", "recipe", "event", "path", "version", "variables_json", "state", "attempts", "created_ns", "started_ns", "finished_ns", "host", "error", "output", "reads", "writes", "chain")
     ID_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
     PATTERN_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +137,7 @@ class Job(_message.Message):
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     READS_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     id: str
     rule: str
     pattern: str
@@ -143,7 +156,8 @@ class Job(_message.Message):
     output: str
     reads: _containers.RepeatedCompositeFieldContainer[_types_pb2.StreamReference]
     writes: _containers.RepeatedCompositeFieldContainer[_types_pb2.StreamReference]
-    def __init__(self, id: _Optional[str] = ..., rule: _Optional[str] = ..., pattern: _Optional[str] = ..., recipe: _Optional[str] = ..., event: _Optional[str] = ..., path: _Optional[str] = ..., version: _Optional[int] = ..., variables_json: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., attempts: _Optional[int] = ..., created_ns: _Optional[int] = ..., started_ns: _Optional[int] = ..., finished_ns: _Optional[int] = ..., host: _Optional[str] = ..., error: _Optional[str] = ..., output: _Optional[str] = ..., reads: _Optional[_Iterable[_Union[_types_pb2.StreamReference, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[_types_pb2.StreamReference, _Mapping]]] = ...) -> None: ...
+    chain: int
+    def __init__(self, id: _Optional[str] = ..., rule: _Optional[str] = ..., pattern: _Optional[str] = ..., recipe: _Optional[str] = ..., event: _Optional[str] = ..., path: _Optional[str] = ..., version: _Optional[int] = ..., variables_json: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., attempts: _Optional[int] = ..., created_ns: _Optional[int] = ..., started_ns: _Optional[int] = ..., finished_ns: _Optional[int] = ..., host: _Optional[str] = ..., error: _Optional[str] = ..., output: _Optional[str] = ..., reads: _Optional[_Iterable[_Union[_types_pb2.StreamReference, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[_types_pb2.StreamReference, _Mapping]]] = ..., chain: _Optional[int] = ...) -> None: ...
 
 class ProvenanceNode(_message.Message):
     __slots__ = ("id", "kind", "label", "attrs_json")
@@ -298,6 +312,18 @@ class CancelJobRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class CancelJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class ReleaseJobRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class ReleaseJobResponse(_message.Message):
     __slots__ = ("job",)
     JOB_FIELD_NUMBER: _ClassVar[int]
     job: Job

@@ -95,6 +95,11 @@ class MeowStub:
                 request_serializer=hiss_dot_v1_dot_meow__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=hiss_dot_v1_dot_meow__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.ReleaseJob = channel.unary_unary(
+                '/hiss.v1.Meow/ReleaseJob',
+                request_serializer=hiss_dot_v1_dot_meow__pb2.ReleaseJobRequest.SerializeToString,
+                response_deserializer=hiss_dot_v1_dot_meow__pb2.ReleaseJobResponse.FromString,
+                _registered_method=True)
         self.GetProvenance = channel.unary_unary(
                 '/hiss.v1.Meow/GetProvenance',
                 request_serializer=hiss_dot_v1_dot_meow__pb2.GetProvenanceRequest.SerializeToString,
@@ -190,6 +195,13 @@ class MeowServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseJob(self, request, context):
+        """Lets a job run that a limit of its pattern held back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetProvenance(self, request, context):
         """All that led to a stream and all that it led to.
         """
@@ -259,6 +271,11 @@ def add_MeowServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=hiss_dot_v1_dot_meow__pb2.CancelJobRequest.FromString,
                     response_serializer=hiss_dot_v1_dot_meow__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'ReleaseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseJob,
+                    request_deserializer=hiss_dot_v1_dot_meow__pb2.ReleaseJobRequest.FromString,
+                    response_serializer=hiss_dot_v1_dot_meow__pb2.ReleaseJobResponse.SerializeToString,
             ),
             'GetProvenance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetProvenance,
@@ -591,6 +608,33 @@ class Meow:
             '/hiss.v1.Meow/CancelJob',
             hiss_dot_v1_dot_meow__pb2.CancelJobRequest.SerializeToString,
             hiss_dot_v1_dot_meow__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hiss.v1.Meow/ReleaseJob',
+            hiss_dot_v1_dot_meow__pb2.ReleaseJobRequest.SerializeToString,
+            hiss_dot_v1_dot_meow__pb2.ReleaseJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -82,6 +82,24 @@ def test_a_rule_is_made_by_hand_runs_and_can_be_asked_where_its_result_is_from(h
     assert hiss("recipe", "rm", "total").status == 0
 
 
+def test_what_a_limit_holds_back_is_listed_and_released(hiss) -> None:
+    Path("say.py").write_text("def say(input):\n    print(input)\n")
+    Path("rule.toml").write_text('trigger = "beam/*/frames"\nrecipe = "say"\njobs_expected = 1\n')
+    np.save("frames.npy", np.ones((2, 3)))
+    for number in range(3):
+        assert hiss("put", "frames.npy", f"beam/scan{number}/frames").status == 0
+    assert hiss("recipe", "add", "say", "say.py", "--function", "say").status == 0
+    assert hiss("pattern", "add", "few", "--file", "rule.toml", "--json").json == {"pattern": "few", "jobs": 3}
+    held = hiss("job", "ls", "--state", "held", "--json").json
+    assert len(held) == 2
+    assert "expects 1 jobs" in hiss("job", "show", held[0]["id"]).out
+    assert "queued" in hiss("job", "release", held[0]["id"][:12]).out
+    assert [job["id"] for job in hiss("job", "release", "--pattern", "few", "--json").json] == [held[1]["id"]]
+    assert hiss("job", "ls", "--state", "held", "--json").json == []
+    assert hiss("job", "release").status == 2
+    assert hiss("job", "release", "--pattern", "none").status == 3
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hiss.errors import CollectionNotFound, Conflict, ServerUnreachable, StreamNotFound
@@ -32,6 +32,7 @@ from hiss.workflow import StreamRef
 class MemoryStore:
     def __init__(self, node: str = "node") -> None:
         self.node = node
+        self.clock_ns: Callable[[], int] | None = None  # of events; None: their number
         self._condition = threading.Condition()
         self._events: list[Event] = []
         self._streams: dict[tuple[str, int], StreamInfo] = {}
@@ -92,7 +93,7 @@ class MemoryStore:
             if attempt:
                 self._attempt_of[info.id] = attempt
             else:
-                self._emit("stream.sealed", info.collection, info.name, info.version, {})
+                self._emit("stream.sealed", info.collection, info.name, info.version, {"produced_by": None})
             return info
 
     def read_by(self, attempt: str, info: StreamInfo) -> None:
@@ -175,7 +176,8 @@ class MemoryStore:
             outputs = [info for info in self._streams.values() if self._attempt_of.get(info.id) == attempt]
             for info in outputs:
                 del self._attempt_of[info.id]
-                self._emit("stream.sealed", info.collection, info.name, info.version, {})
+                about = {"produced_by": info.produced_by}
+                self._emit("stream.sealed", info.collection, info.name, info.version, about)
             self._emit(event_kind, "", "", 0, dict(event))
             self._committed[attempt] = tuple(_ref(info) for info in outputs)
             return self._committed[attempt]
@@ -207,7 +209,8 @@ class MemoryStore:
 
     def _emit(self, kind: str, collection: str, stream: str, version: int, data: Mapping[str, Any]) -> Event:
         seq = len(self._events) + 1
-        event = Event(self.node, seq, kind, seq, collection, stream, version, data)
+        time_ns = seq if self.clock_ns is None else self.clock_ns()
+        event = Event(self.node, seq, kind, time_ns, collection, stream, version, data)
         self._events.append(event)
         self._condition.notify_all()
         return event

@@ -389,6 +389,7 @@ def test_a_job_that_takes_its_engine_along_is_not_tried_for_ever(make_engine: Ma
         assert store.calls[number] == ("discard", attempt.id)
     (job,) = engine.jobs()
     assert (job.state, job.error) == (JobState.FAILED, "the rule engine died while it ran")
+    assert engine._announcements.publish_some()
     assert store.all_events()[-1].kind == "job.failed"
 
 

@@ -1,4 +1,5 @@
-"""Rules, patterns, recipes and jobs after any sequence of steps are those of a naive model (R1-R5, P1-P7, M1-M11)."""
+"""Rules, patterns, recipes and jobs after any sequence of steps are those of a naive model (R1-R5, P1-P7, M1-M11); so
+is what the limits of patterns hold back."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hiss.meow_bridge import Engine
 from hiss.meow_bridge.identity import pattern_json
-from hiss.model import Event
+from hiss.model import Caller, Event
 from hiss.workflow import JobState, Pattern, Recipe, RecipeKind
 
 from .memory_store import MemoryStore
@@ -32,10 +33,20 @@ TRIGGERS = {  # and the paths of those above that they match, worked out by hand
 }
 SWEEPS: list[dict[str, Any]] = [{}, {"x": [1, 2]}, {"x": {"start": 0, "stop": 1, "step": 0.5}, "y": ["k"]}]
 POINTS: list[list[dict[str, Any]]] = [[{}], [{"x": 1}, {"x": 2}], [{"x": x, "y": "k"} for x in (0.0, 0.5, 1.0)]]
+HOUR_NS = 3600 * 10**9
+LIMITS: list[dict[str, Any]] = [
+    {"jobs_expected": 2},
+    {"jobs_an_hour": 2},
+    {"jobs_an_hour": 1, "jobs_expected": 3},
+    {"chain_jobs": 1},
+    {"chain_jobs": 3, "jobs_an_hour": 4},
+    {"lifetime_s": 2000.0},
+    {"jobs_at_once": 1},
+]
 
 PATTERNS = st.builds(
-    lambda name, trigger, recipe, sweep, where, complete: Pattern(
-        name, trigger, recipe, sweep=SWEEPS[sweep], where=where, complete_only=complete
+    lambda name, trigger, recipe, sweep, where, complete, bounds: Pattern(
+        name, trigger, recipe, sweep=SWEEPS[sweep], where=where, complete_only=complete, **bounds
     ),
     st.sampled_from(["p0", "p1", "p2"]),
     st.sampled_from(sorted(TRIGGERS)),
@@ -43,6 +54,7 @@ PATTERNS = st.builds(
     st.integers(0, 2),
     st.sampled_from([{}, {}, {"kind": "good"}]),
     st.sampled_from([False, False, True]),
+    st.sampled_from([*({} for _ in LIMITS), *LIMITS]),
 )
 RECIPES = st.builds(
     lambda name, body: Recipe(name, body, kind=RecipeKind.SCRIPT),
@@ -58,6 +70,7 @@ class ModelRule:
     pattern: Pattern
     body: str
     since: int
+    created_ns: int
 
 
 class Rules(RuleBasedStateMachine):
@@ -65,12 +78,16 @@ class Rules(RuleBasedStateMachine):
     def begin(self, patterns: list[Pattern], seals: list[str]) -> None:
         self.directory = Path(tempfile.mkdtemp(dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
         self.store = MemoryStore()
-        self.engine = self.new_engine()
         self.now = 0
+        self.store.clock_ns = self.clock_ns
+        self.engine = self.new_engine()
         self.recipes: dict[str, str] = {}
         self.patterns: dict[str, tuple[Pattern, int]] = {}
         self.rules: dict[str, ModelRule] = {}
         self.jobs: dict[str, tuple[Key, str]] = {}  # by a name of the model's own: the key and the state
+        self.chain: dict[str, int] = {}  # by the job's name, as in `jobs`
+        self.admitted: dict[str, int] = {}  # when
+        self.causes: dict[str, str] = {}  # the event's id to the job's name
         self.dealt_with = 0
         self.facts: dict[tuple[str, int], tuple[dict[str, Any], int]] = {}  # streams that exist
         self.add_recipe(Recipe("r0", "1", kind=RecipeKind.SCRIPT))  # so that most runs have rules from the start
@@ -112,27 +129,46 @@ class Rules(RuleBasedStateMachine):
         made = 0
         for point in POINTS[SWEEPS.index(dict(rule.pattern.sweep))]:
             key = (event.id, pattern_json(rule.pattern), rule.body, json.dumps(point, sort_keys=True))
-            state = self.jobs.get(repr(key), (key, "none"))[1]
+            name = repr(key)
+            state = self.jobs.get(name, (key, "none"))[1]
             if state in ("none", "with rule"):
-                self.jobs[repr(key)] = (key, "queued")
+                self.chain[name] = 1 + self.chain.get(self.causes.get(event.id, ""), 0)
+                held = self.is_held(rule, event, key, self.chain[name])
+                self.jobs[name] = (key, "held" if held else "queued")
+                if not held:
+                    self.admitted[name] = self.now
                 made += 1
         return made
+
+    def is_held(self, rule: ModelRule, event: Event, key: Key, chain: int) -> bool:
+        pattern = rule.pattern
+        counted = [at for name, at in self.admitted.items() if self.jobs[name][0][1:3] == key[1:3]]
+        return (
+            (pattern.chain_jobs is not None and chain > pattern.chain_jobs)
+            or (pattern.lifetime_s is not None and event.time_ns > rule.created_ns + pattern.lifetime_s * 1e9)
+            or (pattern.jobs_expected is not None and len(counted) >= pattern.jobs_expected)
+            or (
+                pattern.jobs_an_hour is not None
+                and sum(at > self.now - HOUR_NS for at in counted) >= pattern.jobs_an_hour
+            )
+        )
 
     def drop_rule(self, pattern: str) -> None:
         rule = self.rules.pop(pattern, None)
         if rule is None:
             return
         for name, (key, state) in self.jobs.items():
-            if key[1:3] == (pattern_json(rule.pattern), rule.body) and state == "queued":
+            if key[1:3] == (pattern_json(rule.pattern), rule.body) and state in ("queued", "held"):
                 self.jobs[name] = (key, "with rule")
+                self.admitted.pop(name, None)
 
-    def make_rule(self, pattern: str) -> int:
+    def make_rule(self, pattern: str, created_ns: int) -> int:
         """The pattern's rule, if its recipe is there, with what it makes of what is there."""
         what, after = self.patterns[pattern]
         if what.recipe not in self.recipes:
             return 0
         events = self.store.all_events()
-        rule = self.rules[pattern] = ModelRule(what, self.recipes[what.recipe], len(events))
+        rule = self.rules[pattern] = ModelRule(what, self.recipes[what.recipe], len(events), created_ns)
         return sum(
             self.make_jobs(rule, event) for event in events if event.seq > after and self.fits(rule, event, True)
         )
@@ -141,6 +177,7 @@ class Rules(RuleBasedStateMachine):
 
     @rule(recipe=RECIPES)
     def add_recipe(self, recipe: Recipe) -> None:
+        created_ns = self.now + 1
         self.engine.add_recipe(recipe)
         if self.recipes.get(recipe.name) != recipe.body:
             using = [name for name, (pattern, _) in self.patterns.items() if pattern.recipe == recipe.name]
@@ -148,7 +185,7 @@ class Rules(RuleBasedStateMachine):
                 self.drop_rule(name)
             self.recipes[recipe.name] = recipe.body
             for name in using:
-                self.make_rule(name)
+                self.make_rule(name, created_ns)
 
     @precondition(lambda self: self.recipes)
     @rule(data=st.data())
@@ -161,12 +198,13 @@ class Rules(RuleBasedStateMachine):
 
     @rule(pattern=PATTERNS, existing=st.booleans())
     def add_pattern(self, pattern: Pattern, existing: bool) -> None:
+        created_ns = self.now + 1
         made = self.engine.add_pattern(pattern, existing=existing)
         expected = 0
         if self.patterns.get(pattern.name, (None, 0))[0] != pattern:
             self.drop_rule(pattern.name)
             self.patterns[pattern.name] = (pattern, 0 if existing else len(self.store.all_events()))
-            expected = self.make_rule(pattern.name)
+            expected = self.make_rule(pattern.name, created_ns)
         assert made == expected
 
     @precondition(lambda self: self.patterns)
@@ -203,17 +241,23 @@ class Rules(RuleBasedStateMachine):
                     self.make_jobs(each, event)
         self.dealt_with = len(self.store.all_events())
 
-    @rule(well=st.booleans())
-    def run_a_job(self, well: bool) -> None:
+    @rule(well=st.booleans(), output=st.sampled_from([None, *PATHS]))
+    def run_a_job(self, well: bool, output: str | None) -> None:
         attempt = self.engine._jobs.claim(self.clock_ns(), "here")
         if attempt is None:
             return
         job = self.engine.job(attempt.job)
         if well:
             assert self.engine._jobs.begin_commit(attempt)
+            if output is not None:
+                info = self.store.seal(output, caller=Caller(attempt.id, ""))
+                self.facts[output, info.version] = ({}, 0)
+            before = len(self.store.all_events())
+            self.store.commit_attempt(attempt.id, "job.finished", {})
             self.engine._jobs.finish(attempt, (), (), "", self.clock_ns())
             name = self.name_of(attempt.event, attempt.pattern, attempt.recipe.body, dict(job.variables))
             self.jobs[name] = (self.jobs[name][0], "done")
+            self.causes |= {event.id: name for event in self.store.all_events()[before:]}
         else:
             self.engine._jobs.release(attempt, self.clock_ns())
 
@@ -228,6 +272,22 @@ class Rules(RuleBasedStateMachine):
         body = self.engine.recipe(job.recipe).body
         name = self.name_of(job.event, active.pattern, body, dict(job.variables))
         self.jobs[name] = (self.jobs[name][0], "on request")
+
+    @precondition(lambda self: any(state == "held" for _, state in self.jobs.values()))
+    @rule(data=st.data())
+    def release_a_job(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(self.engine.jobs(state=JobState.HELD)))
+        assert job.error.startswith("held back: ")
+        assert self.engine.release_job(job.id).state is JobState.QUEUED
+        active = self.engine._rules.active(job.rule)
+        assert active is not None
+        name = self.name_of(job.event, active.pattern, self.engine.recipe(job.recipe).body, dict(job.variables))
+        self.jobs[name] = (self.jobs[name][0], "queued")
+        self.admitted[name] = self.now
+
+    @rule()
+    def half_an_hour_passes(self) -> None:
+        self.now += HOUR_NS // 2
 
     @rule()
     def restart(self) -> None:
@@ -258,11 +318,11 @@ class Rules(RuleBasedStateMachine):
     def same_jobs(self) -> None:
         found: dict[str, int] = {}
         for job in self.engine.jobs(limit=10_000):
-            row = job.state.name.lower()
+            row = f"{job.state.name.lower()} {job.chain}"
             found[f"{job.event} {row}"] = found.get(f"{job.event} {row}", 0) + 1
         expected: dict[str, int] = {}
-        for key, state in self.jobs.values():
-            row = "cancelled" if state in ("with rule", "on request") else state
+        for name, (key, state) in self.jobs.items():
+            row = f"{'cancelled' if state in ('with rule', 'on request') else state} {self.chain[name]}"
             expected[f"{key[0]} {row}"] = expected.get(f"{key[0]} {row}", 0) + 1
         assert found == expected
 

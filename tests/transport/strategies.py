@@ -180,6 +180,11 @@ def patterns(draw: st.DrawFn) -> Pattern:
         writes=draw(optional(path)),
         timeout_s=draw(optional(seconds)),
         retries=draw(optional(retries)),
+        jobs_at_once=draw(optional(st.integers(1, 2**40))),
+        jobs_an_hour=draw(optional(st.integers(1, 2**40))),
+        jobs_expected=draw(optional(st.integers(1, 2**40))),
+        chain_jobs=draw(optional(st.integers(1, 2**40))),
+        lifetime_s=draw(optional(seconds)),
     )
 
 
@@ -208,6 +213,7 @@ job = st.builds(
     output=text,
     reads=tuples(stream_ref),
     writes=tuples(stream_ref),
+    chain=st.integers(1, 2**40),
 )
 node = st.builds(ProvenanceNode, text, text, text, attrs)
 provenance = st.builds(ProvenanceGraph, tuples(node), tuples(st.tuples(text, text, text)))

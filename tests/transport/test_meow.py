@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,6 +112,9 @@ class MemoryMeow(Meow):
     def cancel_job(self, job_id: str) -> Job:
         return self.job(job_id)
 
+    def release_job(self, job_id: str) -> Job:
+        return dataclasses.replace(self.job(job_id), state=JobState.QUEUED, chain=7)
+
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
         node = ProvenanceNode("a", "stream", path, {"version": version})
         return ProvenanceGraph((node,), (("a", "a", "itself"),))
@@ -162,6 +166,8 @@ def test_everything_that_the_engine_does(remote: RemoteStore, engine: MemoryMeow
     assert meow.jobs(state=JobState.DONE) == []
     assert meow.job("0" * 31 + "1") == engine.job("0" * 31 + "1")
     assert meow.cancel_job("0" * 31 + "2").pattern == "second"
+    released = meow.release_job("0" * 31 + "2")
+    assert (released.pattern, released.chain) == ("second", 7)
     assert meow.provenance("beam/scan/proj", 3) == engine.provenance("beam/scan/proj", 3)
     meow.remove_pattern("every")
     meow.remove_recipe("mean")
