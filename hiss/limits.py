@@ -48,6 +48,8 @@ SPACE_WAIT_S: Final = 30.0  # back-pressure on a full disk before SpaceExhausted
 LOG_REWRITES_MAX: Final = 3  # an extent is written to this many segments more, where writing or syncing fails
 SEGMENTS_OPEN_MAX: Final = 256  # file descriptors held by the log; others are opened when they are read
 SCAN_BYTES: Final = 1 * MiB  # read at once where a scan looks for the next good record
+FOOTER_FRACTION: Final = 16  # an index at a segment's end takes no more than 1/16 of it; else the segment has none
+FOOTER_RECORDS_MIN: Final = 8  # a segment of fewer records has an index only where it leaves room for one
 DELETED_STREAMS_MAX: Final = 1_000_000  # ids of deleted streams that the catalog keeps; the oldest go first
 
 # Events
@@ -110,6 +112,9 @@ JOB_RETRIES: Final = 2
 JOBS_AT_ONCE: Final = 2
 JOB_INTERRUPTIONS_MAX: Final = 5  # attempts that ended with the rule engine's death, beside the retries; then it failed
 CHAIN_JOBS_MAX: Final = 10_000  # jobs that led to one another, where the pattern sets no bound of its own
+TIMER_EVERY_S_MIN: Final = 1.0
+TIMER_EVERY_S_MAX: Final = 366 * 86_400.0
+TIMER_CATCH_UP_MAX: Final = 1_000  # missed times of one timer that are made up for, the newest ones
 LOOP_SEARCH_JOBS_MAX: Final = 64  # causes looked at, back from a job, for one of the same pattern
 JOB_RETRY_FIRST_S: Final = 1.0  # before the first retry; twice as long before each one after it
 JOB_RETRY_MOST_S: Final = 300.0
@@ -122,12 +127,14 @@ STORE_RETRY_MOST_S: Final = 5.0
 PROVENANCE_NODES_MAX: Final = 5_000
 
 # The way out
+DRAIN_THREADS_MAX: Final = 16  # that compress for one drain
+DRAIN_WINDOW_BYTES: Final = 64 * MiB  # of chunks that wait to be compressed or written
 DAMAGE_RANGES_MAX: Final = 1_000  # of damaged blocks named for each stream; a verification then goes on to the next
 
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
 assert LANE_REPLY_BYTES_MAX > 16 * LEDGER_RANGES_MAX, "where a stream stands, gaps and all, fits into one frame"
-assert LANE_REPLY_BYTES_MAX > FEEDBACK_BYTES_MAX + KiB
+assert FEEDBACK_BYTES_MAX + KiB < LANE_REPLY_BYTES_MAX
 assert LANDING_FRACTION <= CREDIT_FRACTION, "the extent of one producer at least lands in place"
 assert BLOCK_BYTES_MAX + MiB <= SEGMENT_BYTES, "a block and its header fit into one segment"
 assert ARENA_BYTES_MIN % ARENA_PAGE_BYTES == 0

@@ -79,6 +79,8 @@ def power(builder: Builder, args: Args) -> Value:
         if isinstance(exponent, Node) or not isinstance(known, int) or known < 0:
             raise Misfit("the exponent of an integer is a number known before the kernel runs, and at least 0", *args)
         dtype = _SMALLEST if dtype == BOOL else dtype
+        if not dtypes.holds(dtype, known):
+            raise Misfit(f"the exponent {known} does not fit {dtype}", *args)
         return _repeated(builder, builder.cast(base, dtype), known)
     if isinstance(exponent, Static) and not exponent.names:
         node = builder.cast(base, dtype)
@@ -104,7 +106,10 @@ def _repeated(builder: Builder, node: Node, exponent: int) -> Node:
 
 
 def _inexact(builder: Builder, args: Args) -> list[Node]:
-    return builder.together(args, dtypes.inexact(builder.common_dtype(*args)))
+    """Each operand decides which float it needs: uint16 and int8 meet in float32, though as integers in int32."""
+    weak = [type(arg.value) for arg in args if isinstance(arg, Static)]
+    strong = [dtypes.inexact(dtypes.promote([arg.dtype], weak)) for arg in args if isinstance(arg, Node)]
+    return builder.together(args, dtypes.promote(strong, []) if strong else dtypes.inexact(builder.common_dtype(*args)))
 
 
 def inexact(name: str) -> Lowering:

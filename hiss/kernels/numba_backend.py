@@ -101,6 +101,7 @@ class NumbaBackend:
 
     def __init__(self, directory: Path, compile_files: CompileFiles | None = None) -> None:
         self.directory = directory
+        _prune(directory)
         self._compiled_by = compile_files or compile_in_helper
         versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
         self._target = repr((*versions, llvmlite.binding.get_host_cpu_name(), dict(_cpu_features())))
@@ -161,6 +162,7 @@ class NumbaBackend:
             _log.warning("kernel %s cannot be loaded and runs in NumPy, slowly: %r", path.name, error)
             _forget(path)
             return None
+        os.utime(_stamp_path(path))  # used now
         _loaded[path] = function
         return function
 
@@ -191,6 +193,15 @@ def _forget(path: Path) -> None:
     _stamp_path(path).unlink(missing_ok=True)
     for part in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
         part.unlink(missing_ok=True)
+
+
+def _prune(directory: Path) -> None:
+    """Drop the compiled kernels that have not been used for longest, beyond `limits.KERNEL_CACHE_FILES_MAX`."""
+    stamps = sorted(directory.glob("*.compiled"), key=lambda stamp: stamp.stat().st_mtime_ns)
+    for stamp in stamps[: max(0, len(stamps) - limits.KERNEL_CACHE_FILES_MAX)]:
+        path = stamp.with_suffix(".py")
+        _forget(path)
+        path.unlink(missing_ok=True)
 
 
 def _write_once(path: Path, text: str) -> None:

@@ -25,7 +25,8 @@ from hiss.kernels.schedule import BUFFERS, Nest, Schedule, schedule
 from hiss.kernels.views import View, contiguous
 
 VERSION: Final = 2  # of the generator
-_UNROLLED_MAX: Final = 16  # reductions of so few elements are written out
+_UNROLLED_MAX: Final = 16  # reductions of so few elements are written out,
+_UNROLLED_LINES_MAX: Final = 1000  # unless that is so much text
 _TILE_ORDERED: Final = 128  # results that are reduced side by side when the reduced axis is not the last
 _TILE_FREE: Final = 256
 _HEAD: Final = """\
@@ -415,7 +416,8 @@ class _Printer:
             parts.append(_Part(nest.root, REDUCTIONS[nest.root.op], value, self._result_place(nest)))
         places = [*body.places(), *(part.place for part in parts if part.place is not None)]
         axes = _Axes(domain, axes_reduced, places)
-        if math.prod(axes.reduced) <= _UNROLLED_MAX:
+        count = math.prod(axes.reduced)
+        if count <= _UNROLLED_MAX and count * len(body.lines) <= _UNROLLED_LINES_MAX:
             self._loops(axes.kept, lambda index: self._written_out(body, parts, axes, index))
         elif axes.last_kept:
             self._loops(axes.kept[:-1], lambda index: self._side_by_side(body, parts, axes, index))

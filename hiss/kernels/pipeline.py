@@ -118,7 +118,8 @@ class Pipeline:
         self._frame = frame
         self._clock = clock
         self._maps = [place for place, stage in enumerate(stages) if stage.kind is KernelKind.MAP]
-        self._slice_blocks = max(1, limits.KERNEL_SLICE_BYTES // max(1, _frame_bytes(frame)))
+        block_bytes = max([_frame_bytes(frame), *(stage.program.outputs[0].nbytes for stage in stages)])
+        self._slice_blocks = max(1, limits.KERNEL_SLICE_BYTES // block_bytes)
         self.warnings = warnings
         self.changes = bool(self._maps)
         self.out_dtype: DType = frame.dtype

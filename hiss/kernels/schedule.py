@@ -94,32 +94,37 @@ def schedule(program: Program) -> Schedule:
 
 def sink_reshapes(program: Program) -> Program:
     """Move reshapes below pointwise operations, towards the arrays, where they cost nothing."""
-    done = False
-    while not done:
-        done = True
+    known: dict[tuple[int, Shape], Node] = {}
 
-        def change(node: Node, interner: Interner) -> Node:
-            nonlocal done
-            if node.op != "reshape":
-                return node
-            (arg,) = node.args
-            if arg.op == "reshape":
-                done = False
-                return _reshape(interner, arg.args[0], node.shape)
-            if arg.op == "broadcast" and not arg.args[0].shape:
-                return interner.node("broadcast", arg.args, node.dtype, node.shape)
-            if arg.op in PRIMITIVES or arg.op == "cast":
-                done = False
-                args = tuple(_reshape(interner, operand, node.shape) for operand in arg.args)
-                return interner.node(arg.op, args, arg.dtype, node.shape, arg.attrs)
-            return node
+    def change(node: Node, interner: Interner) -> Node:
+        return _sunk(node.args[0], node.shape, interner, known) if node.op == "reshape" else node
 
-        program = verify(rewrite(program, change))
-    return program
+    return verify(rewrite(program, change))
 
 
-def _reshape(interner: Interner, node: Node, shape: Shape) -> Node:
-    return node if node.shape == shape else interner.node("reshape", (node,), node.dtype, shape)
+def _sunk(root: Node, shape: Shape, interner: Interner, known: dict[tuple[int, Shape], Node]) -> Node:
+    """`root`, whose own reshapes have been moved, in another shape. No recursion: chains may be long."""
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        key = id(node), shape
+        if key in known:
+            stack.pop()
+        elif node.shape == shape:
+            known[key] = node
+        elif node.op == "broadcast" and not node.args[0].shape:
+            known[key] = interner.node("broadcast", node.args, node.dtype, shape)
+        elif node.op not in PRIMITIVES and node.op != "cast":
+            base = node.args[0] if node.op == "reshape" else node
+            same = base.shape == shape
+            known[key] = base if same else interner.node("reshape", (base,), node.dtype, shape)
+        else:
+            missing = [arg for arg in node.args if (id(arg), shape) not in known]
+            stack += missing
+            if not missing:
+                args = tuple(known[id(arg), shape] for arg in node.args)
+                known[key] = interner.node(node.op, args, node.dtype, shape, node.attrs)
+    return known[id(root), shape]
 
 
 def _stored(program: Program) -> tuple[dict[int, Nest], list[Nest]]:

@@ -168,6 +168,18 @@ def test_deep_halving(numpy_compiler: Compiler, numba_compiler: Compiler) -> Non
     assert same(*results)
 
 
+def test_long_chains(numpy_compiler: Compiler, numba_compiler: Compiler) -> None:
+    """Hundreds of lines and reshapes: neither recursion nor more than a little time."""
+    lines = "".join(f"    y = (y * 3 + {k}).reshape({(4, 6) if k % 2 else (24,)})\n" for k in range(150))
+    definition = map_of(f"def k(x):\n    y = x\n{lines}    return np.sum(y, axis=0)\n")
+    frames = np.arange(24, dtype=np.uint32).reshape(1, 24)
+    results = [
+        built(definition, "u4", (24,), compiler).run(frames, np.zeros(1, NO_COLUMNS)).frames
+        for compiler in (numpy_compiler, numba_compiler)
+    ]
+    assert same(*results)
+
+
 def test_a_pointwise_map_and_a_count_are_one_pass(numba_compiler: Compiler) -> None:
     """No temporaries, and one loop over the pixels."""
     from hiss.kernels.numba_printer import print_program
@@ -318,6 +330,18 @@ def test_compiled_kernels_in_memory_are_bounded(tmp_path: Path, monkeypatch: pyt
 def test_importing_the_package_imports_no_compiler() -> None:
     code = "import sys, hiss.kernels; sys.exit('numba' in sys.modules or 'llvmlite' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_cache_on_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = Compiler(tmp_path / "c")
+    stages = [ResolvedStage(expression(f"x * {k} + 47")) for k in (3, 4)]
+    Pipeline.build(stages, np.dtype("u2"), (8,), NO_COLUMNS, compiler)
+    first, second = sorted((tmp_path / "c").glob("*.compiled"))
+    os.utime(first, ns=(1, 1))
+    monkeypatch.setattr(limits, "KERNEL_CACHE_FILES_MAX", 1)
+    Compiler(tmp_path / "c")
+    assert [path.stem for path in (tmp_path / "c").glob("*.py")] == [second.stem]
+    assert not list((tmp_path / "c" / "__pycache__").glob(f"{first.stem}*"))
 
 
 def test_unknown_back_end(tmp_path: Path) -> None:

@@ -37,13 +37,30 @@ def test_random_kernels_give_what_numpy_gives(seed: int) -> None:
     taken = [np.ascontiguousarray(records[name], dtype) for name, dtype in made.program.columns]
     NumpyBackend().compile([made.program])[0].run(frames, taken, np.array([0]), outs)
     expected = _as_python(made, frames[0], records[0])
-    if expected is None:
-        return
+    if expected is None or re.search(r"full|(weak|\d)\.astype", made.source):
+        return  # no answer; or a number, not an array, that saturates
     for out, node, value in zip(outs, made.typed.outputs, expected, strict=True):
         if any(n.op == "cast" and n.dtype.kind in "iu" and n.args[0].dtype.kind == "f" for n in in_order([node])):
             continue  # saturates, where NumPy's result is undefined
-        assert out.dtype == np.asarray(value).dtype
+        assert (out.dtype, out[0].shape) == (np.asarray(value).dtype, np.shape(value))
+        if any(n.op in ("sum", "prod") and n.dtype.kind == "f" for n in in_order([node])):
+            continue  # in another order, and in float64
         np.testing.assert_allclose(out[0], value, rtol=2e-5, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "u2", "i8", "?"])
+def test_statistics_are_numpys(dtype: str, numpy_compiler: Compiler) -> None:
+    frame = np.random.default_rng(0).integers(0, 2 if dtype == "?" else 900, (4, 5, 70)).astype(dtype)
+    texts = [
+        f"np.{name}(x, axis={axis}, keepdims={keepdims})"
+        for name in ("sum", "mean", "var", "std", "max", "min", "any", "all", "count_nonzero")
+        for axis, keepdims in ((None, False), (0, True), (-1, False), ((0, 2), False))
+    ]
+    texts += ["np.prod(x[:, 0, :2])", "np.var(x, ddof=1)", "x.sum(axis=1, dtype=np.float64)"]
+    for text, got in zip(texts, several(texts, frame, numpy_compiler), strict=True):
+        expected = np.asarray(eval(text, {"np": np, "x": frame}))
+        assert (got.dtype, got.shape) == (expected.dtype, expected.shape), text
+        np.testing.assert_allclose(got, expected, rtol=1e-4 if dtype == "f4" else 1e-12, err_msg=text)
 
 
 def _as_python(made: Generated, frame: Any, record: Any) -> list[Any] | None:
@@ -60,8 +77,10 @@ def _as_python(made: Generated, frame: Any, record: Any) -> list[Any] | None:
     with np.errstate(all="ignore"):
         try:
             results, everything = namespace["k"].init(frame, **given)
-        except AttributeError:
-            return None
+        except (AttributeError, TypeError) as error:
+            if "has no attribute" not in str(error) and "not subscriptable" not in str(error):
+                raise
+            return None  # a Python number where the kernel has a NumPy one
     return None if any(np.asarray(value).dtype == np.float16 for value in everything.values()) else list(results)
 
 
