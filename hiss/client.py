@@ -41,7 +41,7 @@ from hiss.writer import StreamWriter
 DEFAULT_ADDRESS = "localhost:5001"
 
 
-def connect(address: str | None = None, token: str | None = None) -> Buffer:
+def connect(address: str | None = None, token: str | None = None, *, lane: str | None = None) -> Buffer:
     """Connect to a running buffer.
 
     Parameters
@@ -50,6 +50,9 @@ def connect(address: str | None = None, token: str | None = None) -> Buffer:
         `host:port` or `unix:PATH`; by default `HISS_ADDRESS`, else `localhost:5001`.
     token : str, optional
         By default `HISS_TOKEN`, else the one that a server of this user on this machine left for its clients.
+    lane : str, optional
+        How producers send: `unix`, `tcp` or `grpc`. By default the fastest that can be opened; what cannot be opened
+        falls back to gRPC.
 
     Raises
     ------
@@ -58,7 +61,8 @@ def connect(address: str | None = None, token: str | None = None) -> Buffer:
     from hiss.transport.remote import RemoteStore
 
     address = address or os.environ.get("HISS_ADDRESS") or DEFAULT_ADDRESS
-    store = RemoteStore.connect(address, token or os.environ.get("HISS_TOKEN") or partial(_local_token, address))
+    found = token or os.environ.get("HISS_TOKEN") or partial(_local_token, address)
+    store = RemoteStore.connect(address, found, lane=lane)
     return Buffer(store)
 
 

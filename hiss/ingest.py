@@ -1,6 +1,6 @@
 """The way of the data, composed once, whichever transport the bytes came in by.
 
-    receive   admission -> arena, digests checked                       on the thread that received the extent
+    receive   admission -> arena (or there already), digests checked     on the thread that received the extent
     process   what is new -> kernels -> log (raw first, then result)    on the stream's own thread, in order
     settled   the sync that covers it: memory freed, ack                on the log's committer thread
 
@@ -17,7 +17,7 @@ import numpy as np
 from hiss.admission import check_extent
 from hiss.blocks import Storage
 from hiss.errors import BlockConflict, HissError
-from hiss.landing import Landed, land
+from hiss.landing import Landed, Space, Spaces, land, land_in_place
 from hiss.model import BlockStatus, Extent, FrameSpec, StreamInfo
 from hiss.refinery import Refinery
 
@@ -25,19 +25,33 @@ from hiss.refinery import Refinery
 class Ingest:
     """The steps for one open stream. One thread at a time calls `receive`, one `process`."""
 
-    def __init__(self, info: StreamInfo, came_as: FrameSpec, storage: Storage, refinery: Refinery | None) -> None:
+    def __init__(
+        self, info: StreamInfo, came_as: FrameSpec, storage: Storage, spaces: Spaces, refinery: Refinery | None
+    ) -> None:
         self.info = info
         self.came_as = came_as  # the producer's frames; `info.frame` are those that leave the pipeline
         self.storage = storage
+        self.spaces = spaces
         self.refinery = refinery
+        self.result_bytes = refinery.result_bytes if refinery else 0  # of one block
+
+    def reserve(self, blocks: int, data_bytes: int) -> Space | None:
+        """Memory of the arena to receive an extent in; None where it is to come by the ordinary way."""
+        return self.spaces.reserve(data_bytes, blocks * self.result_bytes)
 
     def receive(
-        self, extent: Extent, received_ns: int, on_settled: Callable[[Landed, HissError | None], None]
+        self,
+        extent: Extent,
+        space: Space | None,
+        received_ns: int,
+        on_settled: Callable[[Landed, HissError | None], None],
     ) -> Iterator[Landed]:
-        """Check an extent and copy it into the arena; what comes out must be processed or its `done` called."""
+        """Check an extent and bring it into the arena, unless it is in its `space` there; what comes out must be
+        processed or its `done` called."""
         check_extent(self.info, self.came_as, extent)
-        result_bytes = self.refinery.result_bytes if self.refinery else 0
-        return land(self.storage.arena, extent, result_bytes, received_ns, on_settled)
+        if space is not None:
+            return iter((land_in_place(space, extent, received_ns, on_settled),))
+        return land(self.storage.arena, extent, self.result_bytes, received_ns, on_settled)
 
     def process(self, landed: Landed) -> None:
         """Run the kernels and write the records; when this returns they are *written*."""

@@ -1,6 +1,8 @@
 """Where an extent lands: once, in the arena, with its digests checked there.
 
-An extent that, together with the result of its kernels, would take more than its share of the arena lands in pieces.
+An extent that, together with the result of its kernels, would take more than its share of the arena lands in pieces. A
+transport that knows an extent's size before its bytes asks for `Space` first and receives into it: then nothing is
+copied. Memory is freed exactly once: by the `Space` that was not used, or by the `Landed` that took it over.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 from hiss import limits
 from hiss.blocks import Arena, Region
 from hiss.errors import BlockTooLarge, DigestMismatch, HissError
-from hiss.model import Extent, block_digests
+from hiss.model import ByteArray, Extent, block_digests
 
 
 class Landed:
@@ -62,6 +64,62 @@ class Landed:
             self._on_settled(self, self._error)
 
 
+class Space:
+    """Memory of the arena for one extent whose bytes are still to come; a `store.Landing`."""
+
+    def __init__(self, regions: tuple[Region, ...], on_over: Callable[[], None]) -> None:
+        self.data = regions[0].data  # of the size that was asked for; whoever has the space writes here
+        self._regions = regions
+        self._on_over = on_over
+
+    def take(self) -> tuple[Region, ...]:
+        """The regions; they are the caller's to release."""
+        regions, self._regions = self._regions, ()
+        if regions:
+            self._on_over()
+        return regions
+
+    def release(self) -> None:
+        """Give back what nobody took. More than once is fine."""
+        for region in self.take():
+            region.release()
+
+
+class Spaces:
+    """All `Space` of one arena that waits for its bytes: at most `1 / limits.LANDING_FRACTION` of it, so that those who
+    announce bytes and do not send them leave room for the others. Any thread."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._waiting_bytes = 0
+        self._lock = threading.Lock()
+
+    def reserve(self, data_bytes: int, result_bytes: int) -> Space | None:
+        """Room for an extent and its result, or None where it should come by the ordinary way: it has no bytes, has
+        more than its share, or too much waits already. Blocks while the arena is full."""
+        need = data_bytes + result_bytes
+        if not data_bytes or need > share_of(self._arena) or not self._count(need):
+            return None
+        sizes = [data_bytes, result_bytes] if result_bytes else [data_bytes]
+        try:
+            regions = self._arena.allocate(*sizes, timeout_s=None)
+        except BaseException:
+            self._uncount(need)
+            raise
+        return Space(regions, lambda: self._uncount(need))
+
+    def _count(self, need: int) -> bool:
+        with self._lock:
+            if self._waiting_bytes + need > self._arena.capacity // limits.LANDING_FRACTION:
+                return False
+            self._waiting_bytes += need
+            return True
+
+    def _uncount(self, need: int) -> None:
+        with self._lock:
+            self._waiting_bytes -= need
+
+
 def share_of(arena: Arena) -> int:
     """The most bytes that one extent and its result may take together."""
     return arena.capacity // limits.CREDIT_FRACTION
@@ -104,11 +162,26 @@ def land(
         yield Landed(copy, regions, on_settled)
 
 
+def land_in_place(
+    space: Space, extent: Extent, received_ns: int, on_settled: Callable[[Landed, HissError | None], None]
+) -> Landed:
+    """What `land` does for an extent whose bytes are in `space` already. Takes the space over unless it raises."""
+    assert extent.data is space.data, "the extent's bytes lie elsewhere"
+    checked = _checked(extent, extent.data, received_ns)
+    return Landed(checked, space.take(), on_settled)
+
+
 def _copy(piece: Extent, region: Region | None, received_ns: int) -> Extent:
     data = piece.data
     if region is not None:
         data = region.data[: piece.data.size]
         data[:] = piece.data
+    return _checked(piece, data, received_ns)
+
+
+def _checked(piece: Extent, data: ByteArray, received_ns: int) -> Extent:
+    """The extent with its bytes in the arena, when they have the digests that came with them."""
+    if data.size:
         found = block_digests(data, piece.length)
         if not np.array_equal(found, piece.digest):
             index = int(piece.index[np.argmax(found != piece.digest)])

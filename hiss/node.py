@@ -18,7 +18,7 @@ from hiss.blocks import Storage, StorageOptions
 from hiss.errors import HissError, ProducerFenced, StreamFinal
 from hiss.ingest import Ingest
 from hiss.kernels import Compiler
-from hiss.landing import share_of
+from hiss.landing import Spaces, share_of
 from hiss.model import Ack, AckLevel, AppendStart, Feedback, StreamInfo, StreamState
 from hiss.readout import Readout
 from hiss.refinery import Refinery
@@ -62,6 +62,7 @@ class Node:
         self.directory = directory
         self.storage = Storage(directory, options or StorageOptions())
         self.catalog = self.storage.catalog
+        self.spaces = Spaces(self.storage.arena)
         self.readout = Readout(self.storage, Compiler(directory / "kernels", backend))
         self.boot_id = uuid.uuid4().hex
         self.clock_ns = clock_ns
@@ -119,14 +120,14 @@ class Node:
 
     def _ingest(self, info: StreamInfo) -> Ingest:
         if info.raw_id is None:
-            return Ingest(info, info.frame, self.storage, None)
+            return Ingest(info, info.frame, self.storage, self.spaces, None)
         came_as = self.catalog.stream_by_id(info.raw_id).frame
         pipeline = self.readout.pipeline(info, came_as)
 
         def quarantined(stage: int) -> None:
             self.catalog.set_stage(info.id, stage, quarantined=True)
 
-        return Ingest(info, came_as, self.storage, Refinery(info, came_as, pipeline, quarantined))
+        return Ingest(info, came_as, self.storage, self.spaces, Refinery(info, came_as, pipeline, quarantined))
 
     def _start(self, info: StreamInfo, ingest: Ingest) -> AppendStart:
         index = self.storage.index(info.id)

@@ -60,6 +60,7 @@ def run_data(config: ServeConfig) -> None:
         store_for=lambda caller: LocalStore(node, caller),
         authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
         meow=f"unix:{run / 'rules.sock'}",
+        lanes=[f"unix:{run / 'lane.sock'}", f"{config.host}:0"],
     )
     server.start()
     write_secret(token_file(config.port), tokens.owner_token)

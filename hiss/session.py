@@ -16,14 +16,15 @@ from collections.abc import Callable
 from hiss import limits
 from hiss.errors import HissError, Stopping
 from hiss.ingest import Ingest
-from hiss.landing import Landed
+from hiss.landing import Landed, Space
 from hiss.model import Ack, AppendStart, Extent, Feedback
+from hiss.store import Landing
 
 log = logging.getLogger(__name__)
 
 
 class Session:
-    """An `AppendSession` in this process."""
+    """A `LandingSession` in this process."""
 
     def __init__(
         self,
@@ -53,8 +54,23 @@ class Session:
 
     def send(self, extent: Extent) -> None:
         self._check_alive()
+        self._take(extent, None)
+
+    def reserve(self, blocks: int, data_bytes: int) -> Space | None:
+        self._check_alive()
+        return self._ingest.reserve(blocks, data_bytes)
+
+    def send_landed(self, extent: Extent, landing: Landing) -> None:
+        assert isinstance(landing, Space)
         try:
-            for landed in self._ingest.receive(extent, self._clock_ns(), self._settled):
+            self._check_alive()
+            self._take(extent, landing)
+        finally:
+            landing.release()
+
+    def _take(self, extent: Extent, space: Space | None) -> None:
+        try:
+            for landed in self._ingest.receive(extent, space, self._clock_ns(), self._settled):
                 with self._progress:
                     self._unsettled.append(landed)
                     self.blocks_received += len(landed.extent)

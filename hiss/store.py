@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from hiss.errors import HissError
 from hiss.model import (
@@ -17,6 +17,7 @@ from hiss.model import (
     AppendStart,
     Attrs,
     BoundKernel,
+    ByteArray,
     CollectionInfo,
     Event,
     Extent,
@@ -48,6 +49,32 @@ class AppendSession(Protocol):
 
     def close(self) -> None:
         """End the session. What was sent is finished and acknowledged first, unless the session is dead."""
+        ...
+
+
+class Landing(Protocol):
+    """Memory in which an extent's bytes are received where they stay. Whoever asked for it fills it and hands it back
+    by `send_landed`, or releases it."""
+
+    data: ByteArray  # writable, of the size that was asked for
+
+    def release(self) -> None:
+        """Give it back unused. More than once is fine."""
+        ...
+
+
+@runtime_checkable
+class LandingSession(AppendSession, Protocol):
+    """A session that lends the memory in which extents land, so that a transport that knows their size copies
+    nothing."""
+
+    def reserve(self, blocks: int, data_bytes: int) -> Landing | None:
+        """Memory for an extent of so many blocks and bytes; None where it is to be sent by `send`. Blocks while there
+        is none. Raises what ended the session, if it is dead."""
+        ...
+
+    def send_landed(self, extent: Extent, landing: Landing) -> None:
+        """As `send`, of an extent whose `data` is that of `landing`, which is taken over whatever happens."""
         ...
 
 

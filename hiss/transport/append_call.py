@@ -67,12 +67,16 @@ class Outbox:
             self._over = True
             self._changed.notify()
 
-    def replies(self) -> Iterator[Ack | Feedback]:
-        """What is told, until the call is to end; what is here by then comes first."""
+    def replies(self, idle_s: float | None = None) -> Iterator[Ack | Feedback | None]:
+        """What is told, until the call is to end; what is here by then comes first. None after `idle_s` without."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._ack or self._feedback or self._over or self.error)
+                told = self._changed.wait_for(
+                    lambda: self._ack or self._feedback or self._over or self.error, timeout=idle_s
+                )
                 last = self._over or self.error is not None
+            if not told:
+                yield None
             yield from self.left()
             if last:
                 return
@@ -108,7 +112,8 @@ class AppendCall:
         threading.Thread(target=self._receive, args=(requests, what), name="hiss append", daemon=True).start()
         yield _message(start, start.credit_bytes)
         for reply in self._outbox.replies():
-            yield _message(reply, start.credit_bytes)
+            if reply is not None:
+                yield _message(reply, start.credit_bytes)
         if self._stopping and not self._complete and self._outbox.error is None:
             self._close()
             for reply in self._outbox.left():

@@ -62,7 +62,12 @@ def text_of(error: HissError) -> str:
 
 
 def detail_of(error: HissError) -> bytes:
-    """The `ErrorDetail` for the trailing metadata, within `limits.ERROR_TEXT_BYTES_MAX` for message and for details."""
+    """The `ErrorDetail` for the trailing metadata."""
+    return limited_detail(error).SerializeToString()
+
+
+def limited_detail(error: HissError) -> errors_pb2.ErrorDetail:
+    """An error as it travels, within `limits.ERROR_TEXT_BYTES_MAX` for message and for details."""
     detail = errors_pb2.ErrorDetail(name=type(error).__name__, message=_cut(str(error), limits.ERROR_TEXT_BYTES_MAX))
     left = limits.ERROR_TEXT_BYTES_MAX
     for key, value in error.details.items():
@@ -71,7 +76,7 @@ def detail_of(error: HissError) -> bytes:
         if left < 0 or (value and not text):
             break
         detail.details[key] = text
-    return detail.SerializeToString()
+    return detail
 
 
 def _cut(text: str, bytes_max: int) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hiss import limits
 from hiss.errors import BlockTooLarge, InvalidInput, LimitExceeded
-from hiss.model import BlockStatus, ByteArray, Column, Extent, columns_dtype
+from hiss.model import BlockStatus, ByteArray, Column, Extent, IntArray, columns_dtype
 from hiss.transport.wire import checked, decode_column
 from hiss.transport.wire_format import FIXED32, FIXED64, LENGTH, field_head, fields
 from hiss.v1 import types_pb2
@@ -177,7 +177,7 @@ class ExtentDecoder:
         index = _numbers(pieces, _INDEX)
         count = len(index)
         if count == 0:
-            raise self._bad_count(0)
+            raise bad_count(self._what, 0)
         digest = self._vector(pieces, _DIGEST, count, "digest")
         extent = Extent(
             index=index,
@@ -191,7 +191,10 @@ class ExtentDecoder:
             cause=self._byte_vector(pieces, _CAUSE, count, "cause"),
             source_digest=self._vector(pieces, _SOURCE, count, "source_digest") if pieces.get(_SOURCE) else digest,
         )
-        self._check(extent)
+        if self._without_data and extent.data.size:
+            raise InvalidInput(f"{self._what}: {extent.data.size} bytes of data that nobody asked for")
+        data_bytes = None if self._without_data else extent.data.size
+        check_vectors(self._what, extent.index, extent.length, extent.status, data_bytes)
         return extent
 
     def _pieces(self, message: bytes, start: int, end: int) -> dict[int, list[npt.NDArray[Any]]]:
@@ -211,23 +214,15 @@ class ExtentDecoder:
                 count = (last - first) // dtype.itemsize
                 counts[number] = counts.get(number, 0) + count
                 if counts[number] > limits.EXTENT_BLOCKS_MAX:
-                    raise self._bad_count(counts[number])
+                    raise bad_count(self._what, counts[number])
                 pieces.setdefault(number, []).append(np.frombuffer(message, dtype, count, first))
             elif number in _BYTES and kind == LENGTH:
                 pieces[number] = [np.frombuffer(message, np.uint8, last - first, first)]
             elif number == _TYPES and kind == LENGTH:
                 types.append(_column(message[first:last]))
         if types:
-            self._types = _packed(types)
+            self._types = packed_columns(types)
         return pieces
-
-    def _bad_count(self, found: int) -> LimitExceeded:
-        return LimitExceeded(
-            f"{self._what}: an extent of {found} blocks; 1 to {limits.EXTENT_BLOCKS_MAX} are allowed",
-            limit="EXTENT_BLOCKS_MAX",
-            allowed=limits.EXTENT_BLOCKS_MAX,
-            found=found,
-        )
 
     def _vector(
         self, pieces: dict[int, list[npt.NDArray[Any]]], number: int, count: int, name: str, *, optional: bool = False
@@ -260,20 +255,31 @@ class ExtentDecoder:
         out.view(np.uint8)[:] = records
         return out
 
-    def _check(self, extent: Extent) -> None:
-        if int(extent.length.max()) > limits.BLOCK_BYTES_MAX:
-            raise _too_large(int(extent.length.max()))
-        total = int(extent.length.sum())
-        if extent.data.size != (0 if self._without_data else total):
-            raise InvalidInput(f"{self._what}: {extent.data.size} bytes of data, but the lengths add up to {total}")
-        if extent.status.any():
-            if int(extent.status.max()) > max(BlockStatus):
-                raise InvalidInput(f"{self._what}: status {int(extent.status.max())} of a block is not known")
-            if extent.length[extent.status != BlockStatus.STORED].any():
-                raise InvalidInput(f"{self._what}: a block that is not there has bytes")
-        ascending = extent.index[1:] > extent.index[:-1]
-        if not ascending.all() and len(np.unique(extent.index)) != len(extent):
-            raise InvalidInput(f"{self._what}: an index stands twice in one extent")
+
+def bad_count(what: str, found: int) -> LimitExceeded:
+    return LimitExceeded(
+        f"{what}: an extent of {found} blocks; 1 to {limits.EXTENT_BLOCKS_MAX} are allowed",
+        limit="EXTENT_BLOCKS_MAX",
+        allowed=limits.EXTENT_BLOCKS_MAX,
+        found=found,
+    )
+
+
+def check_vectors(what: str, index: IntArray, length: IntArray, status: ByteArray, data_bytes: int | None) -> None:
+    """Raise unless an extent's vectors fit one another and its data; None: there are no data."""
+    if int(length.max()) > limits.BLOCK_BYTES_MAX:
+        raise _too_large(int(length.max()))
+    total = int(length.sum())
+    if data_bytes not in (None, total):
+        raise InvalidInput(f"{what}: {data_bytes} bytes of data, but the lengths add up to {total}")
+    if status.any():
+        if int(status.max()) > max(BlockStatus):
+            raise InvalidInput(f"{what}: status {int(status.max())} of a block is not known")
+        if length[status != BlockStatus.STORED].any():
+            raise InvalidInput(f"{what}: a block that is not there has bytes")
+    ascending = index[1:] > index[:-1]
+    if not ascending.all() and len(np.unique(index)) != len(index):
+        raise InvalidInput(f"{what}: an index stands twice in one extent")
 
 
 def _numbers(pieces: dict[int, list[npt.NDArray[Any]]], number: int) -> npt.NDArray[Any]:
@@ -293,7 +299,8 @@ def _column(text: bytes) -> Column:
     return decode_column(types_pb2.Column.FromString(text))
 
 
-def _packed(types: list[Column]) -> np.dtype[np.void]:
+def packed_columns(types: list[Column]) -> np.dtype[np.void]:
+    """The record of these columns. Raises `InvalidInput` where two have the same name."""
     try:
         return columns_dtype(tuple(types))
     except ValueError as error:

@@ -36,6 +36,7 @@ from hiss.store import AppendSession, Store
 from hiss.transport import wire
 from hiss.transport.channel import check_address, open_channel
 from hiss.transport.error_wire import error_of
+from hiss.transport.lane_choice import Lanes, Offer
 from hiss.transport.methods import ATTEMPT_KEY, STORE, TOKEN_KEY, TOKEN_SCHEME, Method
 from hiss.transport.remote_append import RemoteAppend
 from hiss.transport.remote_meow import RemoteMeow
@@ -181,12 +182,15 @@ def _metadata(token: str | None, attempt: str | None) -> tuple[tuple[str, str], 
 class RemoteStore(Store):
     """A Store at an address. Make one with `connect`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, lane: str | None = None) -> None:
         self._connection = connection
         self._meow = RemoteMeow(connection.ask)
+        self._lanes = Lanes(lane)
 
     @classmethod
-    def connect(cls, address: str, token: TokenSource = None, *, attempt: str | None = None) -> Self:
+    def connect(
+        cls, address: str, token: TokenSource = None, *, attempt: str | None = None, lane: str | None = None
+    ) -> Self:
         """A Store at `HOST:PORT` or `unix:PATH`; it connects when it is first used.
 
         Parameters
@@ -197,13 +201,16 @@ class RemoteStore(Store):
             Sent with each call. A callable is asked until it has one: the server that makes it may still be starting.
         attempt : str, optional
             Id of the job's attempt on whose behalf all this is done.
+        lane : str, optional
+            How producers send: `unix` or `tcp`, a lane of that kind where the server offers one, or `grpc`; by default
+            the fastest that can be opened. What cannot be opened falls back to gRPC.
 
         Raises
         ------
         InvalidInput
-            Not an address, or a token that is none.
+            Not an address, a token that is none, or no such lane.
         """
-        return cls(Connection(address, token, attempt))
+        return cls(Connection(address, token, attempt), lane)
 
     @property
     def address(self) -> str:
@@ -214,6 +221,7 @@ class RemoteStore(Store):
         return self._meow
 
     def close(self) -> None:
+        self._lanes.close()
         self._connection.close()
 
     def _ask(self, key: str, **fields: Any) -> Any:
@@ -276,10 +284,19 @@ class RemoteStore(Store):
         on_error: Callable[[HissError], None],
         on_feedback: Callable[[Feedback], None],
     ) -> AppendSession:
+        for offer in self._lanes.choose(lambda: self._lane_offers(stream_id)):
+            session = self._lanes.open(offer, stream_id, on_ack, on_error, on_feedback)
+            if session is not None:
+                return session
+
         def converse(requests: Iterator[bytes]) -> Any:
             return self._connection.converse(STORE["Streams.Append"], requests)
 
         return RemoteAppend(converse, self.address, stream_id, on_ack, on_error, on_feedback)
+
+    def _lane_offers(self, stream_id: str) -> list[Offer]:
+        reply = self._ask("Streams.OpenLane", stream_id=stream_id)
+        return [Offer(offer.address, offer.ticket) for offer in reply.lanes]
 
     def seal_stream(self, stream_id: str, end_index: int | None = None) -> StreamInfo:
         reply = self._ask("Streams.SealStream", stream_id=stream_id, end_index=end_index)

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 import grpc
 
 from hiss import limits
-from hiss.errors import InvalidInput, PortInUse, Unavailable
+from hiss.errors import HissError, InvalidInput, PortInUse, Unavailable
 from hiss.model import Caller
 from hiss.store import Store
 from hiss.transport import meow_calls, store_calls, stream_calls
@@ -33,6 +33,7 @@ from hiss.transport.introspection import (
     introspection_gate,
     reflection_handlers,
 )
+from hiss.transport.lane_server import LaneServer, open_lane_handler
 from hiss.transport.meow_forward import MeowForwarder
 from hiss.transport.methods import MEOW, STORE, Method
 from hiss.workflow import Meow
@@ -55,6 +56,8 @@ class GrpcServer:
         The token of a call, or None, to who calls. Raises `PermissionRefused`. Must be quick.
     meow : Meow, str, optional
         The rule engine, or the address of its own server, to which calls are passed on.
+    lanes : sequence of str
+        Addresses for lanes, as `LaneServer` takes them; none: there are no lanes here.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class GrpcServer:
         store_for: Callable[[Caller], Store] | None,
         authenticate: Authenticate,
         meow: Meow | str | None = None,
+        lanes: Sequence[str] = (),
     ) -> None:
         self._wanted = tuple(check_address(address) for address in addresses)
         self._stops = Stops()
@@ -71,8 +75,10 @@ class GrpcServer:
         self._forwarder = MeowForwarder(meow) if isinstance(meow, str) else None
         reception = Reception(authenticate, self._long_calls, self._patience, self._stops)
         services: dict[str, Handlers] = {}
+        self.lanes: LaneServer | None = None
         if store_for is not None:
-            services |= _store_services(reception, store_for)
+            self.lanes = LaneServer(lanes, reception, store_for) if lanes else None
+            services |= _store_services(reception, store_for, self.lanes)
         if self._forwarder is not None:
             services["hiss.v1.Meow"] = self._forwarder.handlers(reception)
         elif meow is not None and not isinstance(meow, str):
@@ -105,6 +111,12 @@ class GrpcServer:
         """
         for address in self._wanted:
             self._bound = (*self._bound, self._listen(address))
+        if self.lanes is not None:
+            try:
+                self.lanes.start()
+            except HissError:
+                self.lanes.stop(0)
+                raise
         self._patience.start()
         self._server.start()
 
@@ -113,6 +125,8 @@ class GrpcServer:
         self._health.stop()
         over = self._server.stop(grace_s)
         self._stops.stop()
+        if self.lanes is not None:
+            self.lanes.stop(grace_s)
         over.wait()
         self._patience.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -148,10 +162,16 @@ class GrpcServer:
         return f"{address.rpartition(':')[0]}:{port}"
 
 
-def _store_services(reception: Reception, store_for: Callable[[Caller], Store]) -> dict[str, Handlers]:
+def _store_services(
+    reception: Reception, store_for: Callable[[Caller], Store], lanes: LaneServer | None
+) -> dict[str, Handlers]:
     services: dict[str, Handlers] = {}
     for key, method in STORE.items():
-        services.setdefault(method.service, {})[method.name] = _store_handler(key, method, reception, store_for)
+        if key == "Streams.OpenLane":
+            handler = open_lane_handler(method, reception, lanes)
+        else:
+            handler = _store_handler(key, method, reception, store_for)
+        services.setdefault(method.service, {})[method.name] = handler
     return services
 
 

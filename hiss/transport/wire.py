@@ -143,6 +143,8 @@ def encode_column(column: Column) -> types_pb2.Column:
 def decode_column(message: types_pb2.Column) -> Column:
     if len(message.dtype) > _DTYPE_CHARS_MAX or len(message.unit) > limits.NAME_CHARS_MAX:
         raise InvalidInput(f"column {message.name[:80]!r}: dtype {message.dtype[:40]!r} or unit is too long")
+    if "a" in message.dtype:  # an alias of 'S' that NumPy warns of, and that nobody's array interface says
+        raise InvalidInput(f"column {message.name[:80]!r}: dtype {message.dtype[:40]!r}; byte strings are '|S16'")
     return Column(message.name, message.dtype, message.unit)
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from hiss.v1 import types_pb2 as hiss_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hiss/v1/streams.proto\x12\x07hiss.v1\x1a\x13hiss/v1/types.proto\"\xc9\x01\n\nStreamSpec\x12!\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x12.hiss.v1.FrameSpec\x12 \n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x0f.hiss.v1.Column\x12\x1e\n\x03\x61\x63k\x18\x03 \x01(\x0e\x32\x11.hiss.v1.AckLevel\x12\x12\n\nattrs_json\x18\x04 \x01(\t\x12\x1b\n\x04keep\x18\x05 \x01(\x0e\x32\r.hiss.v1.Keep\x12%\n\x07kernels\x18\x06 \x03(\x0b\x32\x14.hiss.v1.BoundKernel\"\x7f\n\x13\x43reateStreamRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12!\n\x04spec\x18\x03 \x01(\x0b\x32\x13.hiss.v1.StreamSpec\x12\x0e\n\x06resume\x18\x04 \x01(\x08\x12\x13\n\x0bnew_version\x18\x05 \x01(\x08\"7\n\x14\x43reateStreamResponse\x12\x1f\n\x06stream\x18\x01 \x01(\x0b\x32\x0f.hiss.v1.Stream\"B\n\x10GetStreamRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"4\n\x11GetStreamResponse\x12\x1f\n\x06stream\x18\x01 \x01(\x0b\x32\x0f.hiss.v1.Stream\">\n\x12ListStreamsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x14\n\x0c\x61ll_versions\x18\x02 \x01(\x08\"7\n\x13ListStreamsResponse\x12 \n\x07streams\x18\x01 \x03(\x0b\x32\x0f.hiss.v1.Stream\";\n\x12\x41mendStreamRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x12\n\nattrs_json\x18\x02 \x01(\t\"6\n\x13\x41mendStreamResponse\x12\x1f\n\x06stream\x18\x01 \x01(\x0b\x32\x0f.hiss.v1.Stream\"\x1f\n\nAppendOpen\x12\x11\n\tstream_id\x18\x01 \x01(\t\"_\n\rAppendRequest\x12#\n\x04open\x18\x01 \x01(\x0b\x32\x13.hiss.v1.AppendOpenH\x00\x12!\n\x06\x65xtent\x18\x02 \x01(\x0b\x32\x0f.hiss.v1.ExtentH\x00\x42\x06\n\x04kind\")\n\nIndexRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x12\x12\x0c\n\x04last\x18\x02 \x01(\x12\"\x94\x01\n\x0b\x41ppendStart\x12\x14\n\x0c\x63redit_bytes\x18\x01 \x01(\x03\x12\x12\n\nnext_index\x18\x02 \x01(\x12\x12!\n\x04gaps\x18\x03 \x03(\x0b\x32\x13.hiss.v1.IndexRange\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\'\n\x0c\x63redit_level\x18\x05 \x01(\x0e\x32\x11.hiss.v1.AckLevel\"a\n\x03\x41\x63k\x12\x10\n\x08received\x18\x01 \x01(\x03\x12\x0f\n\x07written\x18\x02 \x01(\x03\x12\x0f\n\x07\x64urable\x18\x03 \x01(\x03\x12\x10\n\x08\x61rchived\x18\x04 \x01(\x03\x12\x14\n\x0c\x63redit_bytes\x18\x05 \x01(\x03\".\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x11\n\tdata_json\x18\x01 \x01(\t\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\"\x83\x01\n\x0e\x41ppendResponse\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.hiss.v1.AppendStartH\x00\x12\x1b\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0c.hiss.v1.AckH\x00\x12%\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x03 \x01(\x0b\x32\x11.hiss.v1.FeedbackH\x00\x42\x06\n\x04kind\"L\n\x11SealStreamRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x16\n\tend_index\x18\x02 \x01(\x12H\x00\x88\x01\x01\x42\x0c\n\n_end_index\"5\n\x12SealStreamResponse\x12\x1f\n\x06stream\x18\x01 \x01(\x0b\x32\x0f.hiss.v1.Stream\"7\n\x12\x41\x62ortStreamRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"6\n\x13\x41\x62ortStreamResponse\x12\x1f\n\x06stream\x18\x01 \x01(\x0b\x32\x0f.hiss.v1.Stream\"(\n\x13\x44\x65leteStreamRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteStreamResponse\"\xa0\x01\n\tSelection\x12\x12\n\x05start\x18\x01 \x01(\x12H\x00\x88\x01\x01\x12\x11\n\x04stop\x18\x02 \x01(\x12H\x01\x88\x01\x01\x12\x0c\n\x04step\x18\x03 \x01(\x03\x12\x0e\n\x06newest\x18\x04 \x01(\x08\x12%\n\x07kernels\x18\x05 \x03(\x0b\x32\x14.hiss.v1.BoundKernel\x12\x14\n\x0cwithout_data\x18\x06 \x01(\x08\x42\x08\n\x06_startB\x07\n\x05_stop\"G\n\x0bReadRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12%\n\tselection\x18\x02 \x01(\x0b\x32\x12.hiss.v1.Selection\"/\n\x0cReadResponse\x12\x1f\n\x06\x65xtent\x18\x02 \x01(\x0b\x32\x0f.hiss.v1.Extent\"Q\n\x15GetOutputFrameRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12%\n\x07kernels\x18\x02 \x03(\x0b\x32\x14.hiss.v1.BoundKernel\";\n\x16GetOutputFrameResponse\x12!\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x12.hiss.v1.FrameSpec\"@\n\rFollowRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x12\n\x05start\x18\x02 \x01(\x12H\x00\x88\x01\x01\x42\x08\n\x06_start\"1\n\x0e\x46ollowResponse\x12\x1f\n\x06\x65xtent\x18\x02 \x01(\x0b\x32\x0f.hiss.v1.Extent\"R\n\rReduceRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\treduction\x18\x03 \x01(\tB\n\n\x08_version\"/\n\x0eReduceResponse\x12\x1d\n\x05\x61rray\x18\x01 \x01(\x0b\x32\x0e.hiss.v1.Array\";\n\x13SendFeedbackRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x11\n\tdata_json\x18\x02 \x01(\t\")\n\x14SendFeedbackResponse\x12\x11\n\tdelivered\x18\x01 \x01(\x08\x32\x9a\x07\n\x07Streams\x12K\n\x0c\x43reateStream\x12\x1c.hiss.v1.CreateStreamRequest\x1a\x1d.hiss.v1.CreateStreamResponse\x12\x42\n\tGetStream\x12\x19.hiss.v1.GetStreamRequest\x1a\x1a.hiss.v1.GetStreamResponse\x12H\n\x0bListStreams\x12\x1b.hiss.v1.ListStreamsRequest\x1a\x1c.hiss.v1.ListStreamsResponse\x12H\n\x0b\x41mendStream\x12\x1b.hiss.v1.AmendStreamRequest\x1a\x1c.hiss.v1.AmendStreamResponse\x12=\n\x06\x41ppend\x12\x16.hiss.v1.AppendRequest\x1a\x17.hiss.v1.AppendResponse(\x01\x30\x01\x12\x45\n\nSealStream\x12\x1a.hiss.v1.SealStreamRequest\x1a\x1b.hiss.v1.SealStreamResponse\x12H\n\x0b\x41\x62ortStream\x12\x1b.hiss.v1.AbortStreamRequest\x1a\x1c.hiss.v1.AbortStreamResponse\x12K\n\x0c\x44\x65leteStream\x12\x1c.hiss.v1.DeleteStreamRequest\x1a\x1d.hiss.v1.DeleteStreamResponse\x12\x35\n\x04Read\x12\x14.hiss.v1.ReadRequest\x1a\x15.hiss.v1.ReadResponse0\x01\x12Q\n\x0eGetOutputFrame\x12\x1e.hiss.v1.GetOutputFrameRequest\x1a\x1f.hiss.v1.GetOutputFrameResponse\x12;\n\x06\x46ollow\x12\x16.hiss.v1.FollowRequest\x1a\x17.hiss.v1.FollowResponse0\x01\x12\x39\n\x06Reduce\x12\x16.hiss.v1.ReduceRequest\x1a\x17.hiss.v1.ReduceResponse\x12K\n\x0cSendFeedback\x12\x1c.hiss.v1.SendFeedbackRequest\x1a\x1d.hiss.v1.SendFeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hiss/v1/streams.proto\x12\x07hiss.v1\x1a\x13hiss/v1/types.proto\"\xc9\x01\n\nStreamSpec\x12!\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x12.hiss.v1.FrameSpec\x12 \n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x0f.hiss.v1.Column\x12\x1e\n\x03\x61\x63k\x18\x03 \x01(\x0e\x32\x11.hiss.v1.AckLevel\x12\x12\n\nattrs_json\x18\x04 \x01(\t\x12\x1b\n\x04keep\x18\x05 \x01(\x0e\x32\r.hiss.v1.Keep\x12%\n\x07kernels\x18\x06 \x03(\x0b\x32\x14.hiss.v1.BoundKernel\"\x7f\n\x13\x43reateStreamRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12!\n\x04spec\x18\x03 \x01(\x0b\x32\x13.hiss.v1.StreamSpec\x12\x0e\n\x06resume\x18\x04 \x01(\x08\x12\x13\n\x0bnew_version\x18\x05 \x01(\x08\"7\n\x14\x43reateStreamResponse\x12\x1f\n\x06stream\x18\x01 \x01(\x0b\x32\x0f.hiss.v1.Stream\"B\n\x10GetStreamRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"4\n\x11GetStreamResponse\x12\x1f\n\x06stream\x18\x01 \x01(\x0b\x32\x0f.hiss.v1.Stream\">\n\x12ListStreamsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x14\n\x0c\x61ll_versions\x18\x02 \x01(\x08\"7\n\x13ListStreamsResponse\x12 \n\x07streams\x18\x01 \x03(\x0b\x32\x0f.hiss.v1.Stream\";\n\x12\x41mendStreamRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x12\n\nattrs_json\x18\x02 \x01(\t\"6\n\x13\x41mendStreamResponse\x12\x1f\n\x06stream\x18\x01 \x01(\x0b\x32\x0f.hiss.v1.Stream\"\x1f\n\nAppendOpen\x12\x11\n\tstream_id\x18\x01 \x01(\t\"_\n\rAppendRequest\x12#\n\x04open\x18\x01 \x01(\x0b\x32\x13.hiss.v1.AppendOpenH\x00\x12!\n\x06\x65xtent\x18\x02 \x01(\x0b\x32\x0f.hiss.v1.ExtentH\x00\x42\x06\n\x04kind\")\n\nIndexRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x12\x12\x0c\n\x04last\x18\x02 \x01(\x12\"\x94\x01\n\x0b\x41ppendStart\x12\x14\n\x0c\x63redit_bytes\x18\x01 \x01(\x03\x12\x12\n\nnext_index\x18\x02 \x01(\x12\x12!\n\x04gaps\x18\x03 \x03(\x0b\x32\x13.hiss.v1.IndexRange\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\'\n\x0c\x63redit_level\x18\x05 \x01(\x0e\x32\x11.hiss.v1.AckLevel\"a\n\x03\x41\x63k\x12\x10\n\x08received\x18\x01 \x01(\x03\x12\x0f\n\x07written\x18\x02 \x01(\x03\x12\x0f\n\x07\x64urable\x18\x03 \x01(\x03\x12\x10\n\x08\x61rchived\x18\x04 \x01(\x03\x12\x14\n\x0c\x63redit_bytes\x18\x05 \x01(\x03\".\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x11\n\tdata_json\x18\x01 \x01(\t\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\"\x83\x01\n\x0e\x41ppendResponse\x12%\n\x05start\x18\x01 \x01(\x0b\x32\x14.hiss.v1.AppendStartH\x00\x12\x1b\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0c.hiss.v1.AckH\x00\x12%\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x03 \x01(\x0b\x32\x11.hiss.v1.FeedbackH\x00\x42\x06\n\x04kind\"$\n\x0fOpenLaneRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\",\n\tLaneOffer\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\x0c\"5\n\x10OpenLaneResponse\x12!\n\x05lanes\x18\x01 \x03(\x0b\x32\x12.hiss.v1.LaneOffer\"L\n\x11SealStreamRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x16\n\tend_index\x18\x02 \x01(\x12H\x00\x88\x01\x01\x42\x0c\n\n_end_index\"5\n\x12SealStreamResponse\x12\x1f\n\x06stream\x18\x01 \x01(\x0b\x32\x0f.hiss.v1.Stream\"7\n\x12\x41\x62ortStreamRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"6\n\x13\x41\x62ortStreamResponse\x12\x1f\n\x06stream\x18\x01 \x01(\x0b\x32\x0f.hiss.v1.Stream\"(\n\x13\x44\x65leteStreamRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteStreamResponse\"\xa0\x01\n\tSelection\x12\x12\n\x05start\x18\x01 \x01(\x12H\x00\x88\x01\x01\x12\x11\n\x04stop\x18\x02 \x01(\x12H\x01\x88\x01\x01\x12\x0c\n\x04step\x18\x03 \x01(\x03\x12\x0e\n\x06newest\x18\x04 \x01(\x08\x12%\n\x07kernels\x18\x05 \x03(\x0b\x32\x14.hiss.v1.BoundKernel\x12\x14\n\x0cwithout_data\x18\x06 \x01(\x08\x42\x08\n\x06_startB\x07\n\x05_stop\"G\n\x0bReadRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12%\n\tselection\x18\x02 \x01(\x0b\x32\x12.hiss.v1.Selection\"/\n\x0cReadResponse\x12\x1f\n\x06\x65xtent\x18\x02 \x01(\x0b\x32\x0f.hiss.v1.Extent\"Q\n\x15GetOutputFrameRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12%\n\x07kernels\x18\x02 \x03(\x0b\x32\x14.hiss.v1.BoundKernel\";\n\x16GetOutputFrameResponse\x12!\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x12.hiss.v1.FrameSpec\"@\n\rFollowRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x12\n\x05start\x18\x02 \x01(\x12H\x00\x88\x01\x01\x42\x08\n\x06_start\"1\n\x0e\x46ollowResponse\x12\x1f\n\x06\x65xtent\x18\x02 \x01(\x0b\x32\x0f.hiss.v1.Extent\"R\n\rReduceRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\treduction\x18\x03 \x01(\tB\n\n\x08_version\"/\n\x0eReduceResponse\x12\x1d\n\x05\x61rray\x18\x01 \x01(\x0b\x32\x0e.hiss.v1.Array\";\n\x13SendFeedbackRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x11\n\tdata_json\x18\x02 \x01(\t\")\n\x14SendFeedbackResponse\x12\x11\n\tdelivered\x18\x01 \x01(\x08\x32\xdb\x07\n\x07Streams\x12K\n\x0c\x43reateStream\x12\x1c.hiss.v1.CreateStreamRequest\x1a\x1d.hiss.v1.CreateStreamResponse\x12\x42\n\tGetStream\x12\x19.hiss.v1.GetStreamRequest\x1a\x1a.hiss.v1.GetStreamResponse\x12H\n\x0bListStreams\x12\x1b.hiss.v1.ListStreamsRequest\x1a\x1c.hiss.v1.ListStreamsResponse\x12H\n\x0b\x41mendStream\x12\x1b.hiss.v1.AmendStreamRequest\x1a\x1c.hiss.v1.AmendStreamResponse\x12=\n\x06\x41ppend\x12\x16.hiss.v1.AppendRequest\x1a\x17.hiss.v1.AppendResponse(\x01\x30\x01\x12?\n\x08OpenLane\x12\x18.hiss.v1.OpenLaneRequest\x1a\x19.hiss.v1.OpenLaneResponse\x12\x45\n\nSealStream\x12\x1a.hiss.v1.SealStreamRequest\x1a\x1b.hiss.v1.SealStreamResponse\x12H\n\x0b\x41\x62ortStream\x12\x1b.hiss.v1.AbortStreamRequest\x1a\x1c.hiss.v1.AbortStreamResponse\x12K\n\x0c\x44\x65leteStream\x12\x1c.hiss.v1.DeleteStreamRequest\x1a\x1d.hiss.v1.DeleteStreamResponse\x12\x35\n\x04Read\x12\x14.hiss.v1.ReadRequest\x1a\x15.hiss.v1.ReadResponse0\x01\x12Q\n\x0eGetOutputFrame\x12\x1e.hiss.v1.GetOutputFrameRequest\x1a\x1f.hiss.v1.GetOutputFrameResponse\x12;\n\x06\x46ollow\x12\x16.hiss.v1.FollowRequest\x1a\x17.hiss.v1.FollowResponse0\x01\x12\x39\n\x06Reduce\x12\x16.hiss.v1.ReduceRequest\x1a\x17.hiss.v1.ReduceResponse\x12K\n\x0cSendFeedback\x12\x1c.hiss.v1.SendFeedbackRequest\x1a\x1d.hiss.v1.SendFeedbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,40 +64,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEEDBACK']._serialized_end=1274
   _globals['_APPENDRESPONSE']._serialized_start=1277
   _globals['_APPENDRESPONSE']._serialized_end=1408
-  _globals['_SEALSTREAMREQUEST']._serialized_start=1410
-  _globals['_SEALSTREAMREQUEST']._serialized_end=1486
-  _globals['_SEALSTREAMRESPONSE']._serialized_start=1488
-  _globals['_SEALSTREAMRESPONSE']._serialized_end=1541
-  _globals['_ABORTSTREAMREQUEST']._serialized_start=1543
-  _globals['_ABORTSTREAMREQUEST']._serialized_end=1598
-  _globals['_ABORTSTREAMRESPONSE']._serialized_start=1600
-  _globals['_ABORTSTREAMRESPONSE']._serialized_end=1654
-  _globals['_DELETESTREAMREQUEST']._serialized_start=1656
-  _globals['_DELETESTREAMREQUEST']._serialized_end=1696
-  _globals['_DELETESTREAMRESPONSE']._serialized_start=1698
-  _globals['_DELETESTREAMRESPONSE']._serialized_end=1720
-  _globals['_SELECTION']._serialized_start=1723
-  _globals['_SELECTION']._serialized_end=1883
-  _globals['_READREQUEST']._serialized_start=1885
-  _globals['_READREQUEST']._serialized_end=1956
-  _globals['_READRESPONSE']._serialized_start=1958
-  _globals['_READRESPONSE']._serialized_end=2005
-  _globals['_GETOUTPUTFRAMEREQUEST']._serialized_start=2007
-  _globals['_GETOUTPUTFRAMEREQUEST']._serialized_end=2088
-  _globals['_GETOUTPUTFRAMERESPONSE']._serialized_start=2090
-  _globals['_GETOUTPUTFRAMERESPONSE']._serialized_end=2149
-  _globals['_FOLLOWREQUEST']._serialized_start=2151
-  _globals['_FOLLOWREQUEST']._serialized_end=2215
-  _globals['_FOLLOWRESPONSE']._serialized_start=2217
-  _globals['_FOLLOWRESPONSE']._serialized_end=2266
-  _globals['_REDUCEREQUEST']._serialized_start=2268
-  _globals['_REDUCEREQUEST']._serialized_end=2350
-  _globals['_REDUCERESPONSE']._serialized_start=2352
-  _globals['_REDUCERESPONSE']._serialized_end=2399
-  _globals['_SENDFEEDBACKREQUEST']._serialized_start=2401
-  _globals['_SENDFEEDBACKREQUEST']._serialized_end=2460
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=2462
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=2503
-  _globals['_STREAMS']._serialized_start=2506
-  _globals['_STREAMS']._serialized_end=3428
+  _globals['_OPENLANEREQUEST']._serialized_start=1410
+  _globals['_OPENLANEREQUEST']._serialized_end=1446
+  _globals['_LANEOFFER']._serialized_start=1448
+  _globals['_LANEOFFER']._serialized_end=1492
+  _globals['_OPENLANERESPONSE']._serialized_start=1494
+  _globals['_OPENLANERESPONSE']._serialized_end=1547
+  _globals['_SEALSTREAMREQUEST']._serialized_start=1549
+  _globals['_SEALSTREAMREQUEST']._serialized_end=1625
+  _globals['_SEALSTREAMRESPONSE']._serialized_start=1627
+  _globals['_SEALSTREAMRESPONSE']._serialized_end=1680
+  _globals['_ABORTSTREAMREQUEST']._serialized_start=1682
+  _globals['_ABORTSTREAMREQUEST']._serialized_end=1737
+  _globals['_ABORTSTREAMRESPONSE']._serialized_start=1739
+  _globals['_ABORTSTREAMRESPONSE']._serialized_end=1793
+  _globals['_DELETESTREAMREQUEST']._serialized_start=1795
+  _globals['_DELETESTREAMREQUEST']._serialized_end=1835
+  _globals['_DELETESTREAMRESPONSE']._serialized_start=1837
+  _globals['_DELETESTREAMRESPONSE']._serialized_end=1859
+  _globals['_SELECTION']._serialized_start=1862
+  _globals['_SELECTION']._serialized_end=2022
+  _globals['_READREQUEST']._serialized_start=2024
+  _globals['_READREQUEST']._serialized_end=2095
+  _globals['_READRESPONSE']._serialized_start=2097
+  _globals['_READRESPONSE']._serialized_end=2144
+  _globals['_GETOUTPUTFRAMEREQUEST']._serialized_start=2146
+  _globals['_GETOUTPUTFRAMEREQUEST']._serialized_end=2227
+  _globals['_GETOUTPUTFRAMERESPONSE']._serialized_start=2229
+  _globals['_GETOUTPUTFRAMERESPONSE']._serialized_end=2288
+  _globals['_FOLLOWREQUEST']._serialized_start=2290
+  _globals['_FOLLOWREQUEST']._serialized_end=2354
+  _globals['_FOLLOWRESPONSE']._serialized_start=2356
+  _globals['_FOLLOWRESPONSE']._serialized_end=2405
+  _globals['_REDUCEREQUEST']._serialized_start=2407
+  _globals['_REDUCEREQUEST']._serialized_end=2489
+  _globals['_REDUCERESPONSE']._serialized_start=2491
+  _globals['_REDUCERESPONSE']._serialized_end=2538
+  _globals['_SENDFEEDBACKREQUEST']._serialized_start=2540
+  _globals['_SENDFEEDBACKREQUEST']._serialized_end=2599
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=2601
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=2642
+  _globals['_STREAMS']._serialized_start=2645
+  _globals['_STREAMS']._serialized_end=3632
 # @@protoc_insertion_point(module_scope)

@@ -153,6 +153,26 @@ class AppendResponse(_message.Message):
     feedback: Feedback
     def __init__(self, start: _Optional[_Union[AppendStart, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ...) -> None: ...
 
+class OpenLaneRequest(_message.Message):
+    __slots__ = ("stream_id",)
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    stream_id: str
+    def __init__(self, stream_id: _Optional[str] = ...) -> None: ...
+
+class LaneOffer(_message.Message):
+    __slots__ = ("address", "ticket")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    ticket: bytes
+    def __init__(self, address: _Optional[str] = ..., ticket: _Optional[bytes] = ...) -> None: ...
+
+class OpenLaneResponse(_message.Message):
+    __slots__ = ("lanes",)
+    LANES_FIELD_NUMBER: _ClassVar[int]
+    lanes: _containers.RepeatedCompositeFieldContainer[LaneOffer]
+    def __init__(self, lanes: _Optional[_Iterable[_Union[LaneOffer, _Mapping]]] = ...) -> None: ...
+
 class SealStreamRequest(_message.Message):
     __slots__ = ("stream_id", "end_index")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]

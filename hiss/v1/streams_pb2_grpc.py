@@ -60,6 +60,11 @@ class StreamsStub:
                 request_serializer=hiss_dot_v1_dot_streams__pb2.AppendRequest.SerializeToString,
                 response_deserializer=hiss_dot_v1_dot_streams__pb2.AppendResponse.FromString,
                 _registered_method=True)
+        self.OpenLane = channel.unary_unary(
+                '/hiss.v1.Streams/OpenLane',
+                request_serializer=hiss_dot_v1_dot_streams__pb2.OpenLaneRequest.SerializeToString,
+                response_deserializer=hiss_dot_v1_dot_streams__pb2.OpenLaneResponse.FromString,
+                _registered_method=True)
         self.SealStream = channel.unary_unary(
                 '/hiss.v1.Streams/SealStream',
                 request_serializer=hiss_dot_v1_dot_streams__pb2.SealStreamRequest.SerializeToString,
@@ -139,6 +144,14 @@ class StreamsServicer:
         reply says where the stream stands and how much credit there is. Then extents go in and acknowledgements come out.
         When the producer closes its side, the server finishes and acknowledges all that it got, and ends the call with OK.
         A call that ends in any other way leaves the outcome of unacknowledged blocks unknown: open again and ask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenLane(self, request, context):
+        """Offers faster ways than Append to the same end, sockets on the server's host: docs/lanes.md has what is said on them.
+        None are offered to a caller who cannot reach them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +240,11 @@ def add_StreamsServicer_to_server(servicer, server):
                     servicer.Append,
                     request_deserializer=hiss_dot_v1_dot_streams__pb2.AppendRequest.FromString,
                     response_serializer=hiss_dot_v1_dot_streams__pb2.AppendResponse.SerializeToString,
+            ),
+            'OpenLane': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenLane,
+                    request_deserializer=hiss_dot_v1_dot_streams__pb2.OpenLaneRequest.FromString,
+                    response_serializer=hiss_dot_v1_dot_streams__pb2.OpenLaneResponse.SerializeToString,
             ),
             'SealStream': grpc.unary_unary_rpc_method_handler(
                     servicer.SealStream,
@@ -405,6 +423,33 @@ class Streams:
             '/hiss.v1.Streams/Append',
             hiss_dot_v1_dot_streams__pb2.AppendRequest.SerializeToString,
             hiss_dot_v1_dot_streams__pb2.AppendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenLane(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hiss.v1.Streams/OpenLane',
+            hiss_dot_v1_dot_streams__pb2.OpenLaneRequest.SerializeToString,
+            hiss_dot_v1_dot_streams__pb2.OpenLaneResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -201,9 +201,9 @@ def test_a_session_that_the_store_refuses_does_not_begin(remote: RemoteStore, fr
 
 
 def test_what_goes_wrong_while_closing_is_raised(store: MemoryStore, remote: RemoteStore, frames: StreamInfo) -> None:
-    producer = Producer(remote, frames.id)
     gate = threading.Event()
     store.before_send = lambda extent: gate.wait(LIMIT_S) and None
+    producer = Producer(remote, frames.id)
     producer.session.send(_no_columns(frames_of(frames, 0, 2), frames))
     raised: list[HissError] = []
 

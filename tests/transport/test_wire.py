@@ -213,6 +213,6 @@ def test_every_call_has_both_ends() -> None:
     """No call of the schema without a handler, and no handler without a call."""
     from hiss.transport import meow_calls, store_calls, stream_calls
 
-    served = {*store_calls.SHORT, *stream_calls.CALLS, "Streams.Append"}
+    served = {*store_calls.SHORT, *stream_calls.CALLS, "Streams.Append", "Streams.OpenLane"}
     assert served == set(STORE)
     assert set(meow_calls.CALLS) == set(MEOW)

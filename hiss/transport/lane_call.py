@@ -1,0 +1,179 @@
+"""The server's side of one lane, from its ticket to its end: extents in, acknowledgements out.
+
+Two threads work for each. The lane's own receives extents, where the session lends its memory straight into that, and
+hands them over; the store's back-pressure stops it, and thereby the producer, by the socket's flow control. The other
+sends what the `Outbox` holds. Neither waits for the other while it holds anything that the other needs. Whatever way
+the lane ends, the session is closed, what had arrived whole is finished, and memory that was lent and not filled is
+given back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+
+from hiss import limits
+from hiss.errors import HissError, InvalidInput, Stopping
+from hiss.model import Ack, AppendStart, Extent
+from hiss.store import AppendSession, Landing, LandingSession
+from hiss.transport.admission import Stops
+from hiss.transport.append_call import Outbox
+from hiss.transport.calls import OWN_ERROR
+from hiss.transport.lane_framing import (
+    ExtentUnframer,
+    FrameReader,
+    Kind,
+    ack_frame,
+    error_frame,
+    feedback_frame,
+    frame,
+    send_parts,
+    set_patience,
+    start_frame,
+)
+
+log = logging.getLogger(__name__)
+
+_ALIVE: Final = frame(Kind.ALIVE)
+
+
+class LaneCall:
+    """One lane whose ticket was good.
+
+    Parameters
+    ----------
+    connection : socket
+        Blocking; closed by whoever runs this.
+    what : str
+        Names the lane in errors.
+    open_session : callable
+        Becomes the stream's producer.
+    """
+
+    def __init__(self, connection: socket.socket, what: str, open_session: Callable[[Outbox], AppendSession]) -> None:
+        self._connection = connection
+        self._what = what
+        self._open_session = open_session
+        self._outbox = Outbox()
+        self._reader = FrameReader(connection, what, limits.LANE_STALL_S, may_idle=True)
+        self._unframer = ExtentUnframer(what)
+        self._stopping = False
+
+    def run(self, stops: Stops) -> None:
+        """Serve the lane to its end; in a thread of its own."""
+        set_patience(self._connection, limits.LANE_STALL_S, limits.LANE_STALL_S)
+        try:
+            with _errors_told(self._outbox, self._what):
+                session = self._open_session(self._outbox)
+            if self._outbox.error is not None:
+                self._reply(None)
+                return
+            with stops.told(self.stop):
+                self._serve(session)
+        finally:
+            self._outbox.finish()
+
+    def stop(self) -> None:
+        """The server goes down: take no more, finish what is here, acknowledge it, refuse the rest."""
+        self._stopping = True
+        _shut(self._connection, socket.SHUT_RD)
+
+    def cut(self) -> None:
+        """End it now."""
+        _shut(self._connection, socket.SHUT_RDWR)
+
+    def _serve(self, session: AppendSession) -> None:
+        teller = threading.Thread(target=self._reply, args=(session.start,), name="hiss lane acks", daemon=True)
+        teller.start()
+        try:
+            with _errors_told(self._outbox, self._what):
+                self._receive(session)
+            stopped = self._stopping
+            with _errors_told(self._outbox, self._what):
+                session.close()
+            if stopped:
+                self._outbox.fail(
+                    Stopping("the server is shutting down; connect again, ask where the stream stands, send the rest")
+                )
+        finally:
+            self._outbox.finish()
+            teller.join()
+
+    # ---- in
+
+    def _receive(self, session: AppendSession) -> None:
+        """Hand the producer's extents to the session, until it ends its side or the server stops."""
+        lender = session if isinstance(session, LandingSession) else None
+        while not self._stopping and (head := self._reader.next_head()) is not None:
+            if head.kind == Kind.COLUMNS:
+                self._unframer.name_columns(self._reader.body(head.body_bytes, limits.LANE_COLUMNS_BYTES_MAX))
+                continue
+            if head.kind != Kind.EXTENT:
+                raise InvalidInput(f"{self._what}: a frame of kind {head.kind}; expected an extent or columns")
+            self._unframer.check(head)
+            body = self._reader.body(head.body_bytes, limits.MESSAGE_BYTES_MAX)
+            vectors = self._unframer.vectors(head, body)
+            landing = lender.reserve(head.blocks, head.data_bytes) if lender is not None else None
+            data = np.empty(head.data_bytes, np.uint8) if landing is None else landing.data
+            try:
+                self._reader.fill(data.data)
+                extent = Extent(**vectors, data=data)
+            except BaseException:
+                if landing is not None:
+                    landing.release()
+                raise
+            self._hand_over(session, lender, extent, landing)
+
+    @staticmethod
+    def _hand_over(
+        session: AppendSession, lender: LandingSession | None, extent: Extent, landing: Landing | None
+    ) -> None:
+        if lender is not None and landing is not None:
+            lender.send_landed(extent, landing)
+        else:
+            session.send(extent)
+
+    # ---- out
+
+    def _reply(self, start: AppendStart | None) -> None:
+        """Say what there is to say until the lane ends; nobody waits for it but the lane's end."""
+        with contextlib.suppress(OSError):  # the peer went away, or does not take its acknowledgements
+            if start is not None:
+                self._say(start_frame(start))
+            for reply in self._outbox.replies(limits.KEEPALIVE_S):
+                if reply is None:
+                    self._say(_ALIVE)
+                elif isinstance(reply, Ack):
+                    assert start is not None
+                    self._say(ack_frame(reply, start.credit_bytes))
+                else:
+                    self._say(feedback_frame(reply))
+            error = self._outbox.error
+            self._say(frame(Kind.END) if error is None else error_frame(error))
+        _shut(self._connection, socket.SHUT_RDWR)
+
+    def _say(self, message: bytes) -> None:
+        send_parts(self._connection, (message,))
+
+
+@contextlib.contextmanager
+def _errors_told(outbox: Outbox, what: str) -> Iterator[None]:
+    """What is raised ends the lane; what nobody meant to raise is logged and not told."""
+    try:
+        yield
+    except HissError as error:
+        outbox.fail(error)
+    except Exception:
+        log.exception("%s: a bug", what)
+        outbox.fail(HissError(OWN_ERROR))
+
+
+def _shut(connection: socket.socket, how: int) -> None:
+    with contextlib.suppress(OSError):  # it is gone already
+        connection.shutdown(how)

@@ -1,0 +1,97 @@
+"""Which way a client's appends go: a Unix lane, else a TCP lane, else gRPC.
+
+A lane that cannot be opened is passed over. One that breaks before anything was acknowledged on it is passed over the
+next time, so that a producer which reconnects goes on by another way. Any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+from hiss.errors import HissError, InvalidInput, PermissionRefused, Stopping, Unavailable
+from hiss.model import Ack, Feedback
+from hiss.transport.lane_client import LANES, LaneAppend, kind_of
+
+GRPC: Final = "grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A lane that the server lets us open."""
+
+    address: str
+    ticket: bytes
+
+
+class Lanes:
+    """The lanes of one client.
+
+    Parameters
+    ----------
+    wanted : str or None
+        `unix`, `tcp` or `grpc`; None: the fastest that can be opened.
+    """
+
+    def __init__(self, wanted: str | None) -> None:
+        if wanted not in (None, GRPC, *LANES):
+            raise InvalidInput(f"lane {wanted!r}: expected one of {', '.join((*LANES, GRPC))}, or None")
+        self._kinds = LANES if wanted is None else tuple(kind for kind in LANES if kind == wanted)
+        self._passed_over: set[str] = set()
+        self._open: weakref.WeakSet[LaneAppend] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def choose(self, ask: Callable[[], list[Offer]]) -> Iterator[Offer]:
+        """The offers to try, the best first. A server that knows no lanes offers none."""
+        with self._lock:
+            kinds = [kind for kind in self._kinds if kind not in self._passed_over]
+            self._passed_over.clear()
+        if not kinds:
+            return
+        try:
+            offers = ask()
+        except HissError as error:
+            if error.details.get("code") != grpc.StatusCode.UNIMPLEMENTED.name:
+                raise
+            return
+        for kind in kinds:
+            yield from (offer for offer in offers if kind_of(offer.address) == kind)
+
+    def open(
+        self,
+        offer: Offer,
+        stream_id: str,
+        on_ack: Callable[[Ack], None],
+        on_error: Callable[[HissError], None],
+        on_feedback: Callable[[Feedback], None],
+    ) -> LaneAppend | None:
+        """The session over this lane, or None where the lane is closed to us. Raises what the stream's buffer says."""
+        session: LaneAppend | None = None
+
+        def broke(error: HissError) -> None:
+            if isinstance(error, Unavailable) and session is not None and not session.acknowledged:
+                with self._lock:
+                    self._passed_over.add(session.kind)
+            on_error(error)
+
+        try:
+            session = LaneAppend(offer.address, offer.ticket, stream_id, on_ack, broke, on_feedback)
+        except Stopping:
+            raise
+        except (Unavailable, PermissionRefused):
+            return None
+        with self._lock:
+            self._open.add(session)
+        return session
+
+    def close(self) -> None:
+        """Cut the lanes that are open."""
+        with self._lock:
+            sessions = list(self._open)
+        for session in sessions:
+            session.cut()

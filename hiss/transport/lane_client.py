@@ -1,0 +1,141 @@
+"""An append over a lane, the client's side: the caller's thread sends each extent from where it lies.
+
+Windows, acknowledgements and errors are `credited_append`'s. A lane that breaks raises `Unavailable`, as a broken
+connection of any other kind does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from hiss import limits
+from hiss.errors import HissError, InvalidInput, Unavailable
+from hiss.model import Ack, AppendStart, Extent, Feedback
+from hiss.transport.channel import UNIX, check_address
+from hiss.transport.credited_append import CreditedAppend, Reply
+from hiss.transport.lane_framing import (
+    TICKET_BYTES,
+    VERSION,
+    ExtentFramer,
+    FrameReader,
+    Kind,
+    decode_reply,
+    frame,
+    prepare_socket,
+    send_parts,
+    set_patience,
+)
+
+LANES: Final = ("unix", "tcp")
+
+_SILENCE_S: Final = 2 * limits.KEEPALIVE_S  # a server says something twice in this time, if only that it is alive
+_NEVER_S: Final = 0.0  # as the socket option means it: a full server stops its producers for as long as it takes
+
+
+def kind_of(address: str) -> str:
+    """Which of `LANES` an address is of."""
+    return "unix" if address.startswith(UNIX) else "tcp"
+
+
+class LaneAppend(CreditedAppend):
+    """An `AppendSession` over a lane.
+
+    Parameters
+    ----------
+    address : str
+        `unix:PATH` or `HOST:PORT`.
+    ticket : bytes
+        That the server handed out for it.
+    stream_id : str
+        For errors.
+    on_ack, on_error, on_feedback : callable
+        As `Store.open_append` says.
+
+    Raises
+    ------
+    Unavailable
+        Nothing answers there.
+    HissError
+        What the server answered instead of taking us for the stream's producer.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        ticket: bytes,
+        stream_id: str,
+        on_ack: Callable[[Ack], None],
+        on_error: Callable[[HissError], None],
+        on_feedback: Callable[[Feedback], None],
+    ) -> None:
+        super().__init__(f"append to stream {stream_id} by the lane at {address}", on_ack, on_error, on_feedback)
+        if len(ticket) != TICKET_BYTES:
+            raise InvalidInput(f"a lane's ticket has {TICKET_BYTES} bytes, not {len(ticket)}")
+        self.kind = kind_of(address)
+        self.acknowledged = False  # whether it ever carried anything
+        self._framer = ExtentFramer()
+        self._sending = threading.Lock()  # so that the descriptor is not closed, and given to others, under a send
+        self._connection = _dial(address)
+        self._reader = FrameReader(self._connection, self._what, _SILENCE_S, may_idle=False)
+        with contextlib.suppress(OSError):  # what the server says is told by `_begin`
+            prepare_socket(self._connection)
+            set_patience(self._connection, _SILENCE_S, _NEVER_S)
+            send_parts(self._connection, (frame(Kind.HELLO, ticket, VERSION),))
+        self._begin()
+
+    def cut(self) -> None:
+        """End it now; the callbacks are told."""
+        self._cut()
+
+    def _transmit(self, part: Extent) -> None:
+        try:
+            with self._sending:
+                send_parts(self._connection, self._framer.parts(part))
+        except OSError as error:
+            self._receiver.join(limits.CONNECT_S)  # the server may have said why
+            raise self._error or Unavailable(f"{self._what}: the connection broke: {error}") from None
+
+    def _end_sending(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+
+    def _cut(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def _let_go(self) -> None:
+        with self._sending:
+            self._connection.close()
+
+    def _replies(self) -> Iterator[Reply]:
+        while (head := self._reader.next_head()) is not None:
+            reply = decode_reply(head, bytes(self._reader.body(head.body_bytes, limits.LANE_REPLY_BYTES_MAX)))
+            if isinstance(reply, HissError):
+                raise reply
+            if head.kind == Kind.END:
+                return
+            if reply is not None:
+                self.acknowledged = self.acknowledged or not isinstance(reply, AppendStart)
+                yield reply
+        raise Unavailable(f"{self._what}: the connection broke")
+
+
+def _dial(address: str) -> socket.socket:
+    check_address(address)
+    connection = None
+    try:
+        if address.startswith(UNIX):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(limits.CONNECT_S)
+            connection.connect(address.removeprefix(UNIX))
+            return connection
+        host, _, port = address.rpartition(":")
+        return socket.create_connection((host.strip("[]"), int(port)), limits.CONNECT_S)
+    except OSError as error:
+        if connection is not None:
+            connection.close()
+        raise Unavailable(f"no lane at {address}: {error}", address=address) from None

@@ -1,0 +1,312 @@
+"""Where lanes are opened: listens on sockets, checks tickets, and gives each lane its threads.
+
+One thread accepts connections and reads their first frame, without blocking on any of them; a lane whose ticket is good
+gets a thread of its own (`lane_call`), admitted together with the long gRPC calls. `start` and `stop` are called by one
+thread, once each; `offers` by any. Loopback and Unix sockets only: there is no TLS on lanes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import logging
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+
+from hiss import limits
+from hiss.errors import HissError, InvalidInput, PermissionRefused, PortInUse, Stopping, Unavailable
+from hiss.model import Caller
+from hiss.store import AppendSession, Store
+from hiss.transport.append_call import Outbox
+from hiss.transport.calls import Bodies, Reception, body_of, caller_of, errors_as_status
+from hiss.transport.channel import UNIX, check_address
+from hiss.transport.lane_call import LaneCall
+from hiss.transport.lane_framing import HEAD_BYTES, HELLO_BYTES, VERSION, Head, Kind, error_frame, prepare_socket
+from hiss.transport.lane_tickets import HERE, Grant, Tickets, host_of
+from hiss.transport.methods import Method
+from hiss.v1 import streams_pb2
+
+log = logging.getLogger(__name__)
+
+_LOOK_S: Final = 0.5  # how soon connections without a ticket are given up
+_PEER: Final = struct.Struct("3i")  # ucred of unix(7): pid, uid, gid
+
+
+@dataclass(slots=True)
+class _Listener:
+    socket: socket.socket
+    kind: str  # 'unix' or 'tcp'
+    address: str  # as clients are told
+
+
+@dataclass(slots=True)
+class _Newcomer:
+    """A connection that has not shown its ticket yet."""
+
+    connection: socket.socket
+    kind: str
+    host: str
+    until_s: float
+    hello: bytearray = field(default_factory=bytearray)
+
+
+class LaneServer:
+    """The lanes of one server.
+
+    Parameters
+    ----------
+    addresses : sequence of str
+        `unix:PATH` and `HOST:PORT`, loopback only, port 0 for a free one; the fastest first.
+    reception : Reception
+        Of the gRPC server: the gate for long calls, and who is told when the server stops.
+    store_for : callable
+        The Store as a caller may use it.
+    """
+
+    def __init__(self, addresses: Sequence[str], reception: Reception, store_for: Callable[[Caller], Store]) -> None:
+        self._wanted = tuple(check_address(address) for address in addresses)
+        self._reception = reception
+        self._store_for = store_for
+        self._tickets = Tickets()
+        self._listeners: list[_Listener] = []
+        self._newcomers: OrderedDict[int, _Newcomer] = OrderedDict()  # by descriptor, the oldest first
+        self._selector = selectors.DefaultSelector()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._stopping = False
+        self._door = threading.Thread(target=self._attend, name="hiss lanes", daemon=True)
+        self._calls: dict[threading.Thread, LaneCall] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens, with the ports that were picked."""
+        return tuple(listener.address for listener in self._listeners)
+
+    def start(self) -> None:
+        """Listen. Raises `PortInUse`, or `Unavailable` for an address that this machine cannot listen at."""
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
+        for address in self._wanted:
+            listener = _listen(address)
+            self._listeners.append(listener)
+            self._selector.register(listener.socket, selectors.EVENT_READ, listener)
+        if self._listeners:
+            self._door.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Open no more, wait `grace_s` for those that are open to end, cut the rest. More than once is fine."""
+        self._stopping = True
+        with contextlib.suppress(OSError):  # the second time it is closed
+            self._wake_out.send(b".")
+        if self._door.ident is not None:
+            self._door.join()
+        deadline_s = time.monotonic() + grace_s
+        with self._lock:
+            calls = dict(self._calls)
+        for thread in calls:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        for thread, call in calls.items():
+            call.cut()
+            thread.join(limits.HANDSHAKE_S)
+        self._selector.close()
+        for end in (self._wake_in, self._wake_out):
+            end.close()
+        for listener in self._listeners:
+            listener.socket.close()
+            if listener.kind == "unix":
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(listener.address.removeprefix(UNIX))
+
+    def offers(self, caller: Caller, stream_id: str, peer: str) -> list[tuple[str, bytes]]:
+        """Address and ticket of each lane that a gRPC client at `peer` may open."""
+        host = _grpc_host(peer)
+        found = [listener for listener in self._listeners if host == HERE]
+        return [
+            (listener.address, self._tickets.issue(Grant(caller, stream_id, listener.kind, host))) for listener in found
+        ]
+
+    # ---- the door's thread
+
+    def _attend(self) -> None:
+        while not self._stopping:
+            for key, _ in self._selector.select(_LOOK_S):
+                if isinstance(key.data, _Listener):
+                    self._accept(key.data)
+                elif isinstance(key.data, _Newcomer):
+                    self._hear(key.data)
+            self._give_up_on(time.monotonic())
+        for newcomer in list(self._newcomers.values()):
+            self._drop(newcomer)
+
+    def _accept(self, listener: _Listener) -> None:
+        try:
+            connection, address = listener.socket.accept()
+        except OSError as error:
+            log.warning("lane at %s: %s", listener.address, error)
+            time.sleep(_LOOK_S)  # no descriptors left, most likely: somebody has to close one first
+            return
+        host = HERE if listener.kind == "unix" else host_of(address[0])
+        if listener.kind == "unix" and not _same_user(connection):
+            connection.close()
+            return
+        connection.setblocking(False)
+        while len(self._newcomers) >= limits.LANE_HELLOS_MAX:
+            self._drop(next(iter(self._newcomers.values())))
+        newcomer = _Newcomer(connection, listener.kind, host, time.monotonic() + limits.HANDSHAKE_S)
+        self._newcomers[connection.fileno()] = newcomer
+        self._selector.register(connection, selectors.EVENT_READ, newcomer)
+
+    def _hear(self, newcomer: _Newcomer) -> None:
+        if newcomer.connection.fileno() not in self._newcomers:
+            return  # dropped in this round
+        try:
+            found = newcomer.connection.recv(HELLO_BYTES - len(newcomer.hello))
+        except BlockingIOError:
+            return
+        except OSError:
+            found = b""
+        newcomer.hello += found
+        if not found:
+            self._drop(newcomer)
+        elif len(newcomer.hello) >= HELLO_BYTES or not _may_be_hello(newcomer.hello):
+            self._forget(newcomer)
+            self._admit(newcomer)
+
+    def _give_up_on(self, now_s: float) -> None:
+        while self._newcomers and (oldest := next(iter(self._newcomers.values()))).until_s < now_s:
+            self._drop(oldest)
+
+    def _forget(self, newcomer: _Newcomer) -> None:
+        self._selector.unregister(newcomer.connection)
+        del self._newcomers[newcomer.connection.fileno()]
+
+    def _drop(self, newcomer: _Newcomer) -> None:
+        self._forget(newcomer)
+        newcomer.connection.close()
+
+    def _admit(self, newcomer: _Newcomer) -> None:
+        """Give a lane its thread, or say why not."""
+        try:
+            ticket = _ticket_of(bytes(newcomer.hello))
+            grant = self._tickets.redeem(ticket, newcomer.kind, newcomer.host)
+            if self._reception.stops.stopping:
+                raise Stopping("the server is shutting down; connect again")
+            leave = self._reception.long_calls.enter()
+        except HissError as error:
+            with contextlib.suppress(OSError):
+                newcomer.connection.send(error_frame(error))
+            newcomer.connection.close()
+            return
+        self._begin(newcomer.connection, newcomer.kind, grant, leave)
+
+    def _begin(self, connection: socket.socket, kind: str, grant: Grant, leave: Callable[[], None]) -> None:
+        prepare_socket(connection)
+
+        def open_session(outbox: Outbox) -> AppendSession:
+            store = self._store_for(grant.caller)
+            return store.open_append(grant.stream_id, outbox.acknowledge, outbox.fail, outbox.feed_back)
+
+        call = LaneCall(connection, f"append to stream {grant.stream_id} by its {kind} lane", open_session)
+
+        def serve() -> None:
+            try:
+                call.run(self._reception.stops)
+            finally:
+                connection.close()
+                leave()
+                with self._lock:
+                    del self._calls[thread]
+
+        thread = threading.Thread(target=serve, name="hiss lane", daemon=True)
+        with self._lock:
+            self._calls[thread] = call
+            thread.start()
+
+
+def open_lane_handler(
+    method: Method, reception: Reception, lanes: LaneServer | None
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """The handler of `Streams.OpenLane`; None: this server has no lanes."""
+
+    def serve(requests: Bodies, context: grpc.ServicerContext) -> bytes:
+        with errors_as_status(context, method.path):
+            caller = caller_of(context, reception.authenticate)
+            request = method.parse_request(body_of(requests, context, reception.patience, method.path))
+            found = [] if lanes is None else lanes.offers(caller, request.stream_id, context.peer())
+        offers = [streams_pb2.LaneOffer(address=address, ticket=ticket) for address, ticket in found]
+        return streams_pb2.OpenLaneResponse(lanes=offers).SerializeToString()
+
+    return grpc.stream_unary_rpc_method_handler(serve)
+
+
+def _may_be_hello(found: bytes | bytearray) -> bool:
+    head = Head(Kind.HELLO, VERSION, 0, HELLO_BYTES - HEAD_BYTES).pack()
+    return head.startswith(found[:HEAD_BYTES])
+
+
+def _ticket_of(hello: bytes) -> bytes:
+    if len(hello) == HELLO_BYTES and _may_be_hello(hello):
+        return hello[HEAD_BYTES:]
+    if hello[:4] == Head(Kind.HELLO).pack()[:4]:
+        raise InvalidInput(f"a lane begins with a HELLO of version {VERSION} and a ticket; are both of one version?")
+    raise InvalidInput("this is a lane: it begins with a HELLO frame, see docs/lanes.md")
+
+
+def _grpc_host(peer: str) -> str:
+    """The host of a gRPC peer such as `ipv4:127.0.0.1:4242`, `ipv6:[::1]:4242`, `unix:`."""
+    family, _, rest = peer.partition(":")
+    if family == "unix":
+        return HERE
+    host = rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]")
+    return host_of(host.strip("[]"))
+
+
+def _same_user(connection: socket.socket) -> bool:
+    """Whether the peer of a Unix socket is of this server's user, or root."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    return _PEER.unpack(found)[1] in (0, os.geteuid())
+
+
+def _listen(address: str) -> _Listener:
+    try:
+        if address.startswith(UNIX):
+            return _listen_unix(address)
+        return _listen_tcp(address)
+    except OSError as error:
+        kind = PortInUse if error.errno == errno.EADDRINUSE else Unavailable
+        raise kind(f"cannot listen for lanes at {address}: {error}", address=address) from None
+
+
+def _listen_unix(address: str) -> _Listener:
+    path = address.removeprefix(UNIX)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # of a server that was killed: whoever has the data directory has its run directory
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen(limits.LANE_HELLOS_MAX)
+    return _Listener(listener, "unix", address)
+
+
+def _listen_tcp(address: str) -> _Listener:
+    host, _, port = address.rpartition(":")
+    family, _, _, _, target = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    if not ipaddress.ip_address(target[0]).is_loopback:
+        raise PermissionRefused(f"lanes at {address}: there is no TLS on lanes; they listen on loopback only")
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(target)
+    listener.listen(limits.LANE_HELLOS_MAX)
+    bound = listener.getsockname()
+    name = f"[{bound[0]}]" if family == socket.AF_INET6 else bound[0]
+    return _Listener(listener, "tcp", f"{name}:{bound[1]}")
