@@ -147,6 +147,10 @@ class Pattern:
     Limits: `jobs_at_once` run at the same time, further ones wait in the queue. Beyond `jobs_an_hour`, `jobs_expected`
     in all, `chain_jobs` that led to one another (by default `limits.CHAIN_JOBS_MAX`), and for events later than
     `lifetime_s` after the rule was made, jobs are held back (`JobState.HELD`) until somebody releases them.
+
+    With `event="timer"` jobs are made by the clock: `every_s` seconds, or as the line `cron` says, in UTC. `trigger` is
+    then the path of the collection that they work in. `catch_up` says what becomes of times that were missed: `none` of
+    them is made up for, the newest `one`, or `all`.
     """
 
     name: str
@@ -167,6 +171,9 @@ class Pattern:
     jobs_expected: int | None = None
     chain_jobs: int | None = None
     lifetime_s: float | None = None
+    every_s: float | None = None
+    cron: str | None = None
+    catch_up: str = "one"
 
     def __post_init__(self) -> None:
         check_name(self.name, "pattern")
@@ -182,12 +189,28 @@ class Pattern:
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise InvalidPattern(f"pattern {self.name!r}: {twice} are given twice (input, variables, outputs, sweep)")
+        self._check_timer()
         for limit in ("jobs_at_once", "jobs_an_hour", "jobs_expected", "chain_jobs", "lifetime_s"):
             value = getattr(self, limit)
             if value is not None and not value > 0:
                 raise InvalidPattern(
                     f"pattern {self.name!r}: {limit} is {value}, expected more than 0, or none for no limit"
                 )
+
+    def _check_timer(self) -> None:
+        given = (self.every_s is not None) + (self.cron is not None)
+        if given != (self.event == "timer"):
+            raise InvalidPattern(
+                f"pattern {self.name!r}: event {self.event!r} with every_s {self.every_s} and cron {self.cron!r}; "
+                "give one of the two with event='timer', and neither with any other event"
+            )
+        if self.event == "timer" and set(self.trigger) & set("*?"):
+            raise InvalidPattern(
+                f"pattern {self.name!r}: trigger {self.trigger!r}; a timer's is the path of the collection that its "
+                "jobs work in, without '*' and '?'"
+            )
+        if self.catch_up not in ("none", "one", "all"):
+            raise InvalidPattern(f"pattern {self.name!r}: catch_up is {self.catch_up!r}, expected none, one or all")
 
 
 @dataclass(frozen=True, slots=True)

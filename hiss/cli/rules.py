@@ -49,8 +49,8 @@ def add_pattern(
     """Add a pattern, or change it. It also meets what is already there, unless --new-only.
 
     A TOML or JSON file has the names of hiss.Pattern: trigger, recipe, event, input, variables, outputs, sweep, where,
-    complete_only, writes, timeout_s, retries, jobs_at_once, jobs_an_hour, jobs_expected, chain_jobs, lifetime_s.
-    Options override the file.
+    complete_only, writes, timeout_s, retries, jobs_at_once, jobs_an_hour, jobs_expected, chain_jobs, lifetime_s,
+    every_s, cron, catch_up. Options override the file.
     """
     from hiss.workflow import Pattern
 

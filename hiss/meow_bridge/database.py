@@ -47,7 +47,8 @@ CREATE TABLE rules(
     recipe_hash TEXT NOT NULL,
     created_ns INTEGER NOT NULL,
     since_seq INTEGER NOT NULL, -- events up to here are met by looking back, later ones as they come
-    met_seq INTEGER NOT NULL    -- how far the looking back has come; done at since_seq
+    met_seq INTEGER NOT NULL,   -- how far the looking back has come; done at since_seq
+    timed_ns INTEGER NOT NULL   -- the times of a timer up to here have been dealt with
 ) WITHOUT ROWID;
 CREATE TABLE jobs(
     seq INTEGER PRIMARY KEY,

@@ -26,6 +26,7 @@ from hiss.meow_bridge.provenance import provenance_graph
 from hiss.meow_bridge.retry import log
 from hiss.meow_bridge.rules import Change, RuleBook
 from hiss.meow_bridge.schedule import Scheduler
+from hiss.meow_bridge.timers import Timers
 from hiss.store import Store
 from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rule, acting_attempt
 
@@ -86,6 +87,7 @@ class Engine(Meow):
         self._scheduler = Scheduler(
             self._database, self._rules, self._jobs, store, clock_ns, self._dispatcher.jobs_made, self._stop
         )
+        self._timers = Timers(self._database, self._rules, self._jobs, clock_ns, self._dispatcher.jobs_made, self._stop)
 
     def start(self) -> None:
         """Take up where the last engine of this directory ended, and go on from there."""
@@ -93,6 +95,7 @@ class Engine(Meow):
         self._announcements.start()
         self._dispatcher.start()
         self._scheduler.start()
+        self._timers.start()
 
     def stop(self) -> None:
         """Stop: running attempts are killed, their jobs wait for the next start. Does nothing the second time."""
@@ -101,6 +104,7 @@ class Engine(Meow):
         self._stop.set()
         if self._started:
             self._scheduler.join()
+            self._timers.join()
             self._dispatcher.join()
             self._announcements.join()
         self._database.close()
@@ -174,6 +178,7 @@ class Engine(Meow):
                 self._database.after_commit(lambda attempts=attempts: self._dispatcher.kill(attempts))  # type: ignore[misc]
 
     def _meet(self, change: Change) -> int:
+        self._timers.rules_changed()
         made = 0
         for rule in change.made:
             try:

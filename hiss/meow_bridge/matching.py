@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from hiss import limits
 from hiss.meow_bridge.identity import canonical_json, job_id
@@ -13,6 +14,8 @@ from hiss.meow_bridge.keywords import keyword_values, replaced
 from hiss.meow_bridge.rules import ActiveRule
 from hiss.model import Attrs, Event
 
+_OF_JOBS: Final = ("job.", "chain.")  # kinds of event that the rule engine tells of jobs
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -20,6 +23,20 @@ class Subject:
 
     attrs: Attrs
     gaps: int
+
+
+def placed(event: Event) -> Event:
+    """What the rule engine tells of a job is an event of the stream, or collection, that triggered the job."""
+    path, version = event.data.get("path"), event.data.get("version", 0)
+    if event.collection or not event.kind.startswith(_OF_JOBS) or not isinstance(path, str) or not path:
+        return event
+    collection, _, stream = path.rpartition("/") if version else (path, "", "")
+    return dataclasses.replace(event, collection=collection, stream=stream, version=int(version))
+
+
+def is_own(rule: ActiveRule, event: Event) -> bool:
+    """Whether the event tells of a job of the rule's own pattern: reacting to it would never end."""
+    return event.kind.startswith(_OF_JOBS) and event.data.get("pattern") == rule.pattern.name
 
 
 def has_conditions(rule: ActiveRule) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from hiss.errors import PatternNotFound, RecipeNotFound
 from hiss.meow_bridge.database import Database
@@ -23,8 +23,11 @@ from hiss.meow_bridge.identity import (
     rule_id,
 )
 from hiss.meow_bridge.sweep import sweep_points
+from hiss.meow_bridge.timetable import timetable
 from hiss.meow_bridge.trigger import TriggerIndex, trigger_parts
 from hiss.workflow import Pattern, Recipe, Rule
+
+TIMER: Final = "timer"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,21 @@ class RuleBook:
         with self._database.transaction():
             self._database.execute("UPDATE rules SET met_seq = ? WHERE id = ?", seq, rule)
 
+    def timers(self) -> list[ActiveRule]:
+        """The rules whose event is a time."""
+        with self._database.transaction():
+            return [active for active in self._rules.values() if active.pattern.event == TIMER]
+
+    def timed(self, rule: str) -> int | None:
+        """Up to when a timer's times have been dealt with; None if the rule is gone."""
+        with self._database.transaction():
+            row = self._database.row("SELECT timed_ns FROM rules WHERE id = ?", rule)
+            return None if row is None else row["timed_ns"]
+
+    def set_timed(self, rule: str, time_ns: int) -> None:
+        with self._database.transaction():
+            self._database.execute("UPDATE rules SET timed_ns = ? WHERE id = ?", time_ns, rule)
+
     def forget_events(self) -> None:
         """The events are those of another node: nothing of them was met."""
         with self._database.transaction():
@@ -116,6 +134,8 @@ class RuleBook:
         """Events up to `after_seq` are not for it; up to `seq` its rule looks back."""
         trigger_parts(pattern.trigger, f"pattern {pattern.name!r}")
         sweep_points(pattern.sweep, f"pattern {pattern.name!r}")
+        if pattern.event == TIMER:
+            timetable(pattern)
         with self._database.transaction():
             body = pattern_json(pattern)
             content = content_hash(body)
@@ -164,8 +184,8 @@ class RuleBook:
     def _make_rule(self, pattern: sqlite3.Row, recipe_hash: str, seq: int, now_ns: int) -> str:
         rule = rule_id(pattern["hash"], recipe_hash)
         self._database.execute(
-            "INSERT INTO rules(id, pattern, recipe, pattern_hash, recipe_hash, created_ns, since_seq, met_seq)"
-            " VALUES (?,?,?,?,?,?,?,?)",
+            "INSERT INTO rules(id, pattern, recipe, pattern_hash, recipe_hash, created_ns, since_seq, met_seq,"
+            " timed_ns) VALUES (?,?,?,?,?,?,?,?,?)",
             rule,
             pattern["name"],
             pattern["recipe"],
@@ -174,6 +194,7 @@ class RuleBook:
             now_ns,
             seq,
             min(pattern["after_seq"], seq),
+            now_ns,
         )
         row = self._database.row("SELECT * FROM rules WHERE id = ?", rule)
         assert row is not None

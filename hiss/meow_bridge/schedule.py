@@ -23,7 +23,7 @@ from hiss.errors import NotFound, Stopping
 from hiss.meow_bridge.admission import Admission
 from hiss.meow_bridge.database import Database
 from hiss.meow_bridge.jobs import JobTable
-from hiss.meow_bridge.matching import Subject, accepts, has_conditions, new_jobs
+from hiss.meow_bridge.matching import Subject, accepts, has_conditions, is_own, new_jobs, placed
 from hiss.meow_bridge.retry import PASSING, Pauses, log, until_done
 from hiss.meow_bridge.rules import ActiveRule, RuleBook
 from hiss.model import Event
@@ -163,6 +163,7 @@ class Scheduler:
 
     def deal_with(self, events: Sequence[Event]) -> list[Event]:
         """Match events that follow the cursor, all in one transaction; returns those that are left for the next one."""
+        events = [placed(event) for event in events]
         subjects: Subjects = {}
         while True:
             with self._database.transaction():
@@ -174,7 +175,11 @@ class Scheduler:
             subjects |= {event.id: self._subject(event) for event in unknown}
 
     def _fitting(self, event: Event) -> list[ActiveRule]:
-        return [rule for rule in self._rules.matching(event.kind, event.path) if event.seq > rule.since_seq]
+        return [
+            rule
+            for rule in self._rules.matching(event.kind, event.path)
+            if event.seq > rule.since_seq and not is_own(rule, event)
+        ]
 
     def _is_asked(self, event: Event) -> bool:
         return any(has_conditions(rule) for rule in self._fitting(event))
@@ -227,7 +232,7 @@ class Scheduler:
             return 0
         made = 0
         events = self._store.events(mark[0], self._stop, follow=False)
-        for page in _pages(itertools.takewhile(lambda event: event.seq <= mark[1], events)):
+        for page in _pages(placed(event) for event in itertools.takewhile(lambda event: event.seq <= mark[1], events)):
             made += self._meet(rule, page, page[-1].seq)
         if self._stop.is_set():
             raise Stopping(f"rule {rule}: the rule engine stops; it meets the rest of what is there at the next start")
@@ -249,7 +254,9 @@ class Scheduler:
 
     def _fits(self, rule: ActiveRule, event: Event) -> bool:
         with self._database.transaction():
-            return any(found is rule for found in self._rules.matching(event.kind, event.path))
+            return not is_own(rule, event) and any(
+                found is rule for found in self._rules.matching(event.kind, event.path)
+            )
 
     def finish_later(self) -> None:
         """A rule's looking back was cut short: finish it as soon as the buffer is there."""

@@ -75,6 +75,9 @@ def encode_pattern(pattern: Pattern) -> meow_pb2.Pattern:
         jobs_expected=pattern.jobs_expected,
         chain_jobs=pattern.chain_jobs,
         lifetime_s=pattern.lifetime_s,
+        every_s=pattern.every_s,
+        cron=pattern.cron,
+        catch_up=pattern.catch_up,
     )
 
 
@@ -99,6 +102,9 @@ def decode_pattern(message: meow_pb2.Pattern) -> Pattern:
         jobs_expected=message.jobs_expected if message.HasField("jobs_expected") else None,
         chain_jobs=message.chain_jobs if message.HasField("chain_jobs") else None,
         lifetime_s=message.lifetime_s if message.HasField("lifetime_s") else None,
+        every_s=message.every_s if message.HasField("every_s") else None,
+        cron=message.cron if message.HasField("cron") else None,
+        catch_up=message.catch_up or "one",
     )
 
 

@@ -55,7 +55,7 @@ class Recipe(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[RecipeKind, str]] = ..., body: _Optional[str] = ..., entry: _Optional[str] = ..., timeout_s: _Optional[float] = ..., retries: _Optional[int] = ...) -> None: ...
 
 class Pattern(_message.Message):
-    __slots__ = ("name", "trigger", "recipe", "event", "input", "variables_json", "outputs", "sweep_json", "where_json", "complete_only", "writes", "timeout_s", "retries", "jobs_at_once", "jobs_an_hour", "jobs_expected", "chain_jobs", "lifetime_s")
+    __slots__ = ("name", "trigger", "recipe", "event", "input", "variables_json", "outputs", "sweep_json", "where_json", "complete_only", "writes", "timeout_s", "retries", "jobs_at_once", "jobs_an_hour", "jobs_expected", "chain_jobs", "lifetime_s", "every_s", "cron", "catch_up")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,9 @@ class Pattern(_message.Message):
     JOBS_EXPECTED_FIELD_NUMBER: _ClassVar[int]
     CHAIN_JOBS_FIELD_NUMBER: _ClassVar[int]
     LIFETIME_S_FIELD_NUMBER: _ClassVar[int]
+    EVERY_S_FIELD_NUMBER: _ClassVar[int]
+    CRON_FIELD_NUMBER: _ClassVar[int]
+    CATCH_UP_FIELD_NUMBER: _ClassVar[int]
     name: str
     trigger: str
     recipe: str
@@ -99,7 +102,10 @@ class Pattern(_message.Message):
     jobs_expected: int
     chain_jobs: int
     lifetime_s: float
-    def __init__(self, name: _Optional[str] = ..., trigger: _Optional[str] = ..., recipe: _Optional[str] = ..., event: _Optional[str] = ..., input: _Optional[str] = ..., variables_json: _Optional[str] = ..., outputs: _Optional[_Mapping[str, str]] = ..., sweep_json: _Optional[str] = ..., where_json: _Optional[str] = ..., complete_only: _Optional[bool] = ..., writes: _Optional[str] = ..., timeout_s: _Optional[float] = ..., retries: _Optional[int] = ..., jobs_at_once: _Optional[int] = ..., jobs_an_hour: _Optional[int] = ..., jobs_expected: _Optional[int] = ..., chain_jobs: _Optional[int] = ..., lifetime_s: _Optional[float] = ...) -> None: ...
+    every_s: float
+    cron: str
+    catch_up: str
+    def __init__(self, name: _Optional[str] = ..., trigger: _Optional[str] = ..., recipe: _Optional[str] = ..., event: _Optional[str] = ..., input: _Optional[str] = ..., variables_json: _Optional[str] = ..., outputs: _Optional[_Mapping[str, str]] = ..., sweep_json: _Optional[str] = ..., where_json: _Optional[str] = ..., complete_only: _Optional[bool] = ..., writes: _Optional[str] = ..., timeout_s: _Optional[float] = ..., retries: _Optional[int] = ..., jobs_at_once: _Optional[int] = ..., jobs_an_hour: _Optional[int] = ..., jobs_expected: _Optional[int] = ..., chain_jobs: _Optional[int] = ..., lifetime_s: _Optional[float] = ..., every_s: _Optional[float] = ..., cron: _Optional[str] = ..., catch_up: _Optional[str] = ...) -> None: ...
 
 class Rule(_message.Message):
     __slots__ = ("id", "pattern", "recipe", "trigger", "event", "created_ns")

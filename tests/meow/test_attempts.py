@@ -78,6 +78,27 @@ def test_success_publishes_everything_at_once(engine: Engine, store: MemoryStore
     assert event["reads"][0]["digest"] == info.digest
 
 
+def test_what_became_of_a_job_is_an_event_of_what_triggered_it(engine: Engine, store: MemoryStore) -> None:
+    """Patterns match `job.finished` and `job.failed` by the trigger's path, and their conditions look at its stream."""
+    engine.add(script("works", "1"))
+    engine.add(script("fails", "1/0", retries=0))
+    engine.add(script("report", "print(input, version)"))
+    engine.add(pattern("p", "a/*/in", "works"))
+    engine.add(pattern("q", "b/*/in", "fails"))
+    more = {"variables": {"version": "{VERSION}"}, "where": {"kind": "good"}}
+    engine.add(pattern("finished", "a/*/in", "report", event="job.finished", **more))
+    engine.add(pattern("failed", "b/s/in", "report", event="job.failed", **more))
+    engine.add(pattern("elsewhere", "c/**", "report", event="job.finished"))
+    for path in ("a/s/in", "b/s/in", "b/t/in"):
+        store.seal(path, attrs={"kind": "good"})
+    store.seal("a/s/in", attrs={"kind": "bad"})
+    reports = [job for job in finished(engine, 6) if job.recipe == "report"]
+    assert {(job.pattern, job.output) for job in reports} == {("finished", "a/s/in 1\n"), ("failed", "b/s/in 1\n")}
+    engine.remove_pattern("finished")
+    assert engine.add(pattern("late", "a/**", "report", event="job.finished", variables=more["variables"])) == 3
+    assert len(finished(engine, 9)) == 9, "what is there already, of `p` twice, of `finished` once, but not its own"
+
+
 def test_output_causes_the_next_job(engine: Engine, store: MemoryStore, tmp_path: Path) -> None:
     go = tmp_path / "go"
     engine.add(script("first", WAIT))

@@ -163,14 +163,22 @@ def recipes(draw: st.DrawFn) -> Recipe:
     return Recipe(draw(name), body, kind=kind, entry=entry, timeout_s=draw(seconds), retries=draw(retries))
 
 
+EVENTS: list[dict[str, Any]] = [
+    {"event": "stream.sealed"},
+    {"event": "stream.aborted"},
+    {"event": "timer", "every_s": 60.5},
+    {"event": "timer", "cron": "*/5 2 * * 1-5"},
+]
+
+
 @st.composite
 def patterns(draw: st.DrawFn) -> Pattern:
     names = draw(st.lists(variable, min_size=4, max_size=4, unique=True).filter(lambda n: all(map(_plain, n))))
     return Pattern(
         name=draw(name),
-        trigger=draw(path) + "/*",
+        trigger=draw(path) + "/a",
         recipe=draw(name),
-        event=draw(st.sampled_from(["stream.sealed", "stream.aborted"])),
+        **draw(st.sampled_from(EVENTS)),
         input=names[0],
         variables={names[1]: draw(json_value)},
         outputs={names[2]: draw(text)},
@@ -185,6 +193,7 @@ def patterns(draw: st.DrawFn) -> Pattern:
         jobs_expected=draw(optional(st.integers(1, 2**40))),
         chain_jobs=draw(optional(st.integers(1, 2**40))),
         lifetime_s=draw(optional(seconds)),
+        catch_up=draw(st.sampled_from(["none", "one", "all"])),
     )
 
 
