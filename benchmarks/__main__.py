@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import line, machine
 
-NAMES = ("ingest", "kernels", "schedule")
+NAMES = ("ingest", "kernels", "schedule", "drain")
 
 
 def main() -> int:

@@ -40,7 +40,7 @@ _OPTIONAL: Final = {
     "ipykernel": ("ipykernel", "recipes that are notebooks", "pip install 'hiss[notebook]'"),
     "scikit-image": ("skimage", "the demo's reconstruction", "pip install 'hiss[demo]'"),
     "matplotlib": ("matplotlib", "the demo's pictures", "pip install 'hiss[demo]'"),
-    "hdf5plugin": ("hdf5plugin", "drain with bitshuffle+LZ4", "pip install hdf5plugin"),
+    "hdf5plugin": ("hdf5plugin", "drain with bitshuffle+LZ4", "pip install 'hiss[hdf5]'"),
 }
 _PYTHON_MIN: Final = (3, 11)
 _PROBES: Final = 5

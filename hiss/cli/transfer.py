@@ -244,8 +244,8 @@ def _say_block(reach: Reach, info: StreamInfo, extent: Extent, row: int) -> None
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--version", type=int, help="Of the stream; the newest by default.")
 @click.option(
-    "--compression", type=click.Choice(["auto", "none", "gzip", "bitshuffle-lz4"]), default="auto", show_default=True,
-    help="auto is bitshuffle-lz4 where hdf5plugin is installed, else gzip.",
+    "--compression", type=click.Choice(["auto", "none", "gzip", "zstd", "bitshuffle-lz4"]), default="auto",
+    show_default=True, help="auto is bitshuffle-lz4 where hdf5plugin is installed, else gzip.",
 )  # fmt: skip
 @click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
 def drain(reach: Reach, source: str, file: Path, version: int | None, compression: str, force: bool) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from hiss.errors import InvalidInput, MissingExtra
 
-NAMES: Final = ("auto", "none", "gzip", "bitshuffle-lz4")
-_GZIP_LEVEL: Final = 1  # higher levels cost several times the time for a few percent on detector frames
+NAMES: Final = ("auto", "none", "gzip", "zstd", "bitshuffle-lz4")
+_LEVEL: Final = 1  # of gzip and zstd; higher ones cost several times the time for a few percent on detector frames
 
 
 def filters(name: str) -> tuple[str, Mapping[str, Any]]:
@@ -23,21 +23,22 @@ def filters(name: str) -> tuple[str, Mapping[str, Any]]:
     InvalidInput
         `name` is not one of `NAMES`.
     MissingExtra
-        bitshuffle+LZ4 was asked for by name and `hdf5plugin` is not installed.
+        bitshuffle+LZ4 or zstd was asked for by name and `hdf5plugin` is not installed.
     """
+    if name not in NAMES:
+        raise InvalidInput(f"compression {name!r}: expected one of {', '.join(NAMES)}")
     if name == "none":
         return name, {}
-    if name in ("auto", "bitshuffle-lz4"):
+    if name in ("auto", "bitshuffle-lz4", "zstd"):
         try:
             import hdf5plugin
         except ImportError:
-            if name == "bitshuffle-lz4":
+            if name != "auto":
                 raise MissingExtra(
-                    "compression 'bitshuffle-lz4' needs hdf5plugin: pip install hdf5plugin", package="hdf5plugin"
+                    f"compression {name!r} needs hdf5plugin: pip install 'hiss[hdf5]'", package="hdf5plugin"
                 ) from None
         else:
+            if name == "zstd":
+                return name, {"shuffle": True, **hdf5plugin.Zstd(clevel=_LEVEL)}
             return "bitshuffle-lz4", dict(hdf5plugin.Bitshuffle(nelems=0, cname="lz4"))
-        name = "gzip"
-    if name == "gzip":
-        return name, {"compression": "gzip", "compression_opts": _GZIP_LEVEL, "shuffle": True}
-    raise InvalidInput(f"compression {name!r}: expected one of {', '.join(NAMES)}")
+    return "gzip", {"compression": "gzip", "compression_opts": _LEVEL, "shuffle": True}

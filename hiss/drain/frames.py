@@ -3,8 +3,8 @@
 Blocks of one size become `data` of shape `(n, *shape)`, one frame a chunk (small frames share a chunk). Blocks of
 variable length, and opaque bytes, become `data` of shape `(total, *rest)` with `offset` of `n + 1` rows: block `i` is
 `data[offset[i]:offset[i + 1]]`. Every block's digest is compared when it comes out of the buffer and again when it is
-read back from the file. One extent is in memory at a time, plus some 24 bytes and the columns for each block. Called
-from the thread that drains.
+read back from the file. In memory are one extent, the chunks that wait (`drain.chunks`), and for each block some 40
+bytes and its columns. Called from the thread that drains.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any, Final
 import h5py
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
+from hiss.drain.chunks import ChunkWriter, Threads, read_chunks
 from hiss.errors import BlockDamaged
 from hiss.limits import KiB, MiB
 from hiss.model import Extent, FrameSpec, IntArray, StreamInfo, UIntArray, block_digests, digest_of
 
 SMALL_CHUNK_BYTES: Final = 64 * KiB  # frames smaller than this share a chunk of about this size
 VARIABLE_CHUNK_BYTES: Final = 1 * MiB
-READ_BYTES: Final = 8 * MiB  # read back at once
 
 Progress = Callable[[int], None]  # bytes done since the last call
 
@@ -51,7 +52,12 @@ def stored_dtype(spec: FrameSpec) -> np.dtype[Any]:
 
 
 def write_frames(
-    group: h5py.Group, info: StreamInfo, extents: Iterator[Extent], filters: Mapping[str, Any], progress: Progress
+    group: h5py.Group,
+    info: StreamInfo,
+    extents: Iterator[Extent],
+    filters: Mapping[str, Any],
+    threads: Threads,
+    progress: Progress,
 ) -> Written:
     """Write all blocks of a stream into `group`: `data`, and `offset` where lengths differ.
 
@@ -61,28 +67,24 @@ def write_frames(
         A block came out of the buffer with other bytes than its digest says.
     """
     data = _create(group, info, filters)
-    rows = 0
+    writer = ChunkWriter(data, threads)
     total = 0
     kept: list[Extent] = []
     for extent in extents:
         _check(extent, info)
-        values = extent.data.view(data.dtype).reshape((-1, *data.shape[1:]))
-        if rows + len(values) > data.shape[0]:
-            data.resize(rows + len(values), axis=0)
-        data[rows : rows + len(values)] = values
-        rows += len(values)
+        writer.append(extent.data.view(data.dtype).reshape((-1, *data.shape[1:])))
         total += extent.data.nbytes
         kept.append(_without_data(extent))
         progress(extent.data.nbytes)
-    data.resize(rows, axis=0)
+    writer.close()
     if info.frame.variable:
         lengths = np.concatenate([np.zeros(1, np.int64), *(extent.length for extent in kept)])
         group.create_dataset("offset", data=np.cumsum(lengths) // _row_bytes(data))
     return _collected(kept, info, total)
 
 
-def verify_frames(group: h5py.Group, info: StreamInfo, written: Written, progress: Progress) -> None:
-    """Read every block of a closed and reopened file and compare it with its digest.
+def verify_frames(group: h5py.Group, info: StreamInfo, written: Written, threads: Threads, progress: Progress) -> None:
+    """Read every block of a closed and reopened file and compare it with its digest; the first one by HDF5 too.
 
     Raises
     ------
@@ -97,12 +99,21 @@ def verify_frames(group: h5py.Group, info: StreamInfo, written: Written, progres
             f"{len(written)} blocks that were written; drain again",
             stream=info.path,
         )
-    for place, reason in wrong_blocks(data, ends, written.digest, progress):
+    for place, reason in wrong_blocks(data, ends, written.digest, threads, progress):
         raise BlockDamaged(
             f"block {written.index[place]} of {info.path} read back from {data.file.filename} {reason}; drain again, "
             "to another disk if it happens twice",
             stream=info.path,
             index=int(written.index[place]),
+        )
+    if len(ends) and digest_of(np.ascontiguousarray(data[: int(ends[0])]).reshape(-1).view(np.uint8).data) != int(
+        written.digest[0]
+    ):
+        raise BlockDamaged(
+            f"block {written.index[0]} of {info.path} is in {data.file.filename}, but HDF5 reads other bytes; drain "
+            "with another compression",
+            stream=info.path,
+            index=int(written.index[0]),
         )
 
 
@@ -116,31 +127,31 @@ def block_ends(group: h5py.Group, blocks: int, variable: bool) -> IntArray | Non
 
 
 def wrong_blocks(
-    data: h5py.Dataset, ends: IntArray, digest: UIntArray, progress: Progress
+    data: h5py.Dataset, ends: IntArray, digest: UIntArray, threads: Threads, progress: Progress
 ) -> Iterator[tuple[int, str]]:
     """Read all blocks; the places of those that cannot be read or do not have their digest, and which of both."""
-    for first, stop in _runs(ends, _row_bytes(data)):
-        try:
-            yield from _wrong_in_run(data, ends, digest, first, stop)
-        except OSError as error:  # a chunk that cannot be decoded: which one, the blocks one by one tell
-            for place in range(first, stop):
-                try:
-                    yield from _wrong_in_run(data, ends, digest, place, place + 1)
-                except OSError:
-                    yield place, f"cannot be read ({' '.join(str(error).split())[:200]})"
-        progress(int(ends[stop - 1] - (ends[first - 1] if first else 0)) * _row_bytes(data))
-
-
-def _wrong_in_run(
-    data: h5py.Dataset, ends: IntArray, digest: UIntArray, first: int, stop: int
-) -> Iterator[tuple[int, str]]:
-    begin = int(ends[first - 1]) if first else 0
-    values = np.ascontiguousarray(data[begin : int(ends[stop - 1])])
-    for place in range(first, stop):
-        low = (int(ends[place - 1]) if place else 0) - begin
-        block = values[low : int(ends[place]) - begin]
-        if digest_of(block.reshape(-1).view(np.uint8).data) != int(digest[place]):
-            yield place, "has other bytes than were written"
+    place = row = 0
+    state, wrong = xxhash.xxh3_64(), ""
+    chunk_rows = data.chunks[0] if data.chunks is not None else data.shape[0]
+    for values in read_chunks(data, threads):
+        first, row = row, min(row + chunk_rows, data.shape[0])
+        while place < len(ends):
+            begin = max(first, int(ends[place - 1]) if place else 0)
+            stop = min(row, int(ends[place]))
+            if isinstance(values, str):
+                wrong = wrong or (values if stop > begin else "")
+            else:
+                state.update(values[begin - first : stop - first].reshape(-1).view(np.uint8).data)
+            if ends[place] > row:
+                break
+            if wrong or state.intdigest() != int(digest[place]):
+                yield place, wrong or "has other bytes than were written"
+            state, wrong = xxhash.xxh3_64(), ""
+            place += 1
+        progress((row - first) * _row_bytes(data))
+    for rest in range(place, len(ends)):  # of a dataset without rows
+        if digest_of(b"") != int(digest[rest]):
+            yield rest, "has other bytes than were written"
 
 
 def _create(group: h5py.Group, info: StreamInfo, filters: Mapping[str, Any]) -> h5py.Dataset:
@@ -206,14 +217,3 @@ def _collected(kept: list[Extent], info: StreamInfo, total: int) -> Written:
         columns=np.concatenate(columns) if columns else np.zeros(0, info.columns_dtype),
         bytes=total,
     )
-
-
-def _runs(ends: IntArray, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """Runs of blocks of about READ_BYTES: first place, and one past the last."""
-    first = 0
-    while first < len(ends):
-        begin = ends[first - 1] if first else 0
-        stop = int(np.searchsorted(ends, begin + max(1, READ_BYTES // row_bytes), side="right"))
-        stop = max(stop, first + 1)
-        yield first, stop
-        first = stop

@@ -2,8 +2,8 @@
 
 Invariants: nothing but final streams is drained; the file has its name only after every block in it was read back and
 had the digest that the producer (or the kernel) gave it; an existing file is not touched unless `overwrite` says so.
-Reads through `Store`, so it works in the data process's host and from afar. Any thread may call `drain`; one call uses
-one thread.
+Reads through `Store`, so it works in the data process's host and from afar. Any thread may call `drain`; the
+calling thread alone reads the buffer and writes HDF5, others compress.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import h5py
 
+from hiss.drain.chunks import Threads
 from hiss.drain.compression import filters
 from hiss.drain.contents import CONTENTS, add_contents, changed_objects
 from hiss.drain.entry import add_attributes, add_group, add_processes, add_record, describe_data, free_name, link
@@ -63,7 +64,7 @@ def drain(
         The file to make; its directory exists.
     version : int, optional
         Of the stream; the newest by default.
-    compression : {'auto', 'none', 'gzip', 'bitshuffle-lz4'}
+    compression : {'auto', 'none', 'gzip', 'zstd', 'bitshuffle-lz4'}
         See `drain.compression`.
     overwrite : bool
         Replace an existing file, in one step.
@@ -88,10 +89,10 @@ def drain(
     name, options = filters(compression)
     progress = _counter(2 * sum(info.completeness.bytes for info in streams), on_progress)
     with published(file, overwrite=overwrite) as part:
-        with h5py.File(part, "w", libver=("v110", "v110")) as target:
+        with Threads() as threads, h5py.File(part, "w", libver=("v110", "v110")) as target:
             target.attrs.update({"NX_class": "NXroot", "creator": "hiss", "file_name": file.name, "file_time": _now()})
             entry = _open_entry(target, title, attrs, streams)
-            placed = [_write_stream(entry, store, info, options, progress) for info in streams]
+            placed = [_write_stream(entry, store, info, options, threads, progress) for info in streams]
             for one in placed:
                 add_record(entry["hiss"], free_name(entry["hiss"], one.info.name), one.info, one.written, one.location)
             stack = _tomography(entry, attrs, placed)
@@ -99,9 +100,9 @@ def drain(
             target.attrs["default"] = "entry"
             add_contents(target, [target[one.location] for one in placed])
         sync_file(part)
-        with h5py.File(part, "r") as target:
+        with Threads() as threads, h5py.File(part, "r") as target:
             for one in placed:
-                verify_frames(target[one.location].parent, one.info, one.written, progress)
+                verify_frames(target[one.location].parent, one.info, one.written, threads, progress)
             _check_contents(target, placed)
         file_bytes = part.stat().st_size
     drained = tuple(
@@ -176,7 +177,9 @@ def _now() -> str:
     return now_text(time.time_ns())
 
 
-def _write_stream(entry: h5py.Group, store: Store, info: StreamInfo, options: Attrs, progress: Progress) -> _Placed:
+def _write_stream(
+    entry: h5py.Group, store: Store, info: StreamInfo, options: Attrs, threads: Threads, progress: Progress
+) -> _Placed:
     """Write one stream: its NXdata and kernels; frames that no kernel and no job made belong to an NXdetector."""
     wanted = f"{info.name}_" if info.name in _RESERVED else info.name
     group = add_group(entry, free_name(entry, wanted), "NXdata")
@@ -184,7 +187,7 @@ def _write_stream(entry: h5py.Group, store: Store, info: StreamInfo, options: At
     if info.produced_by is None and not info.stages:
         instrument = entry["instrument"] if "instrument" in entry else add_group(entry, "instrument", "NXinstrument")
         holder = add_group(instrument, free_name(instrument, wanted), "NXdetector")
-    written = write_frames(holder, info, store.read(info.id, Selection()), options, progress)
+    written = write_frames(holder, info, store.read(info.id, Selection()), options, threads, progress)
     computed = info.keep is Keep.RAW and bool(info.stages)
     if not computed and len(written) != info.completeness.blocks:
         raise Damaged(

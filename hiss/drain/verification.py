@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from hiss import limits
+from hiss.drain.chunks import Threads
 from hiss.drain.contents import CONTENTS, UNREADABLE, changed_objects
 from hiss.drain.frames import Progress, block_ends, wrong_blocks
 from hiss.drain.report import Damage, Verification, VerifiedStream
@@ -45,7 +46,7 @@ def verify_file(file: Path, on_progress: Callable[[int, int], None] | None = Non
         opened = h5py.File(file, "r")
     except OSError as error:
         raise Damaged(f"{file}: cannot be opened as HDF5: {error}; if it was drained whole, it is damaged") from None
-    with opened:
+    with opened, Threads() as threads:
         try:
             records = [opened["entry/hiss"][name] for name in opened["entry/hiss"] if name != _own_name()]
         except UNREADABLE as error:
@@ -55,7 +56,7 @@ def verify_file(file: Path, on_progress: Callable[[int, int], None] | None = Non
         total = sum(_number(record, "bytes") for record in records)
         progress = _counter(total, on_progress)
         _need_filters(opened, records)
-        streams = tuple(_verified_record(opened, record, progress) for record in records)
+        streams = tuple(_verified_record(opened, record, threads, progress) for record in records)
         blocks = [found for found in (_blocks_of(opened, record) for record in records) if found is not None]
         changed = changed_objects(opened, blocks)
     return Verification(str(file), streams, changed, time.monotonic() - began)
@@ -144,7 +145,7 @@ def _need_filters(file: h5py.File, records: Iterable[Any]) -> None:
             ) from None
 
 
-def _verified_record(file: h5py.File, record: Any, progress: Progress) -> VerifiedStream:
+def _verified_record(file: h5py.File, record: Any, threads: Threads, progress: Progress) -> VerifiedStream:
     path, state = _text(record, "path"), _text(record, "state")
     sizes: list[int] = []
     try:
@@ -156,7 +157,7 @@ def _verified_record(file: h5py.File, record: Any, progress: Progress) -> Verifi
         if ends is None or len(index) != len(digest):
             raise ValueError(f"{data.name} has {data.shape[0]} rows, which do not fit its {len(digest)} blocks")
         bad = set()
-        for place, reason in wrong_blocks(data, ends, digest, progress):
+        for place, reason in wrong_blocks(data, ends, digest, threads, progress):
             damage.add(int(index[place]), reason)
             bad.add(place)
             if damage.full:
