@@ -21,6 +21,7 @@ from hiss.kernels import Compiler, Pipeline, ResolvedStage, numba_backend, numba
 from hiss.kernels.backend import NumpyBackend
 from hiss.kernels.checker import check
 from hiss.kernels.functions import FUNCTIONS
+from hiss.kernels.numba_printer import print_program
 from hiss.kernels.passes import optimise
 from hiss.kernels.primitives import PRIMITIVES, ULP_MAX
 from hiss.kernels.specialiser import FrameType, specialise
@@ -160,6 +161,8 @@ def test_deep_halving(numpy_compiler: Compiler, numba_compiler: Compiler) -> Non
     """Each result needs twice as many values of the line before: stored, not computed 2**9 times in the text."""
     halving = "".join("    h = h[::2] * 2 + h[1::2]\n" for _ in range(9))
     definition = map_of(f"def k(x):\n    h = x.ravel()[:512]\n{halving}    return h\n")
+    frame = FrameType(np.dtype("i4"), (10, 70), NO_COLUMNS)
+    assert len(print_program(optimise(specialise(check(definition), frame, {}).program)).text) < 10_000
     frames = np.random.default_rng(0).integers(0, 9, (1, 10, 70)).astype(np.int32)
     results = [
         built(definition, "i4", (10, 70), compiler).run(frames, np.zeros(1, NO_COLUMNS)).frames
@@ -182,8 +185,6 @@ def test_long_chains(numpy_compiler: Compiler, numba_compiler: Compiler) -> None
 
 def test_a_pointwise_map_and_a_count_are_one_pass(numba_compiler: Compiler) -> None:
     """No temporaries, and one loop over the pixels."""
-    from hiss.kernels.numba_printer import print_program
-
     source = "(x.astype(np.float32) - dark) * np.clip(dark, 1, None)"
     for text, dtype in ((source, "u2"), ("np.count_nonzero((x > 3) & (dark == 0))", "u2")):
         dark = np.ones((64, 64), np.float32)
@@ -195,8 +196,6 @@ def test_a_pointwise_map_and_a_count_are_one_pass(numba_compiler: Compiler) -> N
 
 
 def test_nothing_of_the_user_is_printed(numba_compiler: Compiler) -> None:
-    from hiss.kernels.numba_printer import print_program
-
     source = '''
     def SECRET(SECRET_frame, SECRET_param, threshold=123456789):
         """SECRET docstring."""

@@ -90,8 +90,8 @@ REFUSED = {
     "zero width": "def k(x):\n    return x\u200b\n",
     "line separator": "def k(x):\n    return x\u2028import os\n",
     "lone surrogate": "def k(x):\n    return x  # \ud800\n",
-    "folded name": "def k(x):\n    return \uff4e\uff50.load(x)\n",
-    "folded attribute": "def k(x):\n    return np.\uff4c\uff4f\uff41\uff44(x)\n",
+    "folded name": "def k(x):\n    return \uff4e\uff50.sqrt(x)\n",
+    "folded attribute": "def k(x):\n    return np.\uff53qrt(x)\n",
 }
 
 
