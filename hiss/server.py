@@ -10,10 +10,8 @@ The data process does the way of the data and nothing else, and forwards calls o
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -27,6 +25,7 @@ from hiss.config import EXIT_UNUSABLE, ServeConfig, run_directory
 from hiss.errors import HissError
 from hiss.local import LocalStore
 from hiss.node import Node
+from hiss.process import StopSignal, die_with_parent, keep_memory_warm, pid_file
 from hiss.store import Store
 from hiss.workflow import Meow
 
@@ -34,7 +33,6 @@ log = logging.getLogger("hiss")
 
 _SWITCH_INTERVAL_S = 2e-4  # a busy Python thread hands over sooner: round trips of 0.6 ms instead of 10 ms
 _STOP_GRACE_S = 10.0
-_LOOK_S = 0.5  # how soon a signal is seen at the latest
 
 
 def storage_options(arena_bytes: int, segment_bytes: int) -> StorageOptions:
@@ -50,8 +48,9 @@ def run_data(config: ServeConfig) -> None:
     """The data process, until it is told to stop."""
     from hiss.transport.server import GrpcServer
 
-    stop = _stop_on_signals()
+    stop = StopSignal()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    keep_memory_warm()
     node = Node(config.data, storage_options(config.arena_bytes, config.segment_bytes), backend=config.backend)
     run = run_directory(config.data)
     tokens = Access.of_directory(config.data)
@@ -64,9 +63,9 @@ def run_data(config: ServeConfig) -> None:
     )
     server.start()
     write_secret(token_file(config.port), tokens.owner_token)
-    with _pid_file(run / "data.pid"):
+    with pid_file(run / "data.pid"):
         log.info("data process %d: %s, recovery %s", os.getpid(), config.address, node.storage.recovery.attrs())
-        _wait(stop)
+        stop.wait()
         server.stop(_STOP_GRACE_S)
         node.close()
 
@@ -77,7 +76,7 @@ def run_rules(config: ServeConfig) -> None:
     from hiss.transport.remote import RemoteStore
     from hiss.transport.server import GrpcServer
 
-    stop = _stop_on_signals()
+    stop = StopSignal()
     run = run_directory(config.data)
     tokens = Access.of_directory(config.data)
     address = f"unix:{run / 'data.sock'}"
@@ -91,8 +90,8 @@ def run_rules(config: ServeConfig) -> None:
     )
     engine.start()
     server.start()
-    with _pid_file(run / "rules.pid"):
-        _wait(stop)
+    with pid_file(run / "rules.pid"):
+        stop.wait()
         server.stop(1.0)
         engine.stop()
         store.close()
@@ -160,41 +159,6 @@ class _Embedded:
 def open_embedded(data: Path, options: StorageOptions, backend: str) -> Store:
     """A buffer in this process."""
     return _Embedded(data.absolute(), options, backend).store()
-
-
-# ---------------------------------------------------------------------------------------------------------- plumbing
-
-
-class _pid_file:
-    """A file with this process's id, while the block runs."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        self._path.write_text(f"{os.getpid()}\n")
-
-    def __exit__(self, *_: object) -> None:
-        self._path.unlink(missing_ok=True)
-
-
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
-
-
-def _wait(stop: threading.Event) -> None:
-    """Until a signal came. A signal that arrives in another thread, or just before the wait, does not end a wait."""
-    while not stop.wait(_LOOK_S):
-        pass
-
-
-def die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the supervisor dies (prctl(2), PR_SET_PDEATHSIG = 1)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
 
 
 def main(role: str, text: str) -> int:
