@@ -9,7 +9,7 @@ calling thread alone reads the buffer and writes HDF5, others compress.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from hiss.drain.compression import filters
 from hiss.drain.contents import CONTENTS, add_contents, changed_objects
 from hiss.drain.entry import add_attributes, add_group, add_processes, add_record, describe_data, free_name, link
 from hiss.drain.frames import Progress, Written, verify_frames, write_frames
+from hiss.drain.joins import add_join, join_fault
 from hiss.drain.publish import published, sync_file
 from hiss.drain.report import DrainedStream, DrainReport
 from hiss.drain.tomography import add_tomography, tomography_members
@@ -82,7 +83,7 @@ def drain(
     """
     began = time.monotonic()
     file = Path(file)
-    title, attrs, streams = _chosen(store, source, version)
+    title, attrs, streams, joins = _chosen(store, source, version)
     for info in streams:
         if not info.state.final:
             raise StreamNotFinal(f"stream {info.path} is open; seal or abort it before it is drained", stream=info.path)
@@ -96,6 +97,7 @@ def drain(
             for one in placed:
                 add_record(entry["hiss"], free_name(entry["hiss"], one.info.name), one.info, one.written, one.location)
             stack = _tomography(entry, attrs, placed)
+            left_out = _joins(entry, joins, placed)
             entry.attrs["default"] = _default(attrs, placed, stack)
             target.attrs["default"] = "entry"
             add_contents(target, [target[one.location] for one in placed])
@@ -118,16 +120,19 @@ def drain(
         )
         for one in placed
     )
-    return DrainReport(file, drained, name, file_bytes, time.monotonic() - began)
+    return DrainReport(file, drained, name, file_bytes, time.monotonic() - began, left_out)
 
 
-def _chosen(store: Store, source: str, version: int | None) -> tuple[str, Attrs, list[StreamInfo]]:
-    """Title, attributes and streams of what `source` names."""
+_Joins = Mapping[str, tuple[str, ...]]
+
+
+def _chosen(store: Store, source: str, version: int | None) -> tuple[str, Attrs, list[StreamInfo], _Joins]:
+    """Title, attributes, streams and joins of what `source` names."""
     path = source.rstrip("/")
     if path == source and "/" in path:
         with suppress(NotFound):
             info = store.stream(path, version)
-            return info.path, info.attrs, [info]
+            return info.path, info.attrs, [info], {}
     try:
         collection = store.collection(path)
     except NotFound:
@@ -137,7 +142,12 @@ def _chosen(store: Store, source: str, version: int | None) -> tuple[str, Attrs,
         if info.raw_id is not None and info.raw_id not in streams:
             raw = store.stream(info.path + RAW_SUFFIX)
             streams[raw.id] = raw
-    return path, collection.attrs, sorted(streams.values(), key=lambda info: (info.created_ns, info.path))
+    return (
+        path,
+        collection.attrs,
+        sorted(streams.values(), key=lambda info: (info.created_ns, info.path)),
+        collection.joins,
+    )
 
 
 def _counter(total: int, on_progress: Callable[[int, int], None] | None) -> Progress:
@@ -211,6 +221,19 @@ def _tomography(entry: h5py.Group, attrs: Attrs, placed: list[_Placed]) -> str |
     members = tomography_members([one.info for one in placed])
     stack = [(key, info, groups[info.id]) for key, info in members]
     return add_tomography(entry, stack, str(attrs.get("sample", members[0][1].collection)))
+
+
+def _joins(entry: h5py.Group, joins: _Joins, placed: list[_Placed]) -> tuple[str, ...]:
+    """Add the collection's joins; returns why some are left out."""
+    modules = {one.info.name: (one.info, entry.file[one.location], one.written) for one in placed}
+    faults = []
+    for name, names in joins.items():
+        fault = join_fault(name, names, modules)
+        if fault:
+            faults.append(fault)
+        else:
+            add_join(entry, name, [modules[module] for module in names], reserved=_RESERVED)
+    return tuple(faults)
 
 
 def _default(attrs: Attrs, placed: list[_Placed], stack: str | None) -> str:

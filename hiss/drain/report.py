@@ -33,6 +33,7 @@ class DrainReport:
     compression: str
     file_bytes: int
     elapsed_s: float
+    left_out: tuple[str, ...] = ()  # joins that are no dataset, and why
 
     @property
     def blocks(self) -> int:
@@ -50,6 +51,7 @@ class DrainReport:
         return (
             f"{self.file}: {len(self.streams)} streams, {self.blocks} blocks, {self.bytes} bytes in {self.file_bytes} "
             f"({self.compression}), every block read back and compared"
+            + "".join(f"; left out: {why}" for why in self.left_out)
         )
 
 

@@ -29,8 +29,13 @@ from hiss.model import (
 class MemoryStore:
     """Streams given as lists of blocks; only what drain calls is there."""
 
-    def __init__(self, collection: str = "beam/scan1", attrs: dict[str, Any] | None = None) -> None:
-        self.info = CollectionInfo(collection, attrs or {}, (), {}, True, 1, ())
+    def __init__(
+        self,
+        collection: str = "beam/scan1",
+        attrs: dict[str, Any] | None = None,
+        joins: dict[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        self.info = CollectionInfo(collection, attrs or {}, (), joins or {}, True, 1, ())
         self.infos: dict[str, StreamInfo] = {}
         self.extents: dict[str, list[Extent]] = {}
 
