@@ -338,6 +338,10 @@ class BoundKernel:
     params: Mapping[str, Param] = field(default_factory=dict)
     budget_s: float = limits.KERNEL_BUDGET_S
 
+    def __post_init__(self) -> None:
+        if not self.budget_s > 0:
+            raise InvalidInput(f"kernel {self.kernel.name!r}: budget_s {self.budget_s}; it is above 0, in seconds")
+
 
 @dataclass(frozen=True, slots=True)
 class KernelInfo:

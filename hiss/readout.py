@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hiss import binding
+from hiss import binding, limits
 from hiss.blocks import Storage
 from hiss.errors import InvalidInput, SpecMismatch, StreamNotFinal
 from hiss.kernels import Compiler, Pipeline, Reduction, ResolvedStage, builtin
@@ -29,6 +29,7 @@ from hiss.model import (
     StreamParam,
     block_digests,
 )
+from hiss.refinery import out_bytes
 
 _EMPTY = np.zeros(0, np.uint8)
 
@@ -72,7 +73,7 @@ class Source:
         status = self._storage.index(self._info.id).status(extent.index)
         wanted = extent.select(status == BlockStatus.RAW_ONLY)
         if len(wanted):
-            yield through(self._pipeline, wanted, self._raw.frame)
+            yield from through(self._pipeline, wanted, self._raw.frame)
 
 
 class Readout:
@@ -99,7 +100,7 @@ class Readout:
             extents = source.read(selection.start, selection.stop, selection.step)
         if selection.kernels:
             pipeline = self._build(self.record(selection.kernels), info.frame, info)
-            extents = (through(pipeline, extent, info.frame) for extent in extents)
+            extents = (found for extent in extents for found in through(pipeline, extent, info.frame))
         if not selection.data:
             extents = (replace(extent, data=_EMPTY) for extent in extents)
         return extents
@@ -151,8 +152,16 @@ class Readout:
         return Pipeline.build(resolved, came_as.numpy_dtype, shape, info.columns_dtype, self._compiler)
 
 
-def through(pipeline: Pipeline, extent: Extent, frame: FrameSpec) -> Extent:
-    """The blocks of `extent` that come through `pipeline`, with new digests."""
+def through(pipeline: Pipeline, extent: Extent, frame: FrameSpec) -> Iterator[Extent]:
+    """The blocks of `extent` that come through `pipeline`, in pieces whose results are no larger than an extent."""
+    step = max(1, limits.EXTENT_BYTES_TARGET // max(1, out_bytes(pipeline)))
+    for first in range(0, len(extent), step):
+        result = _through(pipeline, extent.select(np.arange(first, min(first + step, len(extent)))), frame)
+        if len(result):
+            yield result
+
+
+def _through(pipeline: Pipeline, extent: Extent, frame: FrameSpec) -> Extent:
     outcome = pipeline.run(extent.frames(frame), extent.columns, None)
     good = outcome.status == BlockStatus.STORED
     frames = outcome.frames if good.all() else outcome.frames[good]

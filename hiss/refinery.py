@@ -6,6 +6,7 @@ to the stream itself, with the reason for every block that did not. Called from 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,9 +14,14 @@ import numpy as np
 
 from hiss.blocks import Region
 from hiss.kernels import Outcome, Pipeline
-from hiss.model import BlockStatus, ByteArray, Extent, FrameSpec, Keep, KernelKind, StreamInfo, block_digests
+from hiss.model import BlockStatus, ByteArray, Extent, FrameSpec, Keep, StreamInfo, block_digests
 
 log = logging.getLogger(__name__)
+
+
+def out_bytes(pipeline: Pipeline) -> int:
+    """Bytes of one block that leaves `pipeline`."""
+    return math.prod(pipeline.out_shape) * pipeline.out_dtype.itemsize
 
 
 class Refinery:
@@ -42,9 +48,8 @@ class Refinery:
         self.came_as = came_as
         self.pipeline = pipeline
         self.on_quarantine = on_quarantine
-        changes = any(stage.kind is KernelKind.MAP for stage in info.stages)
-        size = int(np.prod(pipeline.out_shape, dtype=np.int64)) * pipeline.out_dtype.itemsize
-        self.result_bytes = size if changes else 0  # of one block; filters hand on what they got
+        # of one block; filters hand on what they got
+        self.result_bytes = out_bytes(pipeline) if pipeline.changes else 0
 
     def refine(self, fresh: Extent, space: Region | None) -> list[tuple[str, Extent]]:
         """The records to write, each with the id of its stream, in the order in which to write them."""
