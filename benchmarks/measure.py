@@ -74,8 +74,11 @@ def machine() -> dict[str, Any]:
 def line(result: Mapping[str, Any]) -> str:
     """A result for people."""
     spread = f"{result['min']:.3g} to {result['max']:.3g}"
-    peers = [
-        f"{name} {peer['value']:.3g} (x{peer['ratio']:.2f})" if "value" in peer else f"{name} absent: {peer['absent']}"
-        for name, peer in result["peers"].items()
-    ]
+    peers = [_peer(name, peer) for name, peer in result["peers"].items()]
     return f"{result['case']:44} {result['value']:8.3g} {result['unit']:9} [{spread}]  {'; '.join(peers)}"
+
+
+def _peer(name: str, peer: Mapping[str, Any]) -> str:
+    if peer.get("value") is None:
+        return f"{name} absent: {peer['absent']}"
+    return f"{name} {peer['value']:.3g} (x{peer['ratio']:.2f})"

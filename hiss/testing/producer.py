@@ -2,8 +2,8 @@
 BLOCKS`.
 
 It resumes the stream where it stands, sends blocks that follow from (seed, index) alone, prints an index whenever all
-blocks up to it are acknowledged as durable, and seals the stream at the end. Odd seeds have a kernel on the way, and keep
-the raw blocks too.
+blocks up to it are acknowledged as durable, and seals the stream at the end. Odd seeds have a kernel on the way, and
+keep the raw blocks too.
 """
 
 from __future__ import annotations
