@@ -21,10 +21,11 @@ import numpy.typing as npt
 
 from hiss import errors, limits
 from hiss.errors import HissError, InvalidInput, LimitExceeded, Unavailable
-from hiss.model import Ack, AckLevel, AppendStart, ByteArray, Column, Extent, Feedback
+from hiss.model import Ack, AckLevel, AppendStart, ByteArray, Extent, Feedback
 from hiss.transport import wire
 from hiss.transport.error_wire import limited_detail
 from hiss.transport.extent_wire import bad_count, check_vectors, packed_columns
+from hiss.v1 import types_pb2
 
 MAGIC: Final = b"hlan"
 VERSION: Final = 1
@@ -296,7 +297,7 @@ def _column_types(body: bytes, what: str) -> np.dtype[np.void]:
     found = json.loads(body)
     if not isinstance(found, list) or len(found) > limits.COLUMNS_MAX:
         raise LimitExceeded(f"{what}: columns are a list of at most {limits.COLUMNS_MAX} pairs of name and dtype")
-    return packed_columns([Column(str(name), str(dtype)) for name, dtype in found])
+    return packed_columns([wire.decode_column(types_pb2.Column(name=name, dtype=dtype)) for name, dtype in found])
 
 
 # ---------------------------------------------------------------------------------------------------------- replies

@@ -25,7 +25,7 @@ from typing import Any, Final
 import grpc
 
 from hiss import limits
-from hiss.errors import HissError, InvalidInput, PermissionRefused, PortInUse, Stopping, Unavailable
+from hiss.errors import HissError, InvalidInput, PortInUse, Stopping, Unavailable
 from hiss.model import Caller
 from hiss.store import AppendSession, Store
 from hiss.transport.append_call import Outbox
@@ -302,7 +302,7 @@ def _listen_tcp(address: str) -> _Listener:
     host, _, port = address.rpartition(":")
     family, _, _, _, target = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
     if not ipaddress.ip_address(target[0]).is_loopback:
-        raise PermissionRefused(f"lanes at {address}: there is no TLS on lanes; they listen on loopback only")
+        raise InvalidInput(f"lanes at {address}: there is no TLS on lanes; they listen on loopback only")
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(target)

@@ -1,21 +1,29 @@
-"""The suite on a buffer behind a lane, over a TCP socket and a Unix socket."""
+"""The suite on a buffer behind a lane, over a TCP socket and a Unix socket; what lands, lands once, and all memory
+comes back."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hiss
+from hiss import landing, limits
 from hiss.access import Access
 from hiss.blocks import StorageOptions
 from hiss.client import Buffer
+from hiss.errors import BlockTooLarge, DigestMismatch, HissError, SpecMismatch, Unavailable
+from hiss.landing import Spaces
 from hiss.limits import MiB
 from hiss.local import LocalStore
+from hiss.model import Ack, Extent, FrameSpec, Selection, StreamInfo, StreamSpec
 from hiss.node import Node
-from hiss.testing.conformance import BufferConformance
-from hiss.transport import GrpcServer
+from hiss.testing.conformance import BufferConformance, double, frames, wait_for
+from hiss.testing.processes import DataProcess
+from hiss.transport import GrpcServer, RemoteStore
 from hiss.transport.lane_client import LaneAppend
 
 OPTIONS = StorageOptions(arena_bytes=32 * MiB, segment_bytes=16 * MiB)
@@ -25,6 +33,8 @@ OPTIONS = StorageOptions(arena_bytes=32 * MiB, segment_bytes=16 * MiB)
 def node(tmp_path: Path) -> Iterator[Node]:
     node = Node(tmp_path / "data", OPTIONS, backend="numpy")
     yield node
+    assert node.storage.arena.free_bytes == node.storage.arena.capacity, "every region came back"
+    assert node.spaces._waiting_bytes == 0
     node.close()
 
 
@@ -40,6 +50,8 @@ def server(node: Node, tmp_path: Path) -> Iterator[GrpcServer]:
     server.start()
     yield server
     server.stop(5.0)
+    assert server.lanes is not None
+    assert not server.lanes._calls, "every lane ended"
 
 
 def connected(server: GrpcServer, node: Node, lane: str | None) -> Buffer:
@@ -70,3 +82,179 @@ class TestUnixLane(OnLane):
 class TestTcpLane(OnLane):
     __test__ = True
     lane = "tcp"
+
+
+# ---------------------------------------------------------------------------------------------------------- landing
+
+KINDS = ["unix", "tcp"]
+
+
+def producer(
+    server: GrpcServer, node: Node, kind: str, frame: FrameSpec, **spec: object
+) -> tuple[RemoteStore, StreamInfo, LaneAppend, list[Ack], list[HissError]]:
+    """A stream and its producer's lane, with what it is told."""
+    remote = RemoteStore.connect(server.addresses[0], Access.of_directory(node.directory).owner_token, lane=kind)
+    remote.create_collection("c", {}, [])
+    info = remote.create_stream("c", "s", StreamSpec(frame, **spec))  # type: ignore[arg-type]
+    acks: list[Ack] = []
+    told: list[HissError] = []
+    session = remote.open_append(info.id, acks.append, told.append, lambda _: None)
+    assert isinstance(session, LaneAppend)
+    return remote, info, session, acks, told
+
+
+def extent(data: np.ndarray, first: int = 0) -> Extent:
+    return Extent.of(
+        np.arange(first, first + len(data)), data.reshape(-1).view(np.uint8), np.full(len(data), data[0].nbytes)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kernels", [(), (double.bind(),)])
+def test_an_extent_is_received_where_it_stays(
+    server: GrpcServer, node: Node, kind: str, kernels: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, not claimed: nothing is copied into the arena, and what is written lies in it."""
+    monkeypatch.setattr(landing, "land", lambda *_: 1 / 0)
+    written: list[np.ndarray] = []
+    real = node.storage.append
+    monkeypatch.setattr(node.storage, "append", lambda *args: (written.append(args[1].data), real(*args)))
+    data = frames(6, (64, 64))
+    remote, info, session, acks, _ = producer(server, node, kind, FrameSpec("u2", (64, 64)), kernels=kernels)
+    session.send(extent(data[:2]))
+    session.send(extent(data[2:], 2))
+    session.close()
+    assert acks[-1] == Ack(6, 6, 6)
+    assert all(np.may_share_memory(each, node.storage.arena._bytes) for each in written)
+    found = np.concatenate([each.frames(info.frame) for each in remote.read(info.id, Selection())])
+    assert np.array_equal(found, data * 2 if kernels else data)
+    remote.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_extent_above_its_share_comes_the_ordinary_way(server: GrpcServer, node: Node, kind: str) -> None:
+    data = frames(10, (1024, 1024))  # 20 MiB, of an arena of 32 MiB
+    remote, info, session, acks, _ = producer(server, node, kind, FrameSpec("u2", (1024, 1024)))
+    session.send(extent(data))
+    session.close()
+    assert acks[-1] == Ack(10, 10, 10)
+    found = np.concatenate([each.frames(info.frame) for each in remote.read(info.id, Selection())])
+    assert np.array_equal(found, data)
+    remote.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_refused_gives_its_memory_back(server: GrpcServer, node: Node, kind: str) -> None:
+    def changed(good: Extent) -> Extent:
+        bad = extent(frames(2), 2)
+        bad.data[0] ^= 1
+        return bad
+
+    refused = [
+        (DigestMismatch, changed),
+        (SpecMismatch, lambda _: extent(frames(2, (4, 5)), 2)),
+        (BlockTooLarge, lambda _: Extent.of([2], np.zeros(9 << 20, "u1"), [9 << 20])),
+    ]
+    for error, make in refused:
+        opaque = error is BlockTooLarge
+        frame = FrameSpec(None, ()) if opaque else FrameSpec("u2", (4, 6))
+        remote, info, session, acks, told = producer(server, node, kind, frame)
+        if not opaque:
+            session.send(extent(frames(2)))
+            wait_for(lambda acks=acks: acks and acks[-1].written == 2)
+        session.send(make(extent(frames(2))))
+        wait_for(lambda told=told: told)
+        assert type(told[0]) is error
+        session.close()
+        assert remote.stream("c/s").completeness.blocks == (0 if opaque else 2)
+        remote.abort_stream(info.id, "a bad one")
+        remote.delete_collection("c")
+        remote.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_producer_that_dies_in_its_payload_gives_the_memory_back(server: GrpcServer, node: Node, kind: str) -> None:
+    remote, _, session, _, _ = producer(server, node, kind, FrameSpec("u1", (1 << 20,)))
+    parts = session._framer.parts(extent(np.ones((1, 1 << 20), "u1")))
+    session._connection.sendall(parts[0])
+    session._connection.sendall(memoryview(parts[1])[: 1 << 19])
+    wait_for(lambda: node.storage.arena.free_bytes < node.storage.arena.capacity)
+    assert node.spaces._waiting_bytes == 1 << 20
+    session.cut()
+    with contextlib.suppress(Unavailable):
+        session.close()
+    wait_for(lambda: node.storage.arena.free_bytes == node.storage.arena.capacity)
+    assert remote.stream("c/s").completeness.blocks == 0
+    remote.close()
+
+
+def test_what_waits_for_its_bytes_leaves_half_of_the_arena(node: Node) -> None:
+    share = landing.share_of(node.storage.arena)
+    spaces = Spaces(node.storage.arena)
+    held = [spaces.reserve(share, 0) for _ in range(limits.CREDIT_FRACTION // limits.LANDING_FRACTION)]
+    assert None not in held
+    assert spaces.reserve(1, 0) is None
+    assert spaces.reserve(0, 0) is None
+    held[0].release()
+    held[0].release()
+    assert spaces.reserve(share + 1, 0) is None
+    again = spaces.reserve(share // 2, share // 2)
+    assert again is not None
+    regions = again.take()
+    assert [len(region.data) for region in regions] == [share // 2] * 2
+    for space in (*held, again):
+        space.release()
+    assert spaces._waiting_bytes == 0
+    for region in regions:
+        region.release()
+
+
+def test_producers_on_every_lane_at_once(server: GrpcServer, node: Node) -> None:
+    data = frames(300, (64, 64))
+    buffers = [connected(server, node, lane) for lane in (*KINDS, "grpc", None) for _ in range(2)]
+    scans = [buffer.collection("c") for buffer in buffers]
+    writers = [scan.create_stream(f"s{n}", dtype="u2", shape=(64, 64), ack="written") for n, scan in enumerate(scans)]
+    for frame in data:
+        for writer in writers:
+            writer.append(frame)
+    for writer in writers:
+        writer.close()
+    for n, buffer in enumerate(buffers):
+        assert np.array_equal(np.asarray(buffer[f"c/s{n}"]), data)
+        buffer.close()
+
+
+# ---------------------------------------------------------------------------------------------------------- kill -9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_killed_under_a_lane_loses_nothing(tmp_path: Path, kind: str) -> None:
+    """Killed at moments that follow from a seed, three times; the producer reconnects by itself."""
+    (tmp_path / "data").mkdir()
+    rng = np.random.default_rng(5)
+    data = rng.integers(0, 255, (240, 50_000)).astype("u1")
+    kills = set(rng.choice(np.arange(20, 220), 3, replace=False).tolist())
+    with (
+        DataProcess(tmp_path / "data") as process,
+        hiss.connect(process.config.address, process.token, lane=kind) as buffer,
+    ):
+        with buffer.collection("c").create_stream("s", dtype="u1", shape=(50_000,)) as s:
+            for index, frame in enumerate(data):
+                s.append(frame)
+                if index in kills:
+                    assert isinstance(s._session, LaneAppend)
+                    process.kill()
+                    process.start()
+                    s.flush()
+        assert s.report().reconnects >= 3
+        assert np.array_equal(np.asarray(buffer["c/s"]), data)
+        assert not buffer["c/s"].ledger
+
+
+def test_a_lane_of_a_server_that_is_gone_is_unavailable(server: GrpcServer, node: Node) -> None:
+    remote, _, session, _, told = producer(server, node, "tcp", FrameSpec("u1", (1,)))
+    server.stop(0)
+    wait_for(lambda: told)
+    assert isinstance(told[0], Unavailable)
+    session.close()
+    remote.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,8 +36,9 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
-def server(store: MemoryStore) -> Iterator[GrpcServer]:
-    server = GrpcServer(["127.0.0.1:0"], store.for_caller, authenticate)
+def server(store: MemoryStore, tmp_path: Path) -> Iterator[GrpcServer]:
+    lanes = [f"unix:{tmp_path / 'lane.sock'}", "127.0.0.1:0"]
+    server = GrpcServer(["127.0.0.1:0"], store.for_caller, authenticate, lanes=lanes)
     server.start()
     yield server
     server.stop(0)
@@ -47,8 +49,10 @@ def connect(server: GrpcServer) -> Iterator[Callable[..., RemoteStore]]:
     """Makes clients of the server; they are closed at the end."""
     made: list[RemoteStore] = []
 
-    def make(token: str | None = TOKEN, *, address: str | None = None, attempt: str | None = None) -> RemoteStore:
-        made.append(RemoteStore.connect(address or server.addresses[0], token, attempt=attempt))
+    def make(
+        token: str | None = TOKEN, *, address: str | None = None, attempt: str | None = None, lane: str | None = None
+    ) -> RemoteStore:
+        made.append(RemoteStore.connect(address or server.addresses[0], token, attempt=attempt, lane=lane))
         return made[-1]
 
     yield make

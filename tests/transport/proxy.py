@@ -1,7 +1,8 @@
-"""A TCP proxy that cuts connections: each one after a given number of bytes from the client."""
+"""A proxy that cuts connections: each one after a given number of bytes from the client. TCP and Unix sockets."""
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
@@ -10,14 +11,25 @@ from collections.abc import Callable
 _RESET = struct.pack("ii", 1, 0)  # linger on, 0 s: closing sends a reset
 
 
-class CuttingProxy:
-    """Listens at `address`; `cut_after()` says, for each connection, after how many bytes it is reset; None: never."""
+_numbers = itertools.count()
 
-    def __init__(self, port: int, cut_after: Callable[[], int | None]) -> None:
-        self._target = port
+
+class CuttingProxy:
+    """Listens at `address`; `cut_after()` says, for each connection, after how many bytes it is reset; None: never.
+
+    `target` is a port of this host, or `unix:PATH`; then the proxy listens at that path with a number after it."""
+
+    def __init__(self, target: int | str, cut_after: Callable[[], int | None]) -> None:
+        self._target = target
         self._cut_after = cut_after
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        if isinstance(target, str):
+            self.address = f"{target}.{next(_numbers)}"
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(self.address.removeprefix("unix:"))
+            self._listener.listen()
+        else:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.cuts = 0
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -53,13 +65,20 @@ class CuttingProxy:
         while not self._closed:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
+                server = self._connect()
             except OSError:
                 return
             with self._lock:
                 self._sockets |= {client, server}
             self._run(self._pump, client, server, self._cut_after())
             self._run(self._pump, server, client, None)
+
+    def _connect(self) -> socket.socket:
+        if isinstance(self._target, int):
+            return socket.create_connection(("127.0.0.1", self._target))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(self._target.removeprefix("unix:"))
+        return server
 
     def _pump(self, source: socket.socket, sink: socket.socket, left: int | None) -> None:
         try:

@@ -36,6 +36,12 @@ from transport.waiting import LIMIT_S, wait_until
 FRAME_BYTES = 8 * 16 * 2
 
 
+@pytest.fixture(params=["grpc", "unix", "tcp"])
+def remote(request: pytest.FixtureRequest, connect: Callable[..., RemoteStore]) -> RemoteStore:
+    """A client that appends over gRPC, or over a lane."""
+    return connect(lane=request.param)
+
+
 class Producer:
     """What a session tells."""
 
@@ -396,11 +402,12 @@ def proxied(server: GrpcServer) -> Iterator[Callable[[Callable[[], int | None]],
         proxy.close()
 
 
+@pytest.mark.parametrize("remote", ["grpc"], indirect=True)
 def test_a_cut_connection_is_told_and_what_arrived_stays(
     proxied: Any, store: MemoryStore, frames: StreamInfo, connect: Callable[..., RemoteStore]
 ) -> None:
     proxy = proxied(lambda: None)
-    remote = connect(address=proxy.address)
+    remote = connect(address=proxy.address, lane="grpc")
     producer = Producer(remote, frames.id)
     producer.session.send(frames_of(frames, 0, 3))
     wait_until(lambda: producer.acks, "an ack")
@@ -414,6 +421,7 @@ def test_a_cut_connection_is_told_and_what_arrived_stays(
     assert sorted(store._find(frames.id).blocks) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("remote", ["grpc"], indirect=True)
 def test_cuts_anywhere_lose_and_repeat_nothing(
     proxied: Any, store: MemoryStore, frames: StreamInfo, connect: Callable[..., RemoteStore]
 ) -> None:
@@ -423,7 +431,7 @@ def test_cuts_anywhere_lose_and_repeat_nothing(
     count, handled = 20_000, 0
     acknowledged: set[int] = set()
     while proxy.cuts < 200 and handled < count:
-        remote = RemoteStore.connect(proxy.address, TOKEN)
+        remote = RemoteStore.connect(proxy.address, TOKEN, lane="grpc")
         try:
             producer = Producer(remote, frames.id)
             start = producer.session.start
