@@ -3,7 +3,8 @@ raw disk.
 
 Workload: one producer, random uint16 frames made once (they do not compress), one stream for each round, deleted
 afterwards. The clock runs from the first `append` to the last ack. The server is a process of its own on the same
-machine; `bare-socket` sends the same bytes to a process that throws them away; `direct-write` is pwrite to a
+machine, reached by each lane in turn; `bare-socket` sends the same bytes to a process that throws them away, over a
+Unix socket where the lane is one, else over TCP; `direct-write` is pwrite to a
 preallocated file with one fdatasync at the end; `h5py` one frame a chunk, flushed at the end; `copy` is numpy.copyto
 on warm pages.
 """
@@ -31,9 +32,13 @@ from hiss.client import Buffer
 from hiss.limits import SEGMENT_BYTES, GiB, KiB
 from hiss.testing.processes import DataProcess
 
+Sink = str | tuple[str, int]  # a Unix socket's path, or host and port
+
 _SINK = """
 import socket, sys
-server = socket.create_server(("127.0.0.1", 0)); print(server.getsockname()[1], flush=True)
+if len(sys.argv) > 1: server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen()
+else: server = socket.create_server(("127.0.0.1", 0))
+print("0" if len(sys.argv) > 1 else server.getsockname()[1], flush=True)
 while True:
     peer, _ = server.accept(); buffer = bytearray(8 << 20); left = int.from_bytes(peer.recv(8), "big")
     while left: left -= peer.recv_into(buffer, min(left, len(buffer)))
@@ -47,8 +52,9 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
         directory = Path(folder)
         big = np.random.default_rng(0).integers(0, 1 << 16, (8, 2048, 2048)).astype("u2")
         repeat = 2 if quick else 8
-        with _sink() as sink, _buffers(directory) as buffers:
+        with _sink() as tcp, _sink(directory / "sink") as unix, _buffers(directory) as buffers:
             for lane, buffer in buffers.items():
+                sink = {"embedded": None, "unix": unix}.get(lane, tcp)
                 for ack in ("received", "written", "durable"):
                     yield measure(_big(lane, ack, buffer, big, repeat, sink, directory), rounds)
                 yield measure(_read(lane, buffer, big, repeat), rounds)
@@ -58,7 +64,9 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
                 yield measure(_small_extend(lane, buffer, small), rounds)
 
 
-def _big(lane: str, ack: str, buffer: Buffer, frames: np.ndarray, repeat: int, sink: int, directory: Path) -> Case:
+def _big(
+    lane: str, ack: str, buffer: Buffer, frames: np.ndarray, repeat: int, sink: Sink | None, directory: Path
+) -> Case:
     size = frames.nbytes * repeat
 
     def ours() -> float:
@@ -71,7 +79,7 @@ def _big(lane: str, ack: str, buffer: Buffer, frames: np.ndarray, repeat: int, s
             return size / (time.perf_counter() - begin) / 1e9
 
     peers: dict[str, Callable[[], float]] = {"copy": lambda: _copy(frames, repeat)}
-    if lane == "grpc":
+    if sink is not None:
         peers["bare-socket"] = lambda: _bare_socket(frames, repeat, sink)
     if ack == "durable":
         peers["direct-write"] = lambda: _direct_write(frames, repeat, directory / "raw")
@@ -135,14 +143,16 @@ def _stream(buffer: Buffer, **spec: Any) -> Iterator[Any]:
 
 @contextmanager
 def _buffers(directory: Path) -> Iterator[dict[str, Buffer]]:
-    """An embedded buffer, and one behind gRPC in a process of its own."""
+    """An embedded buffer, and one in a process of its own behind each lane."""
     (directory / "served").mkdir()
     with (
         DataProcess(directory / "served", arena_bytes=1 * GiB, segment_bytes=SEGMENT_BYTES) as server,
         hiss.open(directory / "embedded", arena_bytes=1 * GiB) as embedded,
-        server.connect() as served,
+        server.connect("unix") as unix,
+        server.connect("tcp") as tcp,
+        server.connect("grpc") as grpc,
     ):
-        yield {"embedded": embedded, "grpc": served}
+        yield {"embedded": embedded, "unix": unix, "tcp": tcp, "grpc": grpc}
 
 
 # ---- peers and limits
@@ -158,20 +168,23 @@ def _copy(frames: np.ndarray, repeat: int) -> float:
 
 
 @contextmanager
-def _sink() -> Iterator[int]:
-    process = subprocess.Popen([sys.executable, "-c", _SINK], stdout=subprocess.PIPE, text=True)
+def _sink(path: Path | None = None) -> Iterator[Sink]:
+    command = [sys.executable, "-c", _SINK, *([] if path is None else [str(path)])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        yield int(process.stdout.readline())
+        port = int(process.stdout.readline())
+        yield ("127.0.0.1", port) if path is None else str(path)
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
 
 
-def _bare_socket(frames: np.ndarray, repeat: int, port: int) -> float:
+def _bare_socket(frames: np.ndarray, repeat: int, sink: Sink) -> float:
     size = frames.nbytes * repeat
-    with socket.create_connection(("127.0.0.1", port)) as peer:
+    with socket.socket(socket.AF_UNIX if isinstance(sink, str) else socket.AF_INET) as peer:
+        peer.connect(sink)
         begin = time.perf_counter()
         peer.sendall(size.to_bytes(8, "big"))
         for _ in range(repeat):

@@ -81,8 +81,8 @@ class DataProcess:
         process.send_signal(number)
         return process.wait(READY_S)
 
-    def connect(self) -> Buffer:
-        return connect(self.config.address, self.token)
+    def connect(self, lane: str | None = None) -> Buffer:
+        return connect(self.config.address, self.token, lane=lane)
 
     def producer(self, path: str, seed: int, blocks: int) -> subprocess.Popen[str]:
         """A producer process (`testing.producer`); it prints an index whenever all up to it is acknowledged."""
