@@ -19,8 +19,16 @@ from hiss.meow_bridge.layout import Point, layered
 from hiss.workflow import ProvenanceGraph, ProvenanceNode
 
 _LABEL_CHARS: Final = 34
-_LABEL_PX: Final = 7.3  # one character of a label
-_DETAIL_PX: Final = 6.2
+_LABEL_EM: Final = 13.0  # size of a label's font
+_DETAIL_EM: Final = 11.0
+_WIDTHS: Final = {  # of characters, in sizes of the font: of wide fonts, so that narrower ones fit as well
+    **dict.fromkeys("iIjl|!'.,:;", 0.40),
+    **dict.fromkeys("frt()[]{}/-*\\ ", 0.48),
+    **dict.fromkeys("mwMW@%", 1.11),
+    **dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ&+=<>#~…·", 0.87),
+}
+_WIDTH: Final = 0.72  # of any other
+_WIDTH_FOREIGN: Final = 1.1  # beyond Latin letters
 _PAD_PX: Final = 34.0
 _BOX_PX: Final = (120.0, 46.0)  # least width, height
 _MARGIN_PX: Final = 36.0
@@ -101,8 +109,13 @@ def _detail(node: ProvenanceNode) -> str:
     return str(attrs.get("collection", ""))
 
 
+def _text_px(text: str, em_px: float) -> float:
+    """A width that the text does not exceed in the fonts that browsers take for `system-ui`."""
+    return em_px * sum(_WIDTHS.get(character, _WIDTH if character < "\u0250" else _WIDTH_FOREIGN) for character in text)
+
+
 def _size(node: ProvenanceNode) -> tuple[float, float]:
-    text = max(len(_shown(node.label)) * _LABEL_PX, len(_shown(_detail(node))) * _DETAIL_PX)
+    text = max(_text_px(_shown(node.label), _LABEL_EM), _text_px(_shown(_detail(node)), _DETAIL_EM))
     return max(_BOX_PX[0], text + _PAD_PX), _BOX_PX[1]
 
 

@@ -200,6 +200,33 @@ def test_the_page_holds_everything_and_runs_nothing_foreign() -> None:
     assert len(re.findall(r'<g class="edge"', page)) == 3
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        "2026/beamtime42/scan_000/_jobs/9966fd0e9d8a4b27c1.ipynb",
+        "9" * 40,
+        "W" * 34,
+        "mmmmmmmmmmmmmmmmmm",
+        "DETECTOR-EIGER-16M/RUN-0042/FRAMES",
+        "short",
+        "Größe/μ-CT/Öl",
+    ],
+)
+def test_a_label_fits_into_its_box(label: str) -> None:
+    """Measured in DejaVu Sans, wider than what most browsers take for `system-ui`."""
+    textpath = pytest.importorskip("matplotlib.textpath")
+    fonts = pytest.importorskip("matplotlib.font_manager")
+    page = provenance_page(ProvenanceGraph((ProvenanceNode("s", "stream", label, {"blocks": label}),), ()), "t")
+    box = re.search(r'<rect width="([\d.]+)"', page)
+    shown = re.findall(r'<text class="(label|detail)"[^>]*>([^<]*)</text>', page)
+    assert box is not None
+    assert len(shown) == 2
+    for kind, text in shown:
+        font = fonts.FontProperties(family="DejaVu Sans", weight="bold" if kind == "label" else "normal")
+        width = textpath.TextPath((0, 0), text, size=13 if kind == "label" else 11, prop=font).get_extents().width
+        assert width + 10 <= float(box[1]), f"{text} takes {width:.0f} px"
+
+
 def test_an_empty_graph_is_a_page_too() -> None:
     assert "<svg" in provenance_page(ProvenanceGraph((), ()), "nothing")
     assert provenance_text(ProvenanceGraph((), ())) == ""
