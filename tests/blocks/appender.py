@@ -1,6 +1,7 @@
 """A process that appends to a storage and prints what was acknowledged durable, until somebody kills it.
 
-Run as `python -m` from the tests' folder, with the directory and a seed. Every line is `STREAM INDEX SIZE`, printed
+Run as `python -m` from the tests' folder, with the directory, a seed, and perhaps `unsynced`: then its syncs do
+nothing, as a negative control. Every line is `STREAM INDEX SIZE`, printed
 after the acknowledgement; what was not printed may or may not be there.
 """
 
@@ -15,14 +16,25 @@ from pathlib import Path
 import numpy as np
 
 from hiss.blocks import Storage, StorageOptions
+from hiss.blocks.files import OS_FILES, OsFiles
 from hiss.errors import HissError
 
 from .bench_log import make_extent, stream_info
 
 
-def main(directory: Path, seed: int) -> None:
+class UnsyncedFiles(OsFiles):
+    """Files that promise what they do not do."""
+
+    def fdatasync(self, fd: int) -> None:
+        pass
+
+    def fsync_directory(self, path: Path) -> None:
+        pass
+
+
+def main(directory: Path, seed: int, files: OsFiles = OS_FILES) -> None:
     rng = random.Random(seed)
-    storage = Storage(directory, StorageOptions(arena_bytes=8 << 20, segment_bytes=1 << 20))
+    storage = Storage(directory, StorageOptions(arena_bytes=8 << 20, segment_bytes=1 << 20), files=files)
     storage.catalog.create_collection("test/run", {}, [])
     streams = storage.catalog.streams("test/run")
     if not streams:
@@ -56,4 +68,4 @@ def main(directory: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), UnsyncedFiles() if sys.argv[3:] == ["unsynced"] else OS_FILES)
