@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import line, machine
 
-NAMES = ("ingest", "kernels", "schedule", "drain")
+NAMES = ("ingest", "kernels", "schedule", "drain", "recovery")
 
 
 def main() -> int:

@@ -258,6 +258,46 @@ class StreamIndex:
         self.wake()
         return record
 
+    def add_records(
+        self,
+        segment: int,
+        offsets: npt.NDArray[np.integer[Any]],
+        sizes: npt.NDArray[np.integer[Any]],
+        counts: npt.NDArray[np.integer[Any]],
+        table: BlockTable,
+    ) -> None:
+        """Enter many records of one segment, as `add` would one after another.
+
+        Parameters
+        ----------
+        segment : int
+        offsets, sizes, counts : numpy.ndarray
+            Of each record: where it stands, the bytes that it takes, its blocks; at least one.
+        table : BlockTable
+            Their blocks, one record behind the other, in the order of their indices, all of them beyond `next_index`.
+        """
+        index, status = table.index, table.status
+        assert int(index[0]) >= self._next
+        assert bool((index[1:] > index[:-1]).all())
+        number = np.repeat(np.arange(len(counts)), counts)
+        row = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+        with self._lock:
+            first = self._records.length
+            pages = {"page": offsets // RECORD_ALIGN_BYTES, "pages": sizes // RECORD_ALIGN_BYTES}
+            self._records.insert(first, pages | {"segment": segment, "blocks": counts, "live": counts}, len(counts))
+            self._roll(index, status, table.digest)
+            alike = (index[1:] - index[:-1] == 1) & (number[1:] == number[:-1])
+            alike &= (status[1:] == status[:-1]) & (table.cause[1:] == table.cause[:-1])
+            starts = np.concatenate(([0], np.flatnonzero(~alike) + 1))
+            run = {"first": index[starts], "count": np.diff(starts, append=len(index)), "row": row[starts]}
+            run |= {"record": first + number[starts], "status": status[starts], "cause": table.cause[starts]}
+            self._runs.insert(self._runs.length, run, len(starts))
+            self._next = int(index[-1]) + 1
+            self._handled += len(index)
+            self._stored += int(is_readable(status).sum())
+            self._stored_bytes += int(table.length.sum(dtype=np.int64))
+        self.wake()
+
     def relocate(self, record: int, place: Place) -> bool:
         """The record stands somewhere else now; whether anything of it is still wanted."""
         with self._lock:

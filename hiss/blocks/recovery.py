@@ -7,6 +7,9 @@ that they are never taken for damage, and marks the tail. A crash within either 
 
 What a record may be found to be:
 
+A segment with a good footer is not scanned: the footer says what is in it, and that it was durable. What is wrong with
+its blocks is found when they are read.
+
 - *good*: in the index; where the same block was written twice, the later one counts;
 - *torn*: not good, and no later record vouches that it was durable: a write that a crash cut. Its good blocks are
   written again;
@@ -35,6 +38,7 @@ from hiss.blocks.index import Place, StreamIndex
 from hiss.blocks.ledger import DAMAGED, NEVER
 from hiss.blocks.record import HEADER_BYTES, KIND_VOID, BlockTable, RecordHeader, columns_of
 from hiss.blocks.segment import Segment, parse_name
+from hiss.blocks.segment_footer import FooterDraft, SegmentFooter, read_footer
 from hiss.blocks.segment_log import SegmentLog
 from hiss.blocks.segment_pool import SegmentPool
 from hiss.blocks.segment_scan import Hole, SegmentScan
@@ -69,6 +73,7 @@ class RecoveryReport:
     """What opening the log found and did."""
 
     segments: int = 0
+    indexed_segments: int = 0  # of those, read by the index at their end
     records: int = 0  # good ones with blocks
     blocks: int = 0
     bytes: int = 0  # of payload
@@ -83,8 +88,8 @@ class RecoveryReport:
 
     def attrs(self) -> dict[str, Any]:
         """As JSON."""
-        names = ("segments", "records", "blocks", "bytes", "dead_records", "torn_records", "rewritten_blocks")
-        out: dict[str, Any] = {name: getattr(self, name) for name in names}
+        names = ("segments", "indexed_segments", "records", "blocks", "bytes", "dead_records")
+        out: dict[str, Any] = {name: getattr(self, name) for name in (*names, "torn_records", "rewritten_blocks")}
         if self.stray_records:
             out["stray_records"], out["stray_bytes"] = self.stray_records, self.stray_bytes
             out["stray_streams"] = list(self.stray_streams[:100])
@@ -126,6 +131,7 @@ class LogScan:
     torn: list[Hole] = field(default_factory=list)
     damages: list[Damage] = field(default_factory=list)
     segments: int = 0
+    indexed_segments: int = 0
     records: int = 0
     blocks: int = 0
     bytes: int = 0
@@ -138,6 +144,7 @@ class LogScan:
         stray_records, stray_bytes = strays.totals()
         return RecoveryReport(
             self.segments,
+            self.indexed_segments,
             self.records,
             self.blocks,
             self.bytes,
@@ -200,9 +207,10 @@ class Recovery:
             The segments belong to another catalog than this one.
         """
         opened = self._open_all()
+        newest = max((segment.generation for segment, _ in opened), default=0)
         for segment, trusted_end in sorted(opened, key=lambda each: each[0].generation):
             with self._pool.using(segment) as fd:
-                self._scan_segment(segment, fd, trusted_end)
+                self._read_segment(segment, fd, trusted_end, segment.generation == newest)
         for segment, hole in self._holes:
             self._judge_hole(segment, hole)
         for doubtful in self._doubtful:
@@ -213,17 +221,78 @@ class Recovery:
                 self._pool.close_segment(segment)
         return self.found
 
-    def _scan_segment(self, segment: Segment, fd: int, trusted_end: int) -> None:
+    def _read_segment(self, segment: Segment, fd: int, trusted_end: int, newest: bool) -> None:
         scan = SegmentScan(self._pool.files, fd, segment.size, segment.number, self._salt)
+        footer = None
+        if scan.header is not None and not segment.retired:
+            footer = read_footer(self._pool.files, fd, segment.size, segment.number, scan.generation, self._salt)
+        if footer is None:
+            self._scan_segment(segment, scan, trusted_end, newest)
+        else:
+            self._take_footer(segment, footer)
+
+    def _take_footer(self, segment: Segment, footer: SegmentFooter) -> None:
+        """All records of a segment, by the index at its end."""
+        segment.tail = footer.tail
+        found = self.found
+        found.segments += 1
+        found.indexed_segments += 1
+        found.durable_lsn = max(found.durable_lsn, footer.durable_lsn)
+        found.next_lsn = max(found.next_lsn, footer.last_lsn + 1)
+        found.active = None
+        streams, whose = np.unique(footer.heads["stream"].view("S16"), return_inverse=True)
+        order = np.argsort(whose, kind="stable")
+        ends = np.cumsum(np.bincount(whose, minlength=len(streams)))
+        for stream, places in zip(streams.tolist(), np.split(order, ends[:-1]), strict=True):
+            self._take_many(segment, footer, stream.ljust(16, b"\0").hex(), places)
+
+    def _take_many(
+        self, segment: Segment, footer: SegmentFooter, stream_id: str, places: npt.NDArray[np.int64]
+    ) -> None:
+        """One stream's records of a footer: all at once where nothing is special about them."""
+        heads = footer.heads[places]
+        size = int(heads["total_bytes"].sum())
+        info = self._streams.get(stream_id)
+        if info is None:
+            self._take_unknown(segment, stream_id, len(heads), size)
+            return
+        index = self._index_of(info.id)
+        if (heads["column_bytes"] == index.columns_dtype.itemsize).all() and heads["blocks"].all():
+            table = footer.blocks(places)
+            plain = int(table.index[0]) >= index.next_index and bool((table.index[1:] > table.index[:-1]).all())
+            if plain and (not info.state.final or self._in_final(info, table).all()):
+                self._pool.count_live(segment, len(heads), size)
+                index.add_records(segment.number, heads["offset"], heads["total_bytes"], heads["blocks"], table)
+                self.found.records += len(heads)
+                self.found.blocks += int((table.status == BlockStatus.STORED).sum())
+                self.found.bytes += int(table.length.sum(dtype=np.int64))
+                return
+        for place in places.tolist():
+            self._take(segment, None, *footer.record(place), untrusted=False)
+
+    def _scan_segment(self, segment: Segment, scan: SegmentScan, trusted_end: int, newest: bool) -> None:
+        draft, doubtful = FooterDraft(), len(self._doubtful)
         for header, table in scan.records():
-            self._take(segment, scan, header, table, header.offset >= trusted_end)
+            self._take(segment, scan, header, table, untrusted=header.offset >= trusted_end)
+            if newest and draft.room(HEADER_BYTES + header.table_bytes, segment.size) is not None:
+                draft.plan(HEADER_BYTES + header.table_bytes)
+                draft.add(header.encode(self._salt), table.encode())
+            else:
+                newest = False
+        usable = scan.header is not None and not scan.ended and not segment.retired
+        if (
+            usable
+            and newest
+            and len(self._doubtful) == doubtful
+            and all(hole.last and not hole.header for hole in scan.holes)
+        ):
+            segment.draft = draft
         self._holes += [(segment, hole) for hole in scan.holes if hole.offset < trusted_end]
         segment.tail = scan.tail
         self.found.segments += 1
         self.found.durable_lsn = max(self.found.durable_lsn, scan.durable_lsn)
         self.found.next_lsn = max(self.found.next_lsn, scan.highest_lsn + 1, scan.last_lsn + 1)
         if scan.generation:  # the last one that was put to use is gone on with, if it can be
-            usable = scan.header is not None and not scan.ended and not segment.retired
             self.found.active = segment if usable else None
 
     def _open_all(self) -> list[tuple[Segment, int]]:
@@ -263,9 +332,9 @@ class Recovery:
         return segment.size
 
     def _take(
-        self, segment: Segment, scan: SegmentScan, header: RecordHeader, table: BlockTable, untrusted: bool
+        self, segment: Segment, scan: SegmentScan | None, header: RecordHeader, table: BlockTable, *, untrusted: bool
     ) -> None:
-        """One good header and table: into the index, or put aside."""
+        """One good header and table: into the index, or put aside. Without a scan, it is known to have been synced."""
         info = self._streams.get(header.stream.hex())
         if info is None:
             self._take_unknown(segment, header.stream.hex(), 1, header.total_bytes)
@@ -275,13 +344,13 @@ class Recovery:
         if header.column_bytes != index.columns_dtype.itemsize:
             self._damage(header.segment, header.offset, info.path, table.index, "its columns are not the stream's")
             return
-        if untrusted or not info.state.final:
+        if scan is not None and (untrusted or not info.state.final):
             payload = scan.payload(header)
             if payload is None:
                 good = table.length == 0
             else:
                 good[wrong_blocks(payload, table.length, table.digest)] = False
-        else:
+        elif info.state.final:
             good = self._in_final(info, table)
         if untrusted or (not good.all() and not info.state.final):
             self._doubtful.append(_Doubtful(index, header, table, good, segment, untrusted))
@@ -377,7 +446,8 @@ class Recovery:
             self.found.torn_records += 1
         self.found.again.append(doubtful)
         if not doubtful.untrusted:
-            self.found.torn.append(Hole(header.segment, header.offset, header.total_bytes, header.lsn, header, False))
+            hole = Hole(header.segment, header.offset, header.total_bytes, header.lsn, header, False, header.generation)
+            self.found.torn.append(hole)
 
     def _compare_final(self) -> None:
         """A final stream of which the log holds less than the catalog says has lost something."""
@@ -437,10 +507,12 @@ class Recovery:
             return
         payload = hole.size - HEADER_BYTES
         void = RecordHeader(
-            segment.generation, hole.lsn, bytes(16), KIND_VOID, segment.number, 0, 0, hole.offset, payload, 0, 0
+            hole.generation, hole.lsn, bytes(16), KIND_VOID, segment.number, 0, 0, hole.offset, payload, 0, 0
         )
         try:
             with self._pool.using(segment) as fd:
+                if segment.generation != hole.generation:
+                    return  # put to use again while torn records were written elsewhere: the hole is gone
                 page = void.encode(self._salt).ljust(limits.RECORD_ALIGN_BYTES, b"\0")
                 write_fully(self._pool.files, fd, [page], hole.offset)
                 self._pool.files.fdatasync(fd)

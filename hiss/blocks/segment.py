@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import xxhash
 
 from hiss.limits import RECORD_ALIGN_BYTES
+
+if TYPE_CHECKING:
+    from hiss.blocks.segment_footer import FooterDraft
 
 MAGIC: Final = b"HISSSEG1"
 FORMAT_VERSION: Final = 1
@@ -83,10 +86,8 @@ class Segment:
     live_bytes: int = 0
     closed: bool = False  # takes no more records
     failure: OSError | None = None  # retired: a write or a sync failed, it is neither written nor synced again
-    outstanding: dict[int, int] = None  # type: ignore[assignment]  # offset -> bytes of records not durable yet, in order
-
-    def __post_init__(self) -> None:
-        self.outstanding = {}
+    outstanding: dict[int, int] = field(default_factory=dict)  # offset -> bytes of records not durable yet, in order
+    draft: FooterDraft | None = None  # of its index; None: it will have none
 
     @property
     def retired(self) -> bool:

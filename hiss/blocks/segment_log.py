@@ -5,6 +5,8 @@ from the caller's memory without the lock, so that streams write side by side; t
 readable. The committer thread takes all that has been written since its last round and covers it by one `fdatasync` a
 segment (group commit).
 
+A segment that is full gets an end mark, and when all in it is durable an index of its records (`segment_footer`).
+
 What fails: the first write or sync that fails retires its segment for good. A record whose write failed is written
 again by its own thread, records whose sync is outstanding are written again from memory by the committer, into another
 segment; after `limits.LOG_REWRITES_MAX` of those the record is given up: it leaves the index and its owner is told.
@@ -33,6 +35,7 @@ from hiss.blocks.files import write_fully
 from hiss.blocks.index import Place, StreamIndex
 from hiss.blocks.record import (
     BLOCK_META_BYTES,
+    HEADER_BYTES,
     KIND_BLOCKS,
     KIND_END,
     KIND_MARK,
@@ -42,6 +45,7 @@ from hiss.blocks.record import (
     aligned,
 )
 from hiss.blocks.segment import HEADER_PAGE_BYTES, Segment
+from hiss.blocks.segment_footer import FooterDraft
 from hiss.blocks.segment_pool import SegmentPool, out_of_space
 from hiss.errors import BlockTooLarge, HissError, SegmentDamaged, SpaceExhausted, Stopping
 from hiss.model import ByteArray, Extent
@@ -77,9 +81,14 @@ class _Write:
     slot: _Slot | None = None
 
     @property
+    def head_bytes(self) -> int:
+        """Header and table."""
+        column_bytes: int = self.table.columns.shape[1]
+        return HEADER_BYTES + len(self.table.index) * (BLOCK_META_BYTES + column_bytes)
+
+    @property
     def total_bytes(self) -> int:
-        head = aligned(128 + self.table.index.size * (BLOCK_META_BYTES + self.table.columns.shape[1]), PAYLOAD_ALIGN)
-        return aligned(head + len(self.payload))
+        return aligned(aligned(self.head_bytes, PAYLOAD_ALIGN) + len(self.payload))
 
 
 @dataclass(slots=True, eq=False)
@@ -141,6 +150,7 @@ class SegmentLog:
         self._next_ordinal = 1
         self._written: list[_Write] = []
         self._ends: list[_Slot] = []  # end marks that wait for their sync
+        self._full: list[_Slot] = []  # end marks of segments that wait for their index; the committer's
         self._sync_waits: list[_SyncWait] = []
         self._stopping = False
         self._broken: HissError | None = None
@@ -205,7 +215,7 @@ class SegmentLog:
         self._admit(write)
         try:
             for _ in range(limits.LOG_REWRITES_MAX + 1):
-                slot = self._reserve(write.total_bytes, deadline)
+                slot = self._reserve(write, deadline)
                 try:
                     self._put(slot, write, encoded)
                 except OSError as error:
@@ -241,10 +251,14 @@ class SegmentLog:
             durable_lsn=slot.durable_lsn,
             table_digest=xxhash.xxh3_64_intdigest(encoded),
         )
-        head = (header.encode(self._salt) + encoded).ljust(header.payload_start, b"\0")
+        packed = header.encode(self._salt)
+        head = (packed + encoded).ljust(header.payload_start, b"\0")
         tail = _ZEROS[: slot.total_bytes - header.payload_start - len(write.payload)]
         with self.pool.using(slot.segment) as fd:
             write_fully(self.pool.files, fd, [head, write.payload.data, tail], slot.offset)
+        with self._changed:
+            if slot.segment.draft is not None:
+                slot.segment.draft.add(packed, encoded)
 
     def _admit(self, write: _Write) -> None:
         """Wait for room among what is not durable yet, unless the write was admitted before."""
@@ -291,15 +305,15 @@ class SegmentLog:
 
     # ---- slots
 
-    def _reserve(self, total_bytes: int, deadline: float) -> _Slot:
+    def _reserve(self, write: _Write, deadline: float) -> _Slot:
         while True:
             with self._changed:
-                slot = self._slot(total_bytes)
+                slot = self._slot_for(write)
                 if slot is not None:
                     return slot
             with self._roll_lock:
                 with self._changed:
-                    slot = self._slot(total_bytes)
+                    slot = self._slot_for(write)
                     if slot is not None:
                         return slot
                     old, self._active = self._active, None
@@ -311,9 +325,23 @@ class SegmentLog:
                 with self._changed:
                     self._active = segment
 
-    def _slot(self, total_bytes: int) -> _Slot | None:
+    def _slot_for(self, write: _Write) -> _Slot | None:
         """The next slot of the active segment, or None where another is needed; the lock is held."""
-        return None if self._active is None else self._slot_in(self._active, total_bytes)
+        segment = self._active
+        if segment is None:
+            return None
+        total_bytes, head_bytes, room = write.total_bytes, write.head_bytes, 0
+        if segment.draft is not None:
+            needed = segment.draft.room(head_bytes, segment.size)
+            if needed is None:
+                segment.draft = None
+            room = needed or 0
+        if segment.tail + total_bytes + room > segment.size:
+            return None
+        slot = self._slot_in(segment, total_bytes)
+        if slot is not None and segment.draft is not None:
+            segment.draft.plan(head_bytes)
+        return slot
 
     def _slot_in(self, segment: Segment, total_bytes: int) -> _Slot | None:
         if segment.closed or segment.tail + total_bytes > segment.size:
@@ -351,7 +379,7 @@ class SegmentLog:
         """Write a mark at the tail and make it durable: whatever stands behind it is left over from before a crash."""
         with self._changed:
             segment = self._active
-            slot = None if segment is None else self._slot(limits.RECORD_ALIGN_BYTES)
+            slot = None if segment is None else self._slot_in(segment, limits.RECORD_ALIGN_BYTES)
         if slot is not None:
             if self._put_mark(slot, KIND_MARK):
                 self._synced(slot.segment)
@@ -404,7 +432,7 @@ class SegmentLog:
         durable = {number for number, segment in segments.items() if not segment.retired and self._synced(segment)}
         for slot in ends:
             self._drop(slot)
-            self.pool.close_segment(slot.segment)
+        self._full += ends
         again: list[_Write] = []
         for write in writes:
             assert write.slot is not None
@@ -412,8 +440,39 @@ class SegmentLog:
                 self._settle(write, None)
             else:
                 again.append(write)
+        self._finish_full()
         for write in again:
             self._write_again(write)
+
+    def _finish_full(self) -> None:
+        """Give the full segments of which all is durable their index, and close them."""
+        waiting = []
+        for end in self._full:
+            with self._changed:
+                busy = bool(end.segment.outstanding) and not end.segment.retired
+                draft, end.segment.draft = end.segment.draft, end.segment.draft if busy else None
+            if busy:
+                waiting.append(end)
+                continue
+            if draft is not None and not end.segment.retired:
+                self._put_footer(end, draft)
+            self.pool.close_segment(end.segment)
+        self._full = waiting
+
+    def _put_footer(self, end: _Slot, draft: FooterDraft) -> None:
+        segment = end.segment
+        tail = end.offset + end.total_bytes
+        footer = draft.encode(
+            self._salt, segment.number, segment.generation, segment.size, tail, end.lsn, end.durable_lsn
+        )
+        if footer is not None:
+            try:
+                with self.pool.using(segment) as fd:
+                    write_fully(self.pool.files, fd, footer[1], footer[0])
+            except OSError as error:
+                self.pool.retire(segment, error)
+            else:
+                self._synced(segment)
 
     def _synced(self, segment: Segment) -> bool:
         try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from hiss import limits
 from hiss.blocks.files import Files, write_fully
 from hiss.blocks.segment import Segment, SegmentHeader, retired_name, segment_name
+from hiss.blocks.segment_footer import FooterDraft
 from hiss.errors import SegmentDamaged, SpaceExhausted, Stopping
 
 log = logging.getLogger(__name__)
@@ -185,6 +186,7 @@ class SegmentPool:
             self._generation += 1
             segment.generation = self._generation
             segment.closed = False
+            segment.draft = FooterDraft()
         header = SegmentHeader(segment.number, self._node, segment.generation, first_lsn, segment.size)
         with self.using(segment) as fd:
             page = header.encode()

@@ -42,6 +42,7 @@ class Hole:
     lsn: int  # of the record that is missing
     header: RecordHeader | None  # where that is good, and only what it describes is not
     last: bool  # nothing good follows in the segment
+    generation: int  # of the segment when it was scanned
 
 
 class SegmentScan:
@@ -127,7 +128,7 @@ class SegmentScan:
 
     def _hole(self, offset: int, size: int, header: RecordHeader | None, last: bool) -> None:
         lsn = header.lsn if header else self.last_lsn + 1
-        self.holes.append(Hole(self._number, offset, size, lsn, header, last))
+        self.holes.append(Hole(self._number, offset, size, lsn, header, last, self.generation))
 
     def _bytes(self, offset: int, size: int) -> bytearray:
         """What can be read there; zeros for what cannot."""

@@ -85,8 +85,33 @@ def make_extent(info: StreamInfo, blocks: Iterable[tuple[int, int]], status: dic
     )
 
 
-class BenchLog:
-    """A log that was opened on `files`, and its indexes."""
+class BenchScan:
+    """A log on `files` that was read, and its indexes; nothing is repaired yet."""
+
+    def __init__(
+        self,
+        files: Files,
+        streams: dict[str, StreamInfo],
+        *,
+        segment_bytes: int = 64 << 10,
+        deleted: Callable[[str], bool] = lambda stream_id: True,
+    ) -> None:
+        self.files = files
+        self.streams = streams
+        self.pool = SegmentPool(files, Path("/simulated"), NODE, segment_bytes)
+        self.reader = ExtentReader(self.pool, SALT)
+        self.indexes: dict[str, StreamIndex] = {}
+        self.recovery = Recovery(self.pool, self.reader, NODE, SALT, streams, self.index, deleted)
+        self.found = self.recovery.scan_log()
+
+    def index(self, stream_id: str) -> StreamIndex:
+        if stream_id not in self.indexes:
+            self.indexes[stream_id] = StreamIndex(stream_id, self.streams[stream_id].columns_dtype, self.reader.table)
+        return self.indexes[stream_id]
+
+
+class BenchLog(BenchScan):
+    """A log that was opened on `files`."""
 
     def __init__(
         self,
@@ -98,13 +123,7 @@ class BenchLog:
         space_wait_s: float = 0.0,
         deleted: Callable[[str], bool] = lambda stream_id: True,
     ) -> None:
-        self.files = files
-        self.streams = streams
-        self.pool = SegmentPool(files, Path("/simulated"), NODE, segment_bytes)
-        self.reader = ExtentReader(self.pool, SALT)
-        self.indexes: dict[str, StreamIndex] = {}
-        self.recovery = Recovery(self.pool, self.reader, NODE, SALT, streams, self.index, deleted)
-        self.found = self.recovery.scan_log()
+        super().__init__(files, streams, segment_bytes=segment_bytes, deleted=deleted)
         self.log = SegmentLog(
             self.pool,
             SALT,
@@ -114,11 +133,6 @@ class BenchLog:
             active=self.found.active,
         )
         self.report: RecoveryReport = self.recovery.repair(self.log)
-
-    def index(self, stream_id: str) -> StreamIndex:
-        if stream_id not in self.indexes:
-            self.indexes[stream_id] = StreamIndex(stream_id, self.streams[stream_id].columns_dtype, self.reader.table)
-        return self.indexes[stream_id]
 
     def add(self, info: StreamInfo) -> StreamInfo:
         self.streams[info.id] = info

@@ -400,3 +400,40 @@ def test_a_segment_that_only_has_marks_is_gone_on_with_and_not_used_twice():
     assert again.contents(info) == contents_of(info, blocks)
     assert not again.report.damages
     again.close()
+
+
+def test_a_torn_record_is_not_covered_in_a_segment_that_was_put_to_use_again():
+    """What is good of a torn record moves on; its segment is full and empty then, and used for that very move."""
+    disk, log, info = started()
+    filler = [(100, 15_000), (101, 15_000), (102, 10_000)]
+    for block in filler[:2]:
+        assert log.append(info, make_extent(info, [block])).wait() is None
+    gate = threading.Event()
+    original = disk.fdatasync
+
+    def held(fd: int) -> None:
+        original(fd)
+        if threading.current_thread().name == "hiss-committer":
+            gate.wait(60)
+
+    disk.fdatasync = held  # type: ignore[method-assign]
+    outcomes = [log.append(info, make_extent(info, filler[2:]))]
+    extents = [[(200 + 2 * k, 5000), (201 + 2 * k, 5000)] for k in range(5)]  # all of segment 2
+    outcomes += [log.append(info, make_extent(info, extent)) for extent in extents]
+    wait_until(lambda: len(log.pool.segments) >= 2)
+    killed = disk.after_kill()
+    gate.set()
+    assert [outcome.wait() for outcome in outcomes] == [None] * 6
+    log.close()
+    second = killed.names["00000002.seg"].cached
+    headers = [at for at in range(4096, len(second), 4096) if second[at : at + 8] == b"HISSREC1"]
+    second[4096 : headers[-1]] = bytes(headers[-1] - 4096)
+    second[headers[-1] + 8000] ^= 1
+    assert (len(headers), len(killed.names)) == (5, 2)
+    again = BenchLog(killed, {info.id: info})
+    there = again.contents(info)
+    again.stop_without_a_trace()
+    last = BenchLog(killed.after_kill(), {info.id: info})
+    assert not last.report.damages
+    assert last.contents(info) == there
+    last.close()

@@ -76,6 +76,53 @@ def read_log(directory: Path) -> dict[tuple[str, int], tuple[int, int, int, int,
     return found
 
 
+def read_indexes(directory: Path, salt: int) -> dict[int, list[tuple[bytes, bytes]]]:
+    """Segment -> (header, table) of each record, by the index at its end."""
+    found = {}
+    for path in (directory / "segments").glob("*.seg"):
+        data = path.read_bytes()
+        magic, generation, number, count, size, behind, _, _, digest = struct.unpack_from("<8sQIIQQQQQ", data[-128:])
+        if magic != b"HISSIDX1" or generation != struct.unpack_from("<Q", data, 32)[0]:
+            continue
+        assert struct.unpack("<Q", data[-8:])[0] == xxhash.xxh3_64_intdigest(data[-128:-8], salt)
+        start = len(data) - -(-(size + 128) // 4096) * 4096
+        body = data[start : start + size]
+        assert behind <= start
+        assert digest == xxhash.xxh3_64_intdigest(body, salt)
+        heads, at = [], 128 * count
+        for k in range(count):
+            header = body[128 * k : 128 * k + 128]
+            blocks, columns = struct.unpack_from("<II", header, 48)
+            heads.append((header, body[at : at + blocks * (46 + columns)]))
+            at += blocks * (46 + columns)
+        assert at == size
+        found[number] = heads
+    return found
+
+
+def test_a_reader_from_the_document_reads_the_indexes(tmp_path):
+    storage = Storage(tmp_path / "buffer", StorageOptions(arena_bytes=8 << 20, segment_bytes=1 << 20))
+    storage.catalog.create_collection("test/run", {}, [])
+    (info,) = storage.catalog.add_streams([stream_info("one")], new_version=False, attempt=None)
+    for k in range(500):
+        storage.append(info.id, make_extent(info, [(2 * k, 3000), (2 * k + 1, k)]), lambda error: None)
+    storage.sync()
+    salt = storage.catalog.salt
+    storage.close()
+    indexes = read_indexes(tmp_path / "buffer", salt)
+    assert len(indexes) >= 2
+    for number, heads in indexes.items():
+        data = (tmp_path / "buffer" / "segments" / f"{number:08d}.seg").read_bytes()
+        assert heads
+        position = 4096
+        for header, table in heads:
+            (offset, _, total) = struct.unpack_from("<QQQ", header, 56)
+            assert offset == position
+            assert data[offset : offset + 128] == header
+            assert data[offset + 128 : offset + 128 + len(table)] == table
+            position += total
+
+
 def test_a_reader_from_the_document_reads_everything(tmp_path):
     storage = Storage(tmp_path / "buffer", StorageOptions(arena_bytes=8 << 20, segment_bytes=1 << 20))
     storage.catalog.create_collection("test/run", {}, [])
@@ -119,7 +166,7 @@ def test_a_reader_from_the_document_reads_everything(tmp_path):
     assert digest == f"{xxhash.xxh3_64_intdigest(b''.join(rows)):016x}"
 
 
-@pytest.mark.parametrize("magic", ["HISSSEG1", "HISSREC1"])
+@pytest.mark.parametrize("magic", ["HISSSEG1", "HISSREC1", "HISSIDX1"])
 def test_the_tables_of_the_document_have_no_holes(magic):
     """Each field begins where the one before it ends."""
     text = DOCUMENT.read_text("utf-8")
@@ -131,4 +178,4 @@ def test_the_tables_of_the_document_have_no_holes(magic):
             break
         assert int(cells[0]) == position, line
         position += int(cells[1])
-    assert position == {"HISSSEG1": 64, "HISSREC1": 128}[magic]
+    assert position == {"HISSSEG1": 64, "HISSREC1": 128, "HISSIDX1": 128}[magic]
