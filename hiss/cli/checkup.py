@@ -41,6 +41,7 @@ _OPTIONAL: Final = {
     "scikit-image": ("skimage", "the demo's reconstruction", "pip install 'hiss[demo]'"),
     "matplotlib": ("matplotlib", "the demo's pictures", "pip install 'hiss[demo]'"),
     "hdf5plugin": ("hdf5plugin", "drain with bitshuffle+LZ4", "pip install 'hiss[hdf5]'"),
+    "zarr": ("zarr", "drain to Zarr", "pip install 'hiss[zarr]'"),
 }
 _PYTHON_MIN: Final = (3, 11)
 _PROBES: Final = 5

@@ -241,15 +241,19 @@ def _say_block(reach: Reach, info: StreamInfo, extent: Extent, row: int) -> None
 
 @command(group, "drain")
 @click.argument("source", metavar="COLLECTION[/STREAM]")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--version", type=int, help="Of the stream; the newest by default.")
 @click.option(
+    "--format", "form", type=click.Choice(["auto", "nexus", "zarr"]), default="auto", show_default=True,
+    help="auto is zarr where FILE ends in .zarr, else nexus.",
+)  # fmt: skip
+@click.option(
     "--compression", type=click.Choice(["auto", "none", "gzip", "zstd", "bitshuffle-lz4"]), default="auto",
-    show_default=True, help="auto is bitshuffle-lz4 where hdf5plugin is installed, else gzip.",
+    show_default=True, help="auto is bitshuffle-lz4; for nexus gzip where hdf5plugin is missing.",
 )  # fmt: skip
 @click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
-def drain(reach: Reach, source: str, file: Path, version: int | None, compression: str, force: bool) -> None:
-    """Write final data to a NeXus file.
+def drain(reach: Reach, source: str, file: Path, version: int | None, form: str, compression: str, force: bool) -> None:
+    """Write final data to a NeXus file or a Zarr directory.
 
     A stream or a whole collection; every block is read back and compared before the file gets its name.
     """
@@ -261,6 +265,7 @@ def drain(reach: Reach, source: str, file: Path, version: int | None, compressio
             source,
             file,
             version=version,
+            form=form,
             compression=compression,
             overwrite=force,
             on_progress=advance,

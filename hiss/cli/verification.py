@@ -26,11 +26,11 @@ group = click.Group()
 def verify(reach: Reach, what: str, version: int | None) -> None:
     """Read every block again and compare it with its digest.
 
-    FILE is one that `hiss drain` wrote: it holds its own digests, so no buffer is needed, and whatever else it says is
-    compared too. Otherwise a stream, the streams of a collection and of those below it, or with nothing named the
-    whole buffer. Goes on after a damaged block, names it, and ends with status 7.
+    FILE is what `hiss drain` wrote, NeXus or Zarr: it holds its own digests, so no buffer is needed, and whatever else
+    it says is compared too. Otherwise a stream, the streams of a collection and of those below it, or with nothing
+    named the whole buffer. Goes on after a damaged block, names it, and ends with status 7.
     """
-    if what and Path(what).is_file():
+    if what and (Path(what).is_file() or (Path(what) / "zarr.json").is_file()):
         from hiss.drain import verify_file
 
         with progress(f"verify {what}") as advance:

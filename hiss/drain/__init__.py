@@ -1,6 +1,6 @@
-"""Moving final data to permanent storage, NeXus/HDF5 files, and checking it there."""
+"""Moving final data to permanent storage, NeXus/HDF5 files or Zarr, and checking it there."""
 
-from hiss.drain.nexus import drain
+from hiss.drain.draining import drain
 from hiss.drain.report import Damage, DrainedStream, DrainReport, Verification, VerifiedStream
 from hiss.drain.verification import verify_file, verify_streams
 

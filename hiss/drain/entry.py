@@ -21,10 +21,9 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from hiss.drain.frames import Written
+from hiss.drain.frames import DIGEST_NAME, Written
 from hiss.model import Attrs, StageInfo, StreamInfo, now_text
 
-DIGEST_NAME: Final = "xxh3-64, seed 0"
 _OWN_NAMES: Final = frozenset({"data", "offset", "index", "time_ns", "attributes", "title", "errors"})
 _TEXT: Final = h5py.string_dtype()
 

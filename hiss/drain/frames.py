@@ -21,11 +21,12 @@ import xxhash
 from hiss.drain.chunks import ChunkWriter, Threads, read_chunks
 from hiss.errors import BlockDamaged
 from hiss.limits import KiB, MiB
-from hiss.model import Extent, FrameSpec, IntArray, StreamInfo, UIntArray, block_digests, digest_of
+from hiss.model import ByteArray, Extent, FrameSpec, IntArray, StreamInfo, UIntArray, block_digests, digest_of
 
 SMALL_CHUNK_BYTES: Final = 64 * KiB  # frames smaller than this share a chunk of about this size
 VARIABLE_CHUNK_BYTES: Final = 1 * MiB
 
+DIGEST_NAME: Final = "xxh3-64, seed 0"
 Progress = Callable[[int], None]  # bytes done since the last call
 
 
@@ -38,6 +39,7 @@ class Written:
     received_ns: IntArray
     digest: UIntArray
     source_digest: UIntArray
+    length: IntArray
     columns: npt.NDArray[np.void]
     bytes: int
 
@@ -68,19 +70,36 @@ def write_frames(
     """
     data = _create(group, info, filters)
     writer = ChunkWriter(data, threads)
-    total = 0
+    written = gather(
+        info,
+        extents,
+        lambda content: writer.append(content.view(data.dtype).reshape((-1, *data.shape[1:]))),
+        progress,
+    )
+    writer.close()
+    if info.frame.variable:
+        ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), written.length]))
+        group.create_dataset("offset", data=ends // _row_bytes(data))
+    return written
+
+
+def gather(
+    info: StreamInfo, extents: Iterator[Extent], append: Callable[[ByteArray], None], progress: Progress
+) -> Written:
+    """Hand the bytes of each extent to `append`, compared with their digests, and keep what stands beside them.
+
+    Raises
+    ------
+    BlockDamaged
+        A block came out of the buffer with other bytes than its digest says.
+    """
     kept: list[Extent] = []
     for extent in extents:
         _check(extent, info)
-        writer.append(extent.data.view(data.dtype).reshape((-1, *data.shape[1:])))
-        total += extent.data.nbytes
+        append(extent.data)
         kept.append(_without_data(extent))
         progress(extent.data.nbytes)
-    writer.close()
-    if info.frame.variable:
-        lengths = np.concatenate([np.zeros(1, np.int64), *(extent.length for extent in kept)])
-        group.create_dataset("offset", data=np.cumsum(lengths) // _row_bytes(data))
-    return _collected(kept, info, total)
+    return _collected(kept, info)
 
 
 def verify_frames(group: h5py.Group, info: StreamInfo, written: Written, threads: Threads, progress: Progress) -> None:
@@ -130,11 +149,24 @@ def wrong_blocks(
     data: h5py.Dataset, ends: IntArray, digest: UIntArray, threads: Threads, progress: Progress
 ) -> Iterator[tuple[int, str]]:
     """Read all blocks; the places of those that cannot be read or do not have their digest, and which of both."""
+    step = data.chunks[0] if data.chunks is not None else data.shape[0]
+    sizes = (min(step, data.shape[0] - first) for first in range(0, data.shape[0], max(1, step)))
+    pieces = zip(sizes, read_chunks(data, threads), strict=True)
+    return wrong_in_pieces(pieces, ends, digest, _row_bytes(data), progress)
+
+
+def wrong_in_pieces(
+    pieces: Iterator[tuple[int, npt.NDArray[Any] | str]],
+    ends: IntArray,
+    digest: UIntArray,
+    row_bytes: int,
+    progress: Progress,
+) -> Iterator[tuple[int, str]]:
+    """The same of rows that come in pieces: how many, and they themselves or why they cannot be read."""
     place = row = 0
     state, wrong = xxhash.xxh3_64(), ""
-    chunk_rows = data.chunks[0] if data.chunks is not None else data.shape[0]
-    for values in read_chunks(data, threads):
-        first, row = row, min(row + chunk_rows, data.shape[0])
+    for rows, values in pieces:
+        first, row = row, row + rows
         while place < len(ends):
             begin = max(first, int(ends[place - 1]) if place else 0)
             stop = min(row, int(ends[place]))
@@ -148,10 +180,15 @@ def wrong_blocks(
                 yield place, wrong or "has other bytes than were written"
             state, wrong = xxhash.xxh3_64(), ""
             place += 1
-        progress((row - first) * _row_bytes(data))
+        progress(rows * row_bytes)
     for rest in range(place, len(ends)):  # of a dataset without rows
         if digest_of(b"") != int(digest[rest]):
             yield rest, "has other bytes than were written"
+
+
+def chunk_rows(spec: FrameSpec) -> int:
+    """How many steps along the first axis share a chunk: one frame, or as many small ones as make a good size."""
+    return max(1, (VARIABLE_CHUNK_BYTES if spec.variable else SMALL_CHUNK_BYTES) // spec.item_bytes)
 
 
 def _create(group: h5py.Group, info: StreamInfo, filters: Mapping[str, Any]) -> h5py.Dataset:
@@ -159,15 +196,13 @@ def _create(group: h5py.Group, info: StreamInfo, filters: Mapping[str, Any]) -> 
     dtype = stored_dtype(spec)
     if spec.variable:
         shape = (0, *(size for size in spec.shape[1:] if size is not None))
-        rows = max(1, VARIABLE_CHUNK_BYTES // spec.item_bytes)
     else:
         shape = (info.completeness.blocks, *(size for size in spec.shape if size is not None))
-        rows = max(1, SMALL_CHUNK_BYTES // spec.item_bytes)
     return group.create_dataset(
         "data",
         shape=shape,
         maxshape=(None, *shape[1:]),
-        chunks=(rows, *shape[1:]),
+        chunks=(chunk_rows(spec), *shape[1:]),
         dtype=dtype,
         **filters,
     )
@@ -205,9 +240,10 @@ def _without_data(extent: Extent) -> Extent:
     )
 
 
-def _collected(kept: list[Extent], info: StreamInfo, total: int) -> Written:
+def _collected(kept: list[Extent], info: StreamInfo) -> Written:
     empty = np.zeros(0, np.int64)
     columns = [extent.columns for extent in kept]
+    length = np.concatenate([empty, *(extent.length for extent in kept)])
     return Written(
         index=np.concatenate([empty, *(extent.index for extent in kept)]),
         time_ns=np.concatenate([empty, *(extent.time_ns for extent in kept)]),
@@ -215,5 +251,6 @@ def _collected(kept: list[Extent], info: StreamInfo, total: int) -> Written:
         digest=np.concatenate([np.zeros(0, np.uint64), *(extent.digest for extent in kept)]),
         source_digest=np.concatenate([np.zeros(0, np.uint64), *(extent.source_digest for extent in kept)]),
         columns=np.concatenate(columns) if columns else np.zeros(0, info.columns_dtype),
-        bytes=total,
+        length=length,
+        bytes=int(length.sum()),
     )

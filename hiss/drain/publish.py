@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,17 +32,19 @@ def published(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise InvalidInput(f"{target}: there is no directory {target.parent}; create it first")
     if target.exists() and not overwrite:
         raise _taken(target)
+    if target.is_dir() and not (target / "zarr.json").is_file():
+        raise InvalidInput(f"{target}: is a directory, and no Zarr group that could be replaced; choose another name")
     part = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
     try:
         yield part
-        sync_file(part)
+        sync_tree(part)
         if overwrite:
-            os.replace(part, target)
+            _replace(part, target)
         else:
             _rename_new(part, target)
         _sync_directory(target.parent)
     finally:
-        part.unlink(missing_ok=True)
+        _remove(part)
 
 
 def sync_file(path: Path) -> None:
@@ -52,6 +55,39 @@ def sync_file(path: Path) -> None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """`sync_file` of a file, or of all files of a directory and of the directories in it."""
+    if not path.is_dir():
+        sync_file(path)
+        return
+    for below in path.iterdir():
+        sync_tree(below)
+    _sync_directory(path)
+
+
+def tree_bytes(path: Path) -> int:
+    """The size of a file, or of all files in a directory."""
+    return sum(below.stat().st_size for below in (path.rglob("*") if path.is_dir() else (path,)) if below.is_file())
+
+
+def _replace(part: Path, target: Path) -> None:
+    """Give `part` the name of what is there. A directory cannot be replaced in one step: it is moved aside first."""
+    if not target.is_dir():
+        os.replace(part, target)
+        return
+    aside = target.parent / f".{target.name}.{secrets.token_hex(4)}.old"
+    os.rename(target, aside)
+    os.rename(part, target)
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _rename_new(part: Path, target: Path) -> None:

@@ -20,13 +20,14 @@ from hiss.drain.chunks import Threads
 from hiss.drain.contents import CONTENTS, UNREADABLE, changed_objects
 from hiss.drain.frames import Progress, block_ends, wrong_blocks
 from hiss.drain.report import Damage, Verification, VerifiedStream
+from hiss.drain.zarr_format import is_zarr, verify_zarr
 from hiss.errors import BlockDamaged, Damaged, InvalidInput, MissingExtra, NotFound
 from hiss.model import Keep, Selection, StreamInfo
 from hiss.store import Store
 
 
 def verify_file(file: Path, on_progress: Callable[[int, int], None] | None = None) -> Verification:
-    """Read a drained file and compare all that is in it with the digests that it holds.
+    """Read a drained file, or directory of Zarr, and compare all that is in it with the digests that it holds.
 
     Raises
     ------
@@ -39,6 +40,8 @@ def verify_file(file: Path, on_progress: Callable[[int, int], None] | None = Non
     MissingExtra
         The blocks were compressed by a filter that is not installed.
     """
+    if is_zarr(file):
+        return verify_zarr(file, on_progress)
     began = time.monotonic()
     if not file.is_file():
         raise NotFound(f"{file}: there is no such file")

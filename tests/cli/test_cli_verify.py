@@ -58,3 +58,12 @@ def test_what_is_not_there_is_said(scan) -> None:
     assert (said.status, "hiss ls" in said.err) == (3, True)
     Path("other.h5").write_bytes(b"no HDF5")
     assert scan("verify", "other.h5", embedded=False).status == 7
+
+
+def test_a_directory_of_zarr_is_drained_and_verified(scan) -> None:
+    pytest.importorskip("zarr", reason="zarr is not installed: pip install 'hiss[zarr]'")
+    assert scan("drain", "beam/scan1", "scan.zarr", "--json").json["blocks"] == 5
+    assert scan("verify", "scan.zarr", embedded=False).status == 0
+    (Path("scan.zarr") / "a" / "zarr.json").write_text("{}")
+    said = scan("verify", "scan.zarr", embedded=False)
+    assert (said.status, "a/zarr.json" in said.out) == (7, True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from memory_store import MemoryStore
 
-from hiss.drain import drain
-from hiss.drain import nexus as nexus_module
+from hiss.drain import drain, draining
 from hiss.drain.compression import filters
 from hiss.errors import AlreadyExists, BlockDamaged, Damaged, InvalidInput, NotFound, StreamNotFinal
 from hiss.model import FrameSpec, KernelKind, LedgerEntry, StageInfo, StreamState, digest_of
@@ -145,38 +140,6 @@ def test_nexusformat_opens_it_and_finds_what_to_plot(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(plot.nxaxes[0].nxvalue), range(4))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    dtype=st.sampled_from(["bool", "uint8", "int16", "uint32", "int64", "float16", "float32", "float64", "complex64"]),
-    shape=hnp.array_shapes(min_dims=0, max_dims=3, max_side=4),
-    count=st.integers(0, 7),
-    compression=st.sampled_from(["auto", "none", "gzip"]),
-    seed=st.integers(0, 99),
-)
-def test_every_element_type_survives(
-    tmp_path: Path, dtype: str, shape: tuple[int, ...], count: int, compression: str, seed: int
-) -> None:
-    spec = FrameSpec(dtype, shape)
-    random = np.random.default_rng(seed)
-    data = random.integers(0, 2 if dtype == "bool" else 100, (count, *shape)).astype(dtype)
-    store = MemoryStore()
-    store.add("s", data, frame=spec)
-    drain(store, "beam/scan1/s", tmp_path / "s.nxs", compression=compression, overwrite=True)
-    with h5py.File(tmp_path / "s.nxs") as file:
-        np.testing.assert_array_equal(file["entry/s/data"][()].astype(dtype), data)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(blocks=st.lists(st.binary(max_size=50), max_size=8))
-def test_opaque_blocks_are_bytes_with_offsets(tmp_path: Path, blocks: list[bytes]) -> None:
-    store = MemoryStore()
-    store.add("packets", blocks, frame=FrameSpec(None, ()))
-    drain(store, "beam/scan1/packets", tmp_path / "p.nxs", overwrite=True)
-    with h5py.File(tmp_path / "p.nxs") as file:
-        data, offset = file["entry/packets/data"][()], file["entry/packets/offset"][()]
-        assert [data[a:b].tobytes() for a, b in itertools.pairwise(offset)] == blocks
-
-
 def test_variable_length_blocks_keep_their_rows(tmp_path: Path) -> None:
     store = MemoryStore()
     events = [np.arange(2 * n, dtype=np.uint32).reshape(n, 2) for n in (3, 0, 5, 1)]
@@ -244,7 +207,7 @@ def test_a_disk_that_changes_a_byte_is_found(tmp_path: Path, monkeypatch: pytest
         with h5py.File(path, "r+") as file:
             file["entry/proj/data"][2, 1, 1] ^= 1
 
-    monkeypatch.setattr(nexus_module, "sync_file", sync_and_flip)
+    monkeypatch.setattr(draining, "sync_tree", sync_and_flip)
     with pytest.raises(BlockDamaged, match="block 2 of beam/scan1/proj read back"):
         drain(store, "beam/scan1/proj", tmp_path / "scan.nxs", compression=compression)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,137 @@
+"""Drain a stream or a collection: written, synced, read back, compared, and only then named.
+
+Invariants: nothing but final streams is drained; the file has its name only after every block in it was read back and
+had the digest that the producer (or the kernel) gave it; an existing file is not touched unless `overwrite` says so.
+Reads through `Store`, so it works in the data process's host and from afar. Any thread may call `drain`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from hiss.drain.formats import Content, Format
+from hiss.drain.frames import Progress
+from hiss.drain.nexus import Nexus
+from hiss.drain.publish import published, sync_tree, tree_bytes
+from hiss.drain.report import DrainedStream, DrainReport
+from hiss.errors import InvalidInput, NotFound, StreamNotFinal
+from hiss.model import RAW_SUFFIX
+from hiss.store import Store
+
+FORMATS = ("auto", "nexus", "zarr")
+
+
+def drain(
+    store: Store,
+    source: str,
+    file: Path,
+    *,
+    version: int | None = None,
+    form: str = "auto",
+    compression: str = "auto",
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> DrainReport:
+    """Write a final stream, or all streams of a collection, to permanent storage.
+
+    Parameters
+    ----------
+    store : Store
+        The buffer.
+    source : str
+        `collection/stream`, or the path of a collection. Where both exist the stream is meant; a trailing `/` names
+        the collection.
+    file : Path
+        The file, or for Zarr the directory, to make; the directory that it is in exists.
+    version : int, optional
+        Of the stream; the newest by default.
+    form : {'auto', 'nexus', 'zarr'}
+        'auto' is Zarr where the name of `file` ends in `.zarr`, else NeXus.
+    compression : {'auto', 'none', 'gzip', 'zstd', 'bitshuffle-lz4'}
+        See `drain.compression`.
+    overwrite : bool
+        Replace an existing file, in one step.
+    on_progress : callable, optional
+        Called with bytes done and bytes in all; every byte counts twice, once written and once read back.
+
+    Raises
+    ------
+    StreamNotFinal
+        A stream is still open.
+    AlreadyExists
+        `file` is there and `overwrite` is False.
+    BlockDamaged, Damaged
+        A block does not have its digest, in the buffer or in the file; or blocks are missing without a reason.
+    """
+    began = time.monotonic()
+    file = Path(file)
+    content = _chosen(store, source, version)
+    for info in content.streams:
+        if not info.state.final:
+            raise StreamNotFinal(f"stream {info.path} is open; seal or abort it before it is drained", stream=info.path)
+    chosen = _format(form, file, compression)
+    progress = _counter(2 * sum(info.completeness.bytes for info in content.streams), on_progress)
+    with published(file, overwrite=overwrite) as part:
+        outcome = chosen.write(part, file.name, content, store, progress)
+        sync_tree(part)
+        chosen.compare(part, outcome, progress)
+        file_bytes = tree_bytes(part)
+    drained = tuple(
+        DrainedStream(
+            path=one.info.path,
+            version=one.info.version,
+            state=one.info.state.name.lower(),
+            location=one.location,
+            blocks=len(one.written),
+            bytes=one.written.bytes,
+            gaps=one.info.completeness.gaps,
+            digest=one.info.digest,
+        )
+        for one in outcome.placed
+    )
+    return DrainReport(file, drained, chosen.compression, file_bytes, time.monotonic() - began, outcome.left_out)
+
+
+def _format(form: str, file: Path, compression: str) -> Format:
+    if form not in FORMATS:
+        raise InvalidInput(f"format {form!r}: expected one of {', '.join(FORMATS)}")
+    if form == "zarr" or (form == "auto" and file.suffix == ".zarr"):
+        from hiss.drain.zarr_format import Zarr
+
+        return Zarr(compression)
+    return Nexus(compression)
+
+
+def _chosen(store: Store, source: str, version: int | None) -> Content:
+    """Title, attributes, streams and joins of what `source` names."""
+    path = source.rstrip("/")
+    if path == source and "/" in path:
+        with suppress(NotFound):
+            info = store.stream(path, version)
+            return Content(info.path, info.attrs, (info,), {})
+    try:
+        collection = store.collection(path)
+    except NotFound:
+        raise NotFound(f"{source}: no stream and no collection of that path; `hiss ls` shows what there is") from None
+    streams = {info.id: info for info in store.streams(path)}
+    for info in list(streams.values()):
+        if info.raw_id is not None and info.raw_id not in streams:
+            raw = store.stream(info.path + RAW_SUFFIX)
+            streams[raw.id] = raw
+    ordered = sorted(streams.values(), key=lambda info: (info.created_ns, info.path))
+    return Content(path, collection.attrs, tuple(ordered), collection.joins)
+
+
+def _counter(total: int, on_progress: Callable[[int, int], None] | None) -> Progress:
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress is not None:
+            on_progress(done, total)
+
+    return progress
