@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -15,54 +13,19 @@ import numpy as np
 import pytest
 
 import hiss
-from hiss.config import run_directory
 from hiss.errors import HissError
 from hiss.testing.conformance import wait_for
-from hiss.testing.processes import free_port
+from hiss.testing.processes import Served, running
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-class Served:
-    """A supervisor in a process of its own."""
-
-    def __init__(self, data: Path, state: Path) -> None:
-        self.data, self.port = data, free_port()
-        self.log = data.with_suffix(".log")
-        self.environment = {**os.environ, "XDG_STATE_HOME": str(state)}
-        self.environment.pop("HISS_TOKEN", None)
-        command = [sys.executable, "-m", "hiss.cli", "serve", "--data", str(data), "--port", str(self.port)]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
-        wait_for(lambda: self.pid("data") and self.pid("rules"), 120)
-
-    def pid(self, role: str) -> int:
-        """Of the process that runs now; 0 while there is none."""
-        try:
-            pid = int((run_directory(self.data) / f"{role}.pid").read_text())
-        except (OSError, ValueError):
-            return 0
-        return pid if running(pid) else 0
-
-    def kill(self, role: str) -> None:
-        wait_for(lambda: self.pid(role), 120)
-        os.kill(self.pid(role), signal.SIGKILL)
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
 
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("HISS_TOKEN", raising=False)
-    server = Served(tmp_path / "data", tmp_path / "state")
-    try:
+    with Served(tmp_path / "data", tmp_path / "state") as server:
         yield server
-    finally:
-        if server.process.poll() is None:
-            server.stop()
 
 
 def test_the_first_contact_runs_as_it_stands(served: Served, tmp_path: Path) -> None:
@@ -87,9 +50,8 @@ def test_the_first_contact_runs_as_it_stands(served: Served, tmp_path: Path) -> 
 def test_a_process_that_is_killed_comes_back(served: Served, role: str) -> None:
     with hiss.connect(f"localhost:{served.port}") as buffer:
         buffer.meow.add(hiss.Recipe("echo", ["echo", "{input}"]))
-        killed = served.pid(role)
-        os.kill(killed, signal.SIGKILL)
-        wait_for(lambda: served.pid(role) not in (0, killed), 120)
+        served.kill(role)
+        served.wait_for(role)
         wait_for(lambda: names_of_recipes(buffer) == ["echo"], 120)
         assert buffer.status().collections == 0
 
@@ -112,13 +74,6 @@ def test_the_processes_do_not_outlive_a_supervisor_that_is_killed(served: Served
     served.process.kill()
     served.process.wait(60)
     wait_for(lambda: not any(running(pid) for pid in pids))
-
-
-def running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def test_a_port_in_use_is_named(served: Served, tmp_path: Path) -> None:
@@ -151,7 +106,7 @@ def test_a_job_runs_once_across_kills_of_both_processes(served: Served, tmp_path
                 served.kill("rules")
             if number == 4:
                 served.kill("data")
-                wait_for(lambda: served.pid("data"), 120)
+                served.wait_for("data")
         wait_for(lambda: done_jobs(buffer) == 6, 240)
         assert len(buffer.meow.jobs()) == 6
         assert len(list(marks.iterdir())) == 6

@@ -1,7 +1,8 @@
-"""Real processes for tests and benchmarks: a data process that can be killed and started again, and a producer."""
+"""Real processes for tests and benchmarks, to be killed and started again: a data process, producers, a buffer."""
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from typing import Self
 
 from hiss.access import Access
 from hiss.client import Buffer, connect
-from hiss.config import ServeConfig
+from hiss.config import ServeConfig, run_directory
 from hiss.errors import Unavailable
 from hiss.limits import MiB
 
@@ -89,3 +90,60 @@ class DataProcess:
         command = [sys.executable, "-m", "hiss.testing.producer", self.config.address, path, str(seed), str(blocks)]
         environment = {"HISS_TOKEN": self.token, "PYTHONUNBUFFERED": "1"}
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+class Served:
+    """`hiss serve` as a user starts it, on a port of its own. A context manager."""
+
+    def __init__(self, data: Path, state: Path) -> None:
+        self.data, self.port = data, free_port()
+        self.log = data.with_suffix(".log")
+        self.environment = {**os.environ, "XDG_STATE_HOME": str(state)}
+        self.environment.pop("HISS_TOKEN", None)
+        command = [sys.executable, "-m", "hiss.cli", "serve", "--data", str(data), "--port", str(self.port)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
+        self.wait_for("data")
+        self.wait_for("rules")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.stop()
+
+    def pid(self, role: str) -> int:
+        """Of the `data` or `rules` process that runs now; 0 while there is none."""
+        try:
+            pid = int((run_directory(self.data) / f"{role}.pid").read_text())
+        except (OSError, ValueError):
+            return 0
+        return pid if running(pid) else 0
+
+    def wait_for(self, role: str) -> None:
+        give_up_s = time.monotonic() + READY_S
+        while not self.pid(role):
+            if self.process.poll() is not None or time.monotonic() > give_up_s:
+                raise AssertionError(f"no {role} process:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.02)
+
+    def kill(self, role: str) -> None:
+        """SIGKILL to one of the processes."""
+        self.wait_for(role)
+        os.kill(self.pid(role), signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM to the supervisor, and its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(READY_S)
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
