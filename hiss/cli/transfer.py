@@ -122,6 +122,7 @@ def get(
 
     The default form is npy, an array of one entry for each stored block; raw for streams whose blocks differ in length.
     """
+    from hiss.drain.bare import write_npy_header
     from hiss.model import Selection
 
     if index is not None:
@@ -137,7 +138,7 @@ def get(
             buffer.stream(path, version).block(index)  # raises: it says why the block is not there
         with _output(file, force) as out, progress(f"get {path}", shown=file != "-") as advance:
             if form == "npy":
-                _npy_header(out, info, count)
+                write_npy_header(out, info, count)
             extents = store.read(info.id, chosen) if count else iter(())
             blocks, done = _write(out, extents, info.completeness.bytes, advance)
             if blocks != count:
@@ -178,15 +179,6 @@ def _write(out: BinaryIO, extents: Iterator[Extent], total: int, advance: Advanc
         advance(done, max(total, done))
     out.flush()
     return blocks, done
-
-
-def _npy_header(out: BinaryIO, info: StreamInfo, blocks: int) -> None:
-    """The header of a version 1.0 file; NumPy pads it so that a count of any size fits in place."""
-    import numpy as np
-
-    shape = (blocks, *(length for length in info.frame.shape if length is not None))
-    header = {"descr": info.frame.numpy_dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(out, header)
 
 
 # ------------------------------------------------------------------------------------------------------------- tail
@@ -244,8 +236,8 @@ def _say_block(reach: Reach, info: StreamInfo, extent: Extent, row: int) -> None
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--version", type=int, help="Of the stream; the newest by default.")
 @click.option(
-    "--format", "form", type=click.Choice(["auto", "nexus", "zarr"]), default="auto", show_default=True,
-    help="auto is zarr where FILE ends in .zarr, else nexus.",
+    "--format", "form", type=click.Choice(["auto", "nexus", "zarr", "npy", "raw"]), default="auto", show_default=True,
+    help="auto goes by the name: .zarr, .npy, else nexus; npy and raw hold the blocks of one stream only.",
 )  # fmt: skip
 @click.option(
     "--compression", type=click.Choice(["auto", "none", "gzip", "zstd", "bitshuffle-lz4"]), default="auto",
@@ -253,7 +245,7 @@ def _say_block(reach: Reach, info: StreamInfo, extent: Extent, row: int) -> None
 )  # fmt: skip
 @click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
 def drain(reach: Reach, source: str, file: Path, version: int | None, form: str, compression: str, force: bool) -> None:
-    """Write final data to a NeXus file or a Zarr directory.
+    """Write final data to a NeXus file, a Zarr directory, or bare.
 
     A stream or a whole collection; every block is read back and compared before the file gets its name.
     """

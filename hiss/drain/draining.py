@@ -8,10 +8,13 @@ Reads through `Store`, so it works in the data process's host and from afar. Any
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Final
 
+from hiss.drain.bare import Bare
 from hiss.drain.formats import Content, Format
 from hiss.drain.frames import Progress
 from hiss.drain.nexus import Nexus
@@ -21,7 +24,19 @@ from hiss.errors import InvalidInput, NotFound, StreamNotFinal
 from hiss.model import RAW_SUFFIX
 from hiss.store import Store
 
-FORMATS = ("auto", "nexus", "zarr")
+
+def _zarr(compression: str) -> Format:
+    from hiss.drain.zarr_format import Zarr
+
+    return Zarr(compression)
+
+
+FORMATS: Final[Mapping[str, Callable[[str], Format]]] = {
+    "nexus": Nexus,
+    "zarr": _zarr,
+    "npy": partial(Bare, "npy"),
+    "raw": partial(Bare, "raw"),
+}
 
 
 def drain(
@@ -48,8 +63,9 @@ def drain(
         The file, or for Zarr the directory, to make; the directory that it is in exists.
     version : int, optional
         Of the stream; the newest by default.
-    form : {'auto', 'nexus', 'zarr'}
-        'auto' is Zarr where the name of `file` ends in `.zarr`, else NeXus.
+    form : {'auto', 'nexus', 'zarr', 'npy', 'raw'}
+        'auto' is Zarr or npy where the name of `file` ends in `.zarr` or `.npy`, else NeXus. The last two hold one
+        stream, and its blocks only.
     compression : {'auto', 'none', 'gzip', 'zstd', 'bitshuffle-lz4'}
         See `drain.compression`.
     overwrite : bool
@@ -96,13 +112,11 @@ def drain(
 
 
 def _format(form: str, file: Path, compression: str) -> Format:
+    if form == "auto":
+        form = {".zarr": "zarr", ".npy": "npy"}.get(file.suffix, "nexus")
     if form not in FORMATS:
-        raise InvalidInput(f"format {form!r}: expected one of {', '.join(FORMATS)}")
-    if form == "zarr" or (form == "auto" and file.suffix == ".zarr"):
-        from hiss.drain.zarr_format import Zarr
-
-        return Zarr(compression)
-    return Nexus(compression)
+        raise InvalidInput(f"format {form!r}: expected one of auto, {', '.join(FORMATS)}")
+    return FORMATS[form](compression)
 
 
 def _chosen(store: Store, source: str, version: int | None) -> Content:

@@ -1,7 +1,7 @@
 """What a format of drained data is: the one boundary between draining and how blocks lie in permanent storage.
 
-Implementations: `nexus.Nexus` and `zarr_format.Zarr`; one suite tests both. A format is made for one drain and used by
-the thread that drains.
+Implementations: `nexus.Nexus`, `zarr_format.Zarr`, `bare.Bare`; one suite tests them. A format is made for
+one drain and used by the thread that drains.
 """
 
 from __future__ import annotations

@@ -217,3 +217,39 @@ def test_without_zarr_the_line_that_installs_it_is_said(tmp_path: Path, monkeypa
         drain(scan(), "beam/scan1/proj", tmp_path / "s.zarr")
     with pytest.raises(InvalidInput, match="nexus"):
         drain(scan(), "beam/scan1/proj", tmp_path / "s.zarr", form="tiff")
+
+
+def raw_frames(path: Path) -> np.ndarray:
+    return np.frombuffer(path.read_bytes(), np.uint16).reshape(-1, 120, 300)
+
+
+@pytest.mark.parametrize(("form", "opened"), [("npy", np.load), ("raw", raw_frames)])
+def test_bare_blocks_are_compared_before_they_have_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, opened: Callable[[Path], np.ndarray]
+) -> None:
+    target = tmp_path / "s.bin"
+    report = drain(scan(), "beam/scan1/proj", target, form=form)
+    assert (report.blocks, report.bytes, report.compression) == (7, FRAMES.nbytes, "none")
+    np.testing.assert_array_equal(opened(target), FRAMES)
+    with pytest.raises(InvalidInput, match="as they are"):
+        drain(scan(), "beam/scan1/proj", tmp_path / "t", form=form, compression="gzip")
+    two = scan()
+    two.add("dark", FRAMES, frame=FrameSpec("uint16", (120, 300)))
+    with pytest.raises(InvalidInput, match="one stream"):
+        drain(two, "beam/scan1", tmp_path / "t", form=form)
+    monkeypatch.setattr(draining, "sync_tree", lambda path: flip(path, 100_000))
+    with pytest.raises(BlockDamaged, match=r"block 1 .*read back"):
+        drain(scan(), "beam/scan1/proj", tmp_path / "t", form=form)
+    monkeypatch.setattr(draining, "sync_tree", lambda path: path.write_bytes(path.read_bytes() + b"x"))
+    with pytest.raises(Damaged):
+        drain(scan(), "beam/scan1/proj", tmp_path / "t", form=form)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.bin"]
+
+
+def test_an_object_comes_out_as_it_was_put_in(tmp_path: Path) -> None:
+    store = MemoryStore()
+    store.add("packets", [b"abc", b"", b"defg"], frame=FrameSpec(None, ()))
+    drain(store, "beam/scan1/packets", tmp_path / "p.tpx3", form="raw")
+    assert (tmp_path / "p.tpx3").read_bytes() == b"abcdefg"
+    with pytest.raises(InvalidInput, match="raw"):
+        drain(store, "beam/scan1/packets", tmp_path / "p.npy")
