@@ -108,6 +108,7 @@ VARIABLES_BYTES_MAX: Final = 256 * KiB
 RECIPE_BYTES_MAX: Final = 16 * MiB
 JOB_OUTPUT_BYTES_MAX: Final = 256 * KiB  # kept of a job's printed output
 JOB_TIMEOUT_S: Final = 3600.0
+JOB_TIMEOUT_MAX_S: Final = 7 * 86400.0  # of a recipe or pattern; a job's token ends a day after
 JOB_RETRIES: Final = 2
 JOBS_AT_ONCE: Final = 2
 JOB_INTERRUPTIONS_MAX: Final = 5  # attempts that ended with the rule engine's death, beside the retries; then it failed

@@ -101,7 +101,7 @@ def job_environment(address: str, tokens: Access) -> Callable[[str, str], Mappin
     """What a job's process finds in its environment: where the buffer is, and a token for its attempt."""
 
     def environment(attempt: str, write_prefix: str) -> Mapping[str, str]:
-        until_ns = time.time_ns() + int(2 * limits.JOB_TIMEOUT_S * 1e9)
+        until_ns = time.time_ns() + int((limits.JOB_TIMEOUT_MAX_S + 86400) * 1e9)
         return {"HISS_ADDRESS": address, "HISS_TOKEN": tokens.job_token(attempt, write_prefix, until_ns)}
 
     return environment

@@ -84,8 +84,11 @@ class Recipe:
         else:
             kind, body = RecipeKind.COMMAND, json.dumps([str(word) for word in source])
         _check_body(name, kind, body, entry)
-        if timeout_s <= 0 or retries < 0:
-            raise InvalidRecipe(f"recipe {name!r}: timeout_s {timeout_s} must be above 0, retries {retries} at least 0")
+        if not 0 < timeout_s <= limits.JOB_TIMEOUT_MAX_S or retries < 0:
+            raise InvalidRecipe(
+                f"recipe {name!r}: timeout_s {timeout_s} must be above 0 and at most {limits.JOB_TIMEOUT_MAX_S}, "
+                f"retries {retries} at least 0"
+            )
         for key, value in (
             ("name", name),
             ("kind", kind),
@@ -190,6 +193,10 @@ class Pattern:
             twice = sorted({name for name in names if names.count(name) > 1})
             raise InvalidPattern(f"pattern {self.name!r}: {twice} are given twice (input, variables, outputs, sweep)")
         self._check_timer()
+        if self.timeout_s is not None and not 0 < self.timeout_s <= limits.JOB_TIMEOUT_MAX_S:
+            raise InvalidPattern(
+                f"pattern {self.name!r}: timeout_s {self.timeout_s}; above 0, at most {limits.JOB_TIMEOUT_MAX_S}"
+            )
         for limit in ("jobs_at_once", "jobs_an_hour", "jobs_expected", "chain_jobs", "lifetime_s"):
             value = getattr(self, limit)
             if value is not None and not value > 0:
