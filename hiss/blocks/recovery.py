@@ -194,6 +194,7 @@ class Recovery:
         self._doubtful: list[_Doubtful] = []
         self._missing: dict[str, npt.NDArray[np.int64]] = {}  # of final streams: (first, last) of what is not there
         self._holes: list[tuple[Segment, Hole]] = []
+        self._unsafe: list[Segment] = []  # held until what stands there is safe elsewhere
         self.found = LogScan()
 
     # ---- reading
@@ -216,9 +217,14 @@ class Recovery:
         for doubtful in self._doubtful:
             self._judge(doubtful)
         self._compare_final()
+        unsafe = {doubtful.segment.number for doubtful in self.found.again} | {hole.segment for hole in self.found.torn}
         for segment, _ in opened:  # only now: until here any of them may turn out to be the one to go on with
             if segment is not self.found.active:
                 self._pool.close_segment(segment)
+            if segment.number in unsafe:
+                self._unsafe.append(segment)
+            else:
+                self._pool.let_go(segment)
         return self.found
 
     def _read_segment(self, segment: Segment, fd: int, trusted_end: int, newest: bool) -> None:
@@ -478,8 +484,8 @@ class Recovery:
         for hole in self.found.torn:
             self._cover(hole)
         segment_log.mark()
-        for doubtful in self.found.again:
-            self._pool.release_empty(doubtful.segment)
+        for segment in self._unsafe:
+            self._pool.let_go(segment)
         return self.found.report(self.strays)
 
     def _write_again(self, segment_log: SegmentLog, doubtful: _Doubtful) -> None:

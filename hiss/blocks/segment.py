@@ -87,6 +87,7 @@ class Segment:
     closed: bool = False  # takes no more records
     failure: OSError | None = None  # retired: a write or a sync failed, it is neither written nor synced again
     outstanding: dict[int, int] = field(default_factory=dict)  # offset -> bytes of records not durable yet, in order
+    held: bool = False  # recovery is not done with it: neither used again nor deleted
     draft: FooterDraft | None = None  # of its index; None: it will have none
 
     @property

@@ -65,11 +65,18 @@ class SegmentPool:
     # ---- what recovery found
 
     def adopt(self, segment: Segment) -> None:
-        """Take over a segment that is there already; an empty one becomes a spare when `release_empty` is called."""
+        """Take over a segment that is there already, and hold it until `let_go`."""
         with self.lock:
+            segment.held = True
             self.segments[segment.number] = segment
             self._generation = max(self._generation, segment.generation)
             self._next_number = max(self._next_number, segment.number + 1)
+
+    def let_go(self, segment: Segment) -> None:
+        """Recovery is done with it; one that is closed and empty is released."""
+        with self.lock:
+            segment.held = False
+            self.release_empty(segment)
 
     def reserve_number(self, number: int) -> None:
         """Never give this number to a new segment: a file that is not ours to touch has it."""
@@ -215,7 +222,7 @@ class SegmentPool:
     def release_empty(self, segment: Segment) -> None:
         """Make a spare of a segment that is of no more use, or delete it where it failed or there are spares enough."""
         with self.lock:
-            if not segment.closed or segment.live_records or segment.users or segment.outstanding:
+            if not segment.closed or segment.live_records or segment.users or segment.outstanding or segment.held:
                 return
             if segment in self._spares or segment.number not in self.segments:
                 return

@@ -437,3 +437,20 @@ def test_a_torn_record_is_not_covered_in_a_segment_that_was_put_to_use_again():
     assert not last.report.damages
     assert last.contents(info) == there
     last.close()
+
+
+def test_a_segment_whose_sync_fails_when_the_log_is_opened_is_moved_and_not_deleted():
+    disk, log, info = started()
+    second = [(index + 10, size) for index, size in BLOCKS]
+    assert log.append(info, make_extent(info, second)).wait() is None
+    killed = disk.after_kill()
+    log.stop_without_a_trace()
+    killed.faults = [Fault("fdatasync", 0, errno.EIO)]
+    again = BenchLog(killed, {info.id: info})
+    assert again.contents(info) == contents_of(info, BLOCKS + second)
+    assert again.report.rewritten_blocks == 8
+    cut = only_durable(killed)
+    again.close()
+    last = BenchLog(cut, {info.id: info})
+    assert last.contents(info) == contents_of(info, BLOCKS + second)
+    last.close()
