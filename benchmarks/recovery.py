@@ -21,8 +21,9 @@ import numpy as np
 
 from benchmarks.measure import Case, measure
 from hiss.blocks import Storage, StorageOptions
+from hiss.extent import Extent
 from hiss.limits import KiB, MiB
-from hiss.model import AckLevel, Completeness, Extent, FrameSpec, Keep, StreamInfo, StreamState
+from hiss.model import AckLevel, Completeness, FrameSpec, Keep, StreamInfo, StreamState
 
 _STREAMS = 10
 _BLOCK_BYTES = 100

@@ -6,7 +6,8 @@ import numpy as np
 
 from hiss import limits
 from hiss.errors import BlockTooLarge, InvalidInput, LimitExceeded, SpecMismatch
-from hiss.model import BlockStatus, Extent, FrameSpec, StreamInfo
+from hiss.extent import Extent
+from hiss.model import BlockStatus, FrameSpec, StreamInfo
 
 _DECLARABLE = [int(s) for s in (BlockStatus.STORED, BlockStatus.SHED, BlockStatus.DECLARED, BlockStatus.LOST)]
 

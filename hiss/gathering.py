@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from hiss import limits
-from hiss.model import ByteArray, Extent
+from hiss.extent import Extent
+from hiss.model import ByteArray
 
 
 class Buffers:

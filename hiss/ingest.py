@@ -17,8 +17,9 @@ import numpy as np
 from hiss.admission import check_extent
 from hiss.blocks import Storage
 from hiss.errors import BlockConflict, HissError
+from hiss.extent import Extent
 from hiss.landing import Landed, Space, Spaces, land, land_in_place
-from hiss.model import BlockStatus, Extent, FrameSpec, StreamInfo
+from hiss.model import BlockStatus, FrameSpec, StreamInfo
 from hiss.refinery import Refinery
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from hiss import limits
 from hiss.blocks import Arena, Region
 from hiss.errors import BlockTooLarge, DigestMismatch, HissError
-from hiss.model import ByteArray, Extent, block_digests
+from hiss.extent import Extent, block_digests
+from hiss.model import ByteArray
 
 
 class Landed:

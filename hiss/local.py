@@ -25,6 +25,7 @@ from hiss.errors import (
     StreamNotFinal,
     Unavailable,
 )
+from hiss.extent import Extent
 from hiss.kernels import ResolvedStage, builtin, check
 from hiss.landing import check_block_fits
 from hiss.model import (
@@ -36,7 +37,6 @@ from hiss.model import (
     CollectionInfo,
     Completeness,
     Event,
-    Extent,
     Feedback,
     FrameSpec,
     KernelDef,

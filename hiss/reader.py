@@ -14,18 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss.errors import BlockMissing, SpecMismatch
+from hiss.extent import Extent
 from hiss.kernels import BUILTIN
-from hiss.model import (
-    Attrs,
-    BoundKernel,
-    Extent,
-    IntArray,
-    LedgerEntry,
-    Param,
-    Selection,
-    StreamInfo,
-    StreamParam,
-)
+from hiss.model import Attrs, BoundKernel, IntArray, LedgerEntry, Param, Selection, StreamInfo, StreamParam
 from hiss.store import Store
 
 

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from hiss import binding, limits
 from hiss.blocks import Storage
 from hiss.errors import InvalidInput, SpecMismatch, StreamNotFinal
+from hiss.extent import Extent, block_digests
 from hiss.kernels import Compiler, Pipeline, Reduction, ResolvedStage, builtin
 from hiss.model import (
     BlockStatus,
     BoundKernel,
-    Extent,
     FrameSpec,
     Keep,
     KernelKind,
@@ -27,7 +27,6 @@ from hiss.model import (
     StageInfo,
     StreamInfo,
     StreamParam,
-    block_digests,
 )
 from hiss.refinery import out_bytes
 

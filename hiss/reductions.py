@@ -14,7 +14,8 @@ import numpy.typing as npt
 from hiss import binding
 from hiss.blocks import Catalog, Storage
 from hiss.errors import HissError
-from hiss.model import AckLevel, Completeness, Extent, FrameSpec, Keep, KernelKind, StreamInfo, StreamState
+from hiss.extent import Extent
+from hiss.model import AckLevel, Completeness, FrameSpec, Keep, KernelKind, StreamInfo, StreamState
 from hiss.readout import Readout
 
 

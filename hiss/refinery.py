@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from hiss.blocks import Region
+from hiss.extent import Extent, block_digests
 from hiss.kernels import Outcome, Pipeline
-from hiss.model import BlockStatus, ByteArray, Extent, FrameSpec, Keep, StreamInfo, block_digests
+from hiss.model import BlockStatus, ByteArray, FrameSpec, Keep, StreamInfo
 
 log = logging.getLogger(__name__)
 

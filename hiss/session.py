@@ -15,9 +15,10 @@ from collections.abc import Callable
 
 from hiss import limits
 from hiss.errors import HissError, Stopping
+from hiss.extent import Extent
 from hiss.ingest import Ingest
 from hiss.landing import Landed, Space
-from hiss.model import Ack, AppendStart, Extent, Feedback
+from hiss.model import Ack, AppendStart, Feedback
 from hiss.store import Landing
 
 log = logging.getLogger(__name__)

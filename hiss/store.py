@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from hiss.errors import HissError
+from hiss.extent import Extent
 from hiss.model import (
     Ack,
     AppendStart,
@@ -20,7 +21,6 @@ from hiss.model import (
     ByteArray,
     CollectionInfo,
     Event,
-    Extent,
     Feedback,
     FrameSpec,
     KernelDef,

@@ -30,6 +30,7 @@ from hiss.errors import (
     StreamFinal,
     Unavailable,
 )
+from hiss.extent import Extent
 from hiss.gathering import Buffers, Gathering, Packet
 from hiss.model import (
     Ack,
@@ -37,7 +38,6 @@ from hiss.model import (
     BlockStatus,
     ByteArray,
     Completeness,
-    Extent,
     Feedback,
     FrameSpec,
     StreamInfo,

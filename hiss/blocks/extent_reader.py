@@ -26,8 +26,9 @@ from hiss.blocks.record import (
 )
 from hiss.blocks.segment_pool import SegmentPool
 from hiss.errors import BlockDamaged, Stopping, StreamNotFound
+from hiss.extent import Extent
 from hiss.limits import EXTENT_BLOCKS_MAX, EXTENT_BYTES_TARGET
-from hiss.model import BlockStatus, ByteArray, Extent, IntArray, digest_of
+from hiss.model import BlockStatus, ByteArray, IntArray, digest_of
 
 Rows = npt.NDArray[np.int64]
 

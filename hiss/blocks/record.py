@@ -21,8 +21,9 @@ import numpy.typing as npt
 import xxhash
 
 from hiss.errors import SpecMismatch
+from hiss.extent import Extent
 from hiss.limits import RECORD_ALIGN_BYTES
-from hiss.model import ByteArray, Extent, IntArray, UIntArray
+from hiss.model import ByteArray, IntArray, UIntArray
 
 MAGIC: Final = b"HISSREC1"
 HEADER: Final = struct.Struct("<8s QQ 16s IIII QQQQQ 24x Q")

@@ -44,7 +44,8 @@ from hiss.blocks.segment_pool import SegmentPool
 from hiss.blocks.segment_scan import Hole, SegmentScan
 from hiss.blocks.strays import Strays
 from hiss.errors import CatalogDamaged, HissError
-from hiss.model import BlockStatus, ByteArray, Extent, StreamInfo
+from hiss.extent import Extent
+from hiss.model import BlockStatus, ByteArray, StreamInfo
 
 log = logging.getLogger(__name__)
 

@@ -48,7 +48,8 @@ from hiss.blocks.segment import HEADER_PAGE_BYTES, Segment
 from hiss.blocks.segment_footer import FooterDraft
 from hiss.blocks.segment_pool import SegmentPool, out_of_space
 from hiss.errors import BlockTooLarge, HissError, SegmentDamaged, SpaceExhausted, Stopping
-from hiss.model import ByteArray, Extent
+from hiss.extent import Extent
+from hiss.model import ByteArray
 
 log = logging.getLogger(__name__)
 

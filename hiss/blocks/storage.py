@@ -34,7 +34,8 @@ from hiss.blocks.segment import parse_name
 from hiss.blocks.segment_log import Done, SegmentLog
 from hiss.blocks.segment_pool import SegmentPool
 from hiss.errors import BlockConflict, CatalogDamaged, InvalidInput, SpecMismatch
-from hiss.model import Completeness, Extent, StreamInfo
+from hiss.extent import Extent
+from hiss.model import Completeness, StreamInfo
 
 
 def _arena_bytes() -> int:

@@ -17,7 +17,8 @@ from hiss.errors import InvalidInput, StreamNotFinal
 
 if TYPE_CHECKING:
     from hiss.cli.sources import Frames
-    from hiss.model import Extent, Selection, StreamInfo
+    from hiss.extent import Extent
+    from hiss.model import Selection, StreamInfo
     from hiss.store import Store
     from hiss.writer import StreamWriter
 

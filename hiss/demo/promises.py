@@ -17,7 +17,8 @@ from hiss.demo.instrument import GRIDSCAN, SCAN, VETO_LEAST, VETO_THRESHOLD
 from hiss.demo.kernels import brightest, flatfield, strong_pixels
 from hiss.demo.scan import Scan
 from hiss.demo.server import Outage
-from hiss.model import Selection, StreamInfo, block_digests
+from hiss.extent import block_digests
+from hiss.model import Selection, StreamInfo
 from hiss.workflow import Job, JobState
 
 STRONG_PIXELS: Final = (22537, 6365, 168, 7, 12)  # of the five real frames, counted from the file with NumPy

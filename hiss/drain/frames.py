@@ -20,8 +20,9 @@ import xxhash
 
 from hiss.drain.chunks import ChunkWriter, Threads, read_chunks
 from hiss.errors import BlockDamaged
+from hiss.extent import Extent, block_digests
 from hiss.limits import KiB, MiB
-from hiss.model import ByteArray, Extent, FrameSpec, IntArray, StreamInfo, UIntArray, block_digests, digest_of
+from hiss.model import ByteArray, FrameSpec, IntArray, StreamInfo, UIntArray, digest_of
 
 SMALL_CHUNK_BYTES: Final = 64 * KiB  # frames smaller than this share a chunk of about this size
 VARIABLE_CHUNK_BYTES: Final = 1 * MiB

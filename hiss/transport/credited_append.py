@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 
 from hiss import limits
 from hiss.errors import DeadlineExceeded, HissError, Unavailable
-from hiss.model import Ack, AckLevel, AppendStart, Extent, Feedback
+from hiss.extent import Extent
+from hiss.model import Ack, AckLevel, AppendStart, Feedback
 from hiss.store import AppendSession
 from hiss.transport.extent_wire import split
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from hiss import limits
 from hiss.errors import BlockTooLarge, InvalidInput, LimitExceeded
-from hiss.model import BlockStatus, ByteArray, Column, Extent, IntArray, columns_dtype
+from hiss.extent import Extent
+from hiss.model import BlockStatus, ByteArray, Column, IntArray, columns_dtype
 from hiss.transport.wire import checked, decode_column
 from hiss.transport.wire_format import FIXED32, FIXED64, LENGTH, field_head, fields
 from hiss.v1 import types_pb2

@@ -20,7 +20,8 @@ import numpy as np
 
 from hiss import limits
 from hiss.errors import HissError, InvalidInput, Stopping
-from hiss.model import Ack, AppendStart, Extent
+from hiss.extent import Extent
+from hiss.model import Ack, AppendStart
 from hiss.store import AppendSession, Landing, LandingSession
 from hiss.transport.admission import Stops
 from hiss.transport.append_call import Outbox

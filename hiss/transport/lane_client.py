@@ -14,7 +14,8 @@ from typing import Final
 
 from hiss import limits
 from hiss.errors import HissError, InvalidInput, Unavailable
-from hiss.model import Ack, AppendStart, Extent, Feedback
+from hiss.extent import Extent
+from hiss.model import Ack, AppendStart, Feedback
 from hiss.transport.channel import UNIX, check_address
 from hiss.transport.credited_append import CreditedAppend, Reply
 from hiss.transport.lane_framing import (

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from hiss import errors, limits
 from hiss.errors import HissError, InvalidInput, LimitExceeded, Unavailable
-from hiss.model import Ack, AckLevel, AppendStart, ByteArray, Extent, Feedback
+from hiss.extent import Extent
+from hiss.model import Ack, AckLevel, AppendStart, ByteArray, Feedback
 from hiss.transport import wire
 from hiss.transport.error_wire import limited_detail
 from hiss.transport.extent_wire import bad_count, check_vectors, packed_columns

@@ -16,13 +16,13 @@ import grpc
 
 from hiss import limits
 from hiss.errors import HissError, InvalidInput, LimitExceeded, Unavailable
+from hiss.extent import Extent
 from hiss.model import (
     Ack,
     Attrs,
     BoundKernel,
     CollectionInfo,
     Event,
-    Extent,
     Feedback,
     FrameSpec,
     KernelDef,

@@ -12,7 +12,8 @@ from typing import Any
 import grpc
 
 from hiss.errors import HissError
-from hiss.model import Ack, Extent, Feedback
+from hiss.extent import Extent
+from hiss.model import Ack, Feedback
 from hiss.transport import wire
 from hiss.transport.credited_append import CreditedAppend, Reply
 from hiss.transport.error_wire import error_of

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from hiss.errors import BlockDamaged
-from hiss.model import BlockStatus, Extent, block_digests
+from hiss.extent import Extent, block_digests
+from hiss.model import BlockStatus
 from hiss.transport.extent_wire import ExtentDecoder
 
 

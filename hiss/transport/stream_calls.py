@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from hiss.errors import Stopping
-from hiss.model import Extent
+from hiss.extent import Extent
 from hiss.store import Store
 from hiss.transport import wire
 from hiss.transport.admission import Stops

@@ -18,18 +18,8 @@ from hiss.blocks.recovery import Recovery, RecoveryReport
 from hiss.blocks.segment_log import SegmentLog
 from hiss.blocks.segment_pool import SegmentPool
 from hiss.errors import HissError
-from hiss.model import (
-    AckLevel,
-    BlockStatus,
-    Column,
-    Completeness,
-    Extent,
-    FrameSpec,
-    Keep,
-    StreamInfo,
-    StreamState,
-    block_digests,
-)
+from hiss.extent import Extent, block_digests
+from hiss.model import AckLevel, BlockStatus, Column, Completeness, FrameSpec, Keep, StreamInfo, StreamState
 
 NODE = "0123456789ab"
 SALT = 0x1122334455667788

@@ -20,7 +20,7 @@ from hiss.blocks.record import (
 )
 from hiss.blocks.segment import SegmentHeader, decode_segment_header, parse_name, retired_name, segment_name
 from hiss.errors import BlockDamaged
-from hiss.model import Extent, block_digests
+from hiss.extent import Extent, block_digests
 
 from .bench_log import SALT, BenchLog, block_bytes, make_extent, stream_info
 from .simulated_disk import SimulatedDisk

@@ -25,7 +25,8 @@ from hiss.errors import (
     Stopping,
     StreamNotFound,
 )
-from hiss.model import BlockStatus, Completeness, Extent, StreamState
+from hiss.extent import Extent
+from hiss.model import BlockStatus, Completeness, StreamState
 
 from .bench_log import Outcome, block_bytes, make_extent, stream_info
 from .conftest import OPTIONS

@@ -16,10 +16,11 @@ import hiss
 from hiss.blocks import StorageOptions
 from hiss.client import Buffer
 from hiss.errors import BlockTooLarge, DigestMismatch, HissError, InvalidInput, SpaceExhausted, SpecMismatch
+from hiss.extent import Extent
 from hiss.kernels import Pipeline
 from hiss.limits import MiB
 from hiss.local import LocalStore
-from hiss.model import Ack, BlockStatus, Extent, FrameSpec, Keep, Selection, StreamInfo, StreamSpec
+from hiss.model import Ack, BlockStatus, FrameSpec, Keep, Selection, StreamInfo, StreamSpec
 from hiss.node import Node
 from hiss.session import Session
 from hiss.testing.conformance import bright, double, frames, wait_for

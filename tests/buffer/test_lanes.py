@@ -16,10 +16,11 @@ from hiss.access import Access
 from hiss.blocks import StorageOptions
 from hiss.client import Buffer
 from hiss.errors import BlockTooLarge, DigestMismatch, HissError, SpecMismatch, Unavailable
+from hiss.extent import Extent
 from hiss.landing import Spaces
 from hiss.limits import MiB
 from hiss.local import LocalStore
-from hiss.model import Ack, Extent, FrameSpec, Selection, StreamInfo, StreamSpec
+from hiss.model import Ack, FrameSpec, Selection, StreamInfo, StreamSpec
 from hiss.node import Node
 from hiss.testing.conformance import BufferConformance, double, frames, wait_for
 from hiss.testing.processes import DataProcess

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from hiss.errors import CollectionNotFound, StreamNotFound
+from hiss.extent import Extent
 from hiss.model import (
     AckLevel,
     CollectionInfo,
     Column,
     Completeness,
-    Extent,
     FrameSpec,
     Keep,
     LedgerEntry,

@@ -29,6 +29,7 @@ from hiss.errors import (
     StreamNotFinal,
     StreamNotFound,
 )
+from hiss.extent import Extent, block_digests
 from hiss.model import (
     Ack,
     AppendStart,
@@ -39,7 +40,6 @@ from hiss.model import (
     CollectionInfo,
     Completeness,
     Event,
-    Extent,
     Feedback,
     FrameSpec,
     KernelDef,
@@ -51,7 +51,6 @@ from hiss.model import (
     StreamInfo,
     StreamSpec,
     StreamState,
-    block_digests,
     check_name,
     check_path,
     split_stream_path,

@@ -9,6 +9,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from hiss import limits
+from hiss.extent import Extent
 from hiss.model import (
     Ack,
     AckLevel,
@@ -21,7 +23,6 @@ from hiss.model import (
     ColumnParam,
     Completeness,
     Event,
-    Extent,
     Feedback,
     FrameSpec,
     Keep,
@@ -147,6 +148,7 @@ status = st.builds(NodeStatus, text, text, text, count, text, *([count] * 5), *(
 variable = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 stream_ref = st.builds(StreamRef, text, path, count, text)
 seconds = st.floats(0.001, 1e6)
+timeouts_s = st.floats(1e-3, limits.JOB_TIMEOUT_MAX_S)
 retries = st.integers(0, 100)
 
 
@@ -160,7 +162,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         RecipeKind.NOTEBOOK: (json.dumps({"cells": [{"source": draw(text)}], "nbformat": 4}), ""),
         RecipeKind.COMMAND: (json.dumps(["echo", word, draw(text)]), ""),
     }[kind]
-    return Recipe(draw(name), body, kind=kind, entry=entry, timeout_s=draw(seconds), retries=draw(retries))
+    return Recipe(draw(name), body, kind=kind, entry=entry, timeout_s=draw(timeouts_s), retries=draw(retries))
 
 
 EVENTS: list[dict[str, Any]] = [
@@ -186,7 +188,7 @@ def patterns(draw: st.DrawFn) -> Pattern:
         where=draw(attrs),
         complete_only=draw(st.booleans()),
         writes=draw(optional(path)),
-        timeout_s=draw(optional(seconds)),
+        timeout_s=draw(optional(timeouts_s)),
         retries=draw(optional(retries)),
         jobs_at_once=draw(optional(st.integers(1, 2**40))),
         jobs_an_hour=draw(optional(st.integers(1, 2**40))),

@@ -24,7 +24,8 @@ from hiss.errors import (
     StreamNotFound,
     Unavailable,
 )
-from hiss.model import Ack, BlockStatus, Extent, Feedback, FrameSpec, Selection, StreamInfo, StreamSpec
+from hiss.extent import Extent
+from hiss.model import Ack, BlockStatus, Feedback, FrameSpec, Selection, StreamInfo, StreamSpec
 from hiss.transport import GrpcServer, RemoteStore
 from hiss.transport.methods import STORE
 from hiss.v1 import streams_pb2

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hiss import limits
 from hiss.errors import BlockTooLarge, HissError, InvalidInput, LimitExceeded
-from hiss.model import BlockStatus, Column, Extent, columns_dtype
+from hiss.extent import Extent
+from hiss.model import BlockStatus, Column, columns_dtype
 from hiss.transport.extent_wire import ExtentDecoder, ExtentEncoder, split
 from hiss.transport.wire_format import varint
 from hiss.v1 import streams_pb2, types_pb2

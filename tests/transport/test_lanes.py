@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from hiss import errors, limits
 from hiss.errors import HissError, InvalidInput, LimitExceeded, PermissionRefused, TooManyStreams, Unavailable
+from hiss.extent import Extent
 from hiss.model import (
     Ack,
     AckLevel,
     AppendStart,
     Caller,
     Column,
-    Extent,
     Feedback,
     FrameSpec,
     StreamInfo,

@@ -21,7 +21,8 @@ from hiss.errors import (
     StreamNotFinal,
     StreamNotFound,
 )
-from hiss.model import Event, Extent, FrameSpec, KernelDef, KernelKind, Selection, StreamInfo, StreamSpec, StreamState
+from hiss.extent import Extent
+from hiss.model import Event, FrameSpec, KernelDef, KernelKind, Selection, StreamInfo, StreamSpec, StreamState
 from hiss.transport import RemoteStore
 from transport.memory_store import MemoryStore
 from transport.test_append import Producer, frames_of

@@ -24,7 +24,8 @@ from hiss.errors import (
     TooManyStreams,
     Unavailable,
 )
-from hiss.model import Caller, Extent, FrameSpec, StreamInfo, StreamSpec
+from hiss.extent import Extent
+from hiss.model import Caller, FrameSpec, StreamInfo, StreamSpec
 from hiss.transport import GrpcServer, RemoteStore
 from hiss.transport.methods import STORE
 from transport.conftest import TOKEN, authenticate
