@@ -39,7 +39,7 @@ def test_the_first_contact_runs_as_it_stands(served: Served, tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stdout + done.stderr + served.log.read_text()
     assert done.stdout.count("DONE") == 2, done.stdout
-    assert "wrote beamtime42/scan7/sinogram_hann v1" in done.stdout
+    assert "beamtime42/scan7/sinogram_hann v1" in done.stdout
     with hiss.connect(f"localhost:{served.port}") as buffer:
         assert buffer["beamtime42/scan7/sinogram_ramp"].shape == (1, 6, 2560)
         graph = buffer.meow.provenance("beamtime42/scan7/sinogram_ramp")
