@@ -3,10 +3,12 @@ raw disk.
 
 Workload: one producer, random uint16 frames made once (they do not compress), one stream for each round, deleted
 afterwards. The clock runs from the first `append` to the last ack. The server is a process of its own on the same
-machine, reached by each lane in turn; `bare-socket` sends the same bytes to a process that throws them away, over a
-Unix socket where the lane is one, else over TCP; `direct-write` is pwrite to a
-preallocated file with one fdatasync at the end; `h5py` one frame a chunk, flushed at the end; `copy` is numpy.copyto
-on warm pages.
+machine, reached by each lane in turn. Each log is written through before the first figure, so that what is measured
+goes into recycled segments, as in a buffer that has run for a while; `ingest/fresh` is the same into a new one.
+
+Peers and limits: `bare-socket` sends the same bytes to a process that throws them away, over a Unix socket where the
+lane is one, else over TCP; `direct-write` is pwrite to a preallocated file with one fdatasync at the end; `h5py` one
+frame a chunk, flushed at the end; `copy` is numpy.copyto on warm pages.
 """
 
 from __future__ import annotations
@@ -53,6 +55,9 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
         big = np.random.default_rng(0).integers(0, 1 << 16, (8, 2048, 2048)).astype("u2")
         repeat = 2 if quick else 8
         with _sink() as tcp, _sink(directory / "sink") as unix, _buffers(directory) as buffers:
+            for lane in ("embedded", "unix"):
+                yield measure(_fresh(lane, buffers[lane], big, repeat), 1)
+                _warm(buffers[lane], big)
             for lane, buffer in buffers.items():
                 sink = {"embedded": None, "unix": unix}.get(lane, tcp)
                 for ack in ("received", "written", "durable"):
@@ -85,6 +90,19 @@ def _big(
         peers["direct-write"] = lambda: _direct_write(frames, repeat, directory / "raw")
         peers["h5py"] = lambda: _h5py(frames, repeat, directory / "peer.h5")
     return Case(f"ingest/{lane}/{ack}/8MiB", "throughput", "GB/s", ours, peers)
+
+
+def _fresh(lane: str, buffer: Buffer, frames: np.ndarray, repeat: int) -> Case:
+    case = _big(lane, "durable", buffer, frames, repeat, None, Path())
+    return Case(f"ingest/fresh/{lane}/durable/8MiB", case.metric, case.unit, case.run)
+
+
+def _warm(buffer: Buffer, frames: np.ndarray) -> None:
+    """Write three segments through and free them, so that what follows is written over them."""
+    for _ in range(3):
+        with _stream(buffer, dtype="u2", shape=frames.shape[1:]) as s:
+            for _ in range(SEGMENT_BYTES // frames.nbytes):
+                s.extend(frames)
 
 
 def _small(lane: str, ack: str, buffer: Buffer, blocks: int) -> Case:
