@@ -2,7 +2,8 @@
 
 One row gives an entry everywhere: the checker takes its signature from here, the specialiser its lowering to
 primitives, the documentation its line. Names and parameters are NumPy's. The lowering functions are in
-`lowering`; rows that only apply one primitive need none of their own. Constant after import; any thread.
+`lowering` (point by point), `lowering_reductions` and `lowering_shapes`; rows that only apply one primitive need none
+of their own. Constant after import; any thread.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hiss.kernels import lowering
+from hiss.kernels import lowering_reductions as reductions
+from hiss.kernels import lowering_shapes as shapes
 from hiss.kernels.builder import Builder, Value
 from hiss.kernels.primitives import PRIMITIVES
 
@@ -139,54 +142,75 @@ _ROWS: Final = [
         "a, axis=None, dtype=None, *, keepdims=False",
         "nm",
         "64 bits of integers; floats as a",
-        lowering.total("sum"),
+        reductions.total("sum"),
     ),
     _row(
         "prod",
         "a, axis=None, dtype=None, *, keepdims=False",
         "nm",
         "64 bits of integers; floats as a",
-        lowering.total("prod"),
+        reductions.total("prod"),
     ),
     _row(
-        "mean", "a, axis=None, dtype=None, *, keepdims=False", "nm", "float64 of integers; floats as a", lowering.mean
+        "mean",
+        "a, axis=None, dtype=None, *, keepdims=False",
+        "nm",
+        "float64 of integers; floats as a",
+        reductions.mean,
     ),
-    _row("var", "a, axis=None, *, ddof=0, keepdims=False", "nm", "float64 of integers; floats as a", lowering.var),
-    _row("std", "a, axis=None, *, ddof=0, keepdims=False", "nm", "float64 of integers; floats as a", lowering.std),
+    _row(
+        "var",
+        "a, axis=None, *, ddof=0, keepdims=False",
+        "nm",
+        "float64 of integers; floats as a",
+        reductions.var,
+    ),
+    _row(
+        "std",
+        "a, axis=None, *, ddof=0, keepdims=False",
+        "nm",
+        "float64 of integers; floats as a",
+        reductions.std,
+    ),
     *(
         _row(
-            name, "a, axis=None, *, keepdims=False", forms, "as a", lowering.extremum(name[-3:]), "NaN if there is one"
+            name,
+            "a, axis=None, *, keepdims=False",
+            forms,
+            "as a",
+            reductions.extremum(name[-3:]),
+            "NaN if there is one",
         )
         for name, forms in (("min", "nm"), ("max", "nm"), ("amin", "n"), ("amax", "n"))
     ),
-    _row("any", "a, axis=None, *, keepdims=False", "nm", "bool", lowering.any_of),
-    _row("all", "a, axis=None, *, keepdims=False", "nm", "bool", lowering.all_of),
-    _row("count_nonzero", "a, axis=None, *, keepdims=False", "n", "int64", lowering.count_nonzero),
+    _row("any", "a, axis=None, *, keepdims=False", "nm", "bool", reductions.any_of),
+    _row("all", "a, axis=None, *, keepdims=False", "nm", "bool", reductions.all_of),
+    _row("count_nonzero", "a, axis=None, *, keepdims=False", "n", "int64", reductions.count_nonzero),
     # shape
-    _row("reshape", "a, shape", "nm", "as a", lowering.reshape, "row-major; one size may be -1"),
-    _row("ravel", "a", "nm", "as a", lowering.ravel),
-    _row("flatten", "a", "m", "as a", lowering.ravel),
-    _row("transpose", "a, axes=None", "nm", "as a", lowering.transpose),
-    _row("T", "a", "a", "as a", lowering.transpose, "attribute"),
-    _row("swapaxes", "a, axis1, axis2", "nm", "as a", lowering.swapaxes),
-    _row("squeeze", "a, axis=None", "nm", "as a", lowering.squeeze),
-    _row("expand_dims", "a, axis", "n", "as a", lowering.expand_dims),
-    _row("flip", "m, axis=None", "n", "as m", lowering.flip),
-    _row("broadcast_to", "array, shape", "n", "as array", lowering.broadcast_to),
-    _row("getitem", "a, key", "o", "as a", lowering.getitem, "`a[...]`: static integers, slices, `...`, `None`"),
+    _row("reshape", "a, shape", "nm", "as a", shapes.reshape, "row-major; one size may be -1"),
+    _row("ravel", "a", "nm", "as a", shapes.ravel),
+    _row("flatten", "a", "m", "as a", shapes.ravel),
+    _row("transpose", "a, axes=None", "nm", "as a", shapes.transpose),
+    _row("T", "a", "a", "as a", shapes.transpose, "attribute"),
+    _row("swapaxes", "a, axis1, axis2", "nm", "as a", shapes.swapaxes),
+    _row("squeeze", "a, axis=None", "nm", "as a", shapes.squeeze),
+    _row("expand_dims", "a, axis", "n", "as a", shapes.expand_dims),
+    _row("flip", "m, axis=None", "n", "as m", shapes.flip),
+    _row("broadcast_to", "array, shape", "n", "as array", shapes.broadcast_to),
+    _row("getitem", "a, key", "o", "as a", shapes.getitem, "`a[...]`: static integers, slices, `...`, `None`"),
     # new arrays
-    _row("zeros", "shape, dtype=None", "n", "float64 or dtype", lowering.filled(0)),
-    _row("ones", "shape, dtype=None", "n", "float64 or dtype", lowering.filled(1)),
-    _row("full", "shape, fill_value, dtype=None", "n", "of the value, or dtype", lowering.full),
-    _row("zeros_like", "a, dtype=None", "n", "as a, or dtype", lowering.filled_like(0)),
-    _row("ones_like", "a, dtype=None", "n", "as a, or dtype", lowering.filled_like(1)),
-    _row("full_like", "a, fill_value, dtype=None", "n", "as a, or dtype", lowering.full_like),
+    _row("zeros", "shape, dtype=None", "n", "float64 or dtype", shapes.filled(0)),
+    _row("ones", "shape, dtype=None", "n", "float64 or dtype", shapes.filled(1)),
+    _row("full", "shape, fill_value, dtype=None", "n", "of the value, or dtype", shapes.full),
+    _row("zeros_like", "a, dtype=None", "n", "as a, or dtype", shapes.filled_like(0)),
+    _row("ones_like", "a, dtype=None", "n", "as a, or dtype", shapes.filled_like(1)),
+    _row("full_like", "a, fill_value, dtype=None", "n", "as a, or dtype", shapes.full_like),
     # what is known before the kernel runs
-    _row("shape", "a", "a", "static tuple", lowering.shape_of, "attribute"),
-    _row("ndim", "a", "a", "static integer", lowering.ndim_of, "attribute"),
-    _row("size", "a", "a", "static integer", lowering.size_of, "attribute"),
-    _row("dtype", "a", "a", "static dtype", lowering.dtype_of, "attribute"),
-    _row("len", "a", "o", "static integer", lowering.length_of, "`len(a)`"),
+    _row("shape", "a", "a", "static tuple", shapes.shape_of, "attribute"),
+    _row("ndim", "a", "a", "static integer", shapes.ndim_of, "attribute"),
+    _row("size", "a", "a", "static integer", shapes.size_of, "attribute"),
+    _row("dtype", "a", "a", "static dtype", shapes.dtype_of, "attribute"),
+    _row("len", "a", "o", "static integer", shapes.length_of, "`len(a)`"),
 ]
 FUNCTIONS: Final[dict[str, TableFunction]] = {row.name: row for row in _ROWS}
 assert len(FUNCTIONS) == len(_ROWS), "two rows of one name"
