@@ -131,9 +131,14 @@ class Served:
             time.sleep(0.02)
 
     def kill(self, role: str) -> None:
-        """SIGKILL to one of the processes."""
+        """SIGKILL to one of the processes; when this returns it has ended."""
         self.wait_for(role)
-        os.kill(self.pid(role), signal.SIGKILL)
+        pid = self.pid(role)
+        os.kill(pid, signal.SIGKILL)
+        give_up_s = time.monotonic() + READY_S
+        while running(pid):
+            assert time.monotonic() < give_up_s, f"process {pid} does not end"
+            time.sleep(0.005)
 
     def stop(self) -> int:
         """SIGTERM to the supervisor, and its exit status."""
