@@ -1,4 +1,4 @@
-"""Write `hiss/v1` from `proto/hiss/v1`: messages, type stubs and service stubs for Python.
+"""Write `hiss/v1` from `proto/hiss/v1`: messages and their types for Python. Calls are made from the descriptors.
 
     python proto/generate.py            write them
     python proto/generate.py --check    exit with 1 and name the files, if the committed ones differ
@@ -23,7 +23,7 @@ INIT = '"""The wire schema as Python code, generated from `proto/hiss/v1`; only 
 def generate(folder: Path) -> None:
     """Write the package into `folder`, which stands for the repository's root."""
     sources = sorted(path.relative_to(PROTO).as_posix() for path in (PROTO / "hiss" / "v1").glob("*.proto"))
-    outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
+    outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi")]
     status = protoc.main(["protoc", f"-I{PROTO}", *outputs, *sources])
     if status:
         raise SystemExit(f"protoc ended with {status}; its messages are above")

@@ -116,7 +116,6 @@ class StreamIndex:
         self._next = 0
         self._stored = 0
         self._stored_bytes = 0
-        self._handled = 0
         self._rolling: xxhash.xxh3_64 | None = xxhash.xxh3_64()  # of all blocks, while they came in order
         self.damaged: list[tuple[int, int]] = []  # indices whose blocks recovery found damaged
 
@@ -252,7 +251,6 @@ class StreamIndex:
                 self._roll(index, status, table.digest[rows])
                 self._add_runs(record, rows, index, status, cause)
                 self._next = max(self._next, int(index[-1]) + 1)
-            self._handled += len(rows)
             self._stored += int(is_readable(status).sum())
             self._stored_bytes += int(table.length[rows].sum(dtype=np.int64))
         self.wake()
@@ -293,7 +291,6 @@ class StreamIndex:
             run |= {"record": first + number[starts], "status": status[starts], "cause": table.cause[starts]}
             self._runs.insert(self._runs.length, run, len(starts))
             self._next = int(index[-1]) + 1
-            self._handled += len(index)
             self._stored += int(is_readable(status).sum())
             self._stored_bytes += int(table.length.sum(dtype=np.int64))
         self.wake()
@@ -315,7 +312,7 @@ class StreamIndex:
             places = [self.place(int(record)) for record in np.flatnonzero(self._records["live"])]
             self._records["live"][:] = 0
             self._runs.keep(np.zeros(self._runs.length, np.bool_))
-            self._next = self._handled = self._stored = self._stored_bytes = 0
+            self._next = self._stored = self._stored_bytes = 0
             self._rolling = None
         self.wake()
         return places
@@ -336,7 +333,6 @@ class StreamIndex:
             index = np.concatenate([np.arange(run.first, run.last + 1) for run in old] or [np.zeros(0, np.int64)])
             stays = np.zeros(len(rows), np.bool_) if drop is None else ~drop[rows]
             gone = rows[~stays]
-            self._handled -= len(gone)
             self._stored -= int(is_readable(table.status[gone]).sum())
             self._stored_bytes -= int(table.length[gone].sum(dtype=np.int64))
             rows, index = rows[stays], index[stays]

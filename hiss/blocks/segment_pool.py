@@ -78,11 +78,6 @@ class SegmentPool:
             segment.held = False
             self.release_empty(segment)
 
-    def reserve_number(self, number: int) -> None:
-        """Never give this number to a new segment: a file that is not ours to touch has it."""
-        with self.lock:
-            self._next_number = max(self._next_number, number + 1)
-
     # ---- descriptors
 
     @contextlib.contextmanager

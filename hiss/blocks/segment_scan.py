@@ -72,9 +72,7 @@ class SegmentScan:
 
     def __init__(self, files: Files, fd: int, size: int, number: int, salt: int) -> None:
         self._files, self._fd, self._size, self._number, self._salt = files, fd, size, number, salt
-        page = self._bytes(0, HEADER_PAGE_BYTES)
-        self.blank = not any(page)
-        header = decode_segment_header(page)
+        header = decode_segment_header(self._bytes(0, HEADER_PAGE_BYTES))
         self.header: SegmentHeader | None = header if header and header.number == number else None
         self.generation = self.header.generation if self.header else self._newest_generation()
         self.last_lsn = self.header.first_lsn - 1 if self.header else 0
