@@ -1,4 +1,4 @@
-"""The record: how one extent stands in the log. Pure functions over bytes; the format is in `docs/on-disk-format.md`.
+"""The record: how one extent stands in the log. Pure functions over bytes; the format is in `docs/format.md`.
 
 A record is a header of 128 bytes, the table of its blocks (one vector for each property, then the packed columns),
 padding to 64 bytes, the payload, and padding to `limits.RECORD_ALIGN_BYTES`. Three checks: the header by its own

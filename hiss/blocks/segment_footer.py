@@ -4,7 +4,7 @@ It is drafted while records are written, and put down when the segment is full a
 footer that is good says three things: these are all records of this generation, they are good, and no crash has torn
 them. Where there is none, or a damaged one, the segment is scanned; nothing depends on it but time.
 
-Format in `docs/on-disk-format.md`. Whatever is decoded comes from disk: nothing is trusted before the digests are
+Format in `docs/format.md`. Whatever is decoded comes from disk: nothing is trusted before the digests are
 checked, and nothing raises for bad bytes: the answer is None. A draft is guarded by the log's lock.
 """
 

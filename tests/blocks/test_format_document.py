@@ -1,4 +1,4 @@
-"""A reader written from `docs/on-disk-format.md` alone reads what hiss wrote. Nothing here comes from
+"""A reader written from `docs/format.md` alone reads what hiss wrote. Nothing here comes from
 `hiss.blocks.record`.
 """
 
@@ -18,7 +18,7 @@ from hiss.model import BlockStatus, StreamState
 
 from .bench_log import make_extent, stream_info
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "on-disk-format.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
 
 
 def read_log(directory: Path) -> dict[tuple[str, int], tuple[int, int, int, int, bytes, bytes]]:
