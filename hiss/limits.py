@@ -50,6 +50,9 @@ SEGMENTS_OPEN_MAX: Final = 256  # file descriptors held by the log; others are o
 SCAN_BYTES: Final = 1 * MiB  # read at once where a scan looks for the next good record
 FOOTER_FRACTION: Final = 16  # an index at a segment's end takes no more than 1/16 of it; else the segment has none
 FOOTER_RECORDS_MIN: Final = 8  # a segment of fewer records has an index only where it leaves room for one
+COMPACTION_FRACTION: Final = 4  # a segment with less than 1/4 alive is compacted
+COMPACTION_BYTES_PER_S: Final = 64 * MiB  # copied by it, unless somebody waits for space
+COMPACTION_BATCH_BYTES: Final = 8 * MiB  # copied before it waits for their sync; one record may be larger
 DELETED_STREAMS_MAX: Final = 1_000_000  # ids of deleted streams that the catalog keeps; the oldest go first
 
 # Events
@@ -106,6 +109,15 @@ LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are anno
 SWEEP_POINTS_MAX: Final = 10_000
 VARIABLES_BYTES_MAX: Final = 256 * KiB
 RECIPE_BYTES_MAX: Final = 16 * MiB
+RECIPE_PACKAGES_MAX: Final = 64
+JOB_CORES_MAX: Final = 1024
+JOB_MEMORY_BYTES: Final = 4 * GiB  # of all processes of an attempt, unless its recipe says otherwise
+JOB_MEMORY_BYTES_MIN: Final = 64 * MiB
+JOB_WORK_BYTES_MAX: Final = 64 * GiB  # in an attempt's working directory
+JOB_WORK_FILES_MAX: Final = 100_000
+JOB_FILES_MAX: Final = 1_000  # left in the working directory, to come back as streams
+JOB_PROCESSES_MAX: Final = 512  # of one attempt, at once
+JOB_PRINTED_BYTES_MAX: Final = 4 * GiB  # an attempt that prints more is ended
 JOB_OUTPUT_BYTES_MAX: Final = 256 * KiB  # kept of a job's printed output
 JOB_TIMEOUT_S: Final = 3600.0
 JOB_TIMEOUT_MAX_S: Final = 7 * 86400.0  # of a recipe or pattern; a job's token ends a day after

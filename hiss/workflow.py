@@ -10,6 +10,7 @@ import contextvars
 import enum
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from hiss import limits
-from hiss.errors import InvalidPattern, InvalidRecipe, LimitExceeded
+from hiss.errors import HissError, InvalidPattern, InvalidRecipe, LimitExceeded
 from hiss.model import Attrs, check_name, checked_attrs
 
 
@@ -27,6 +28,10 @@ class RecipeKind(enum.IntEnum):
     SCRIPT = 2  # a Python script; variables are its globals
     NOTEBOOK = 3  # a Jupyter notebook as JSON
     COMMAND = 4  # a command line as a JSON list; `{name}` stands for a variable
+
+
+INPUT_FORMS: Final = ("stream", "nexus", "npy", "path")
+_PACKAGE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\s*(?:==|!=|>=|<=|>|<)\s*\d+(?:\.\d+)*\s*(?:,(?=.)|$))*\s*")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -48,6 +53,16 @@ class Recipe:
         An attempt that takes longer is killed.
     retries : int
         Attempts after the first one that failed.
+    cores : int
+        Processors that an attempt keeps busy; as many threads does its numerical library get.
+    memory_bytes : int, optional
+        Memory that all processes of an attempt may take together; by default `limits.JOB_MEMORY_BYTES`, or all that
+        the executor has, if that is less.
+    packages : sequence of str
+        Distributions that must be installed where it runs, such as `scikit-image` or `scipy>=1.13,<2`.
+    input_as : str
+        What the recipe gets under its input's name: the `stream` (its path, for all but functions), or the path of a
+        file that holds it: `nexus`, `npy`, or `path`, the blocks' bytes one after the other.
 
     Raises
     ------
@@ -63,6 +78,10 @@ class Recipe:
     entry: str
     timeout_s: float
     retries: int
+    cores: int
+    memory_bytes: int | None
+    packages: tuple[str, ...]
+    input_as: str
 
     def __init__(
         self,
@@ -73,6 +92,10 @@ class Recipe:
         entry: str = "",
         timeout_s: float = limits.JOB_TIMEOUT_S,
         retries: int = limits.JOB_RETRIES,
+        cores: int = 1,
+        memory_bytes: int | None = None,
+        packages: Sequence[str] = (),
+        input_as: str = "stream",
     ) -> None:
         check_name(name, "recipe")
         if kind is not None:
@@ -89,6 +112,10 @@ class Recipe:
                 f"recipe {name!r}: timeout_s {timeout_s} must be above 0 and at most {limits.JOB_TIMEOUT_MAX_S}, "
                 f"retries {retries} at least 0"
             )
+        _check_demands(f"recipe {name!r}", cores, memory_bytes, InvalidRecipe)
+        _check_packages(name, packages)
+        if input_as not in INPUT_FORMS:
+            raise InvalidRecipe(f"recipe {name!r}: input_as is {input_as!r}, expected one of {', '.join(INPUT_FORMS)}")
         for key, value in (
             ("name", name),
             ("kind", kind),
@@ -96,8 +123,31 @@ class Recipe:
             ("entry", entry),
             ("timeout_s", float(timeout_s)),
             ("retries", int(retries)),
+            ("cores", cores),
+            ("memory_bytes", memory_bytes),
+            ("packages", tuple(packages)),
+            ("input_as", input_as),
         ):
             object.__setattr__(self, key, value)
+
+
+def _check_demands(owner: str, cores: int | None, memory_bytes: int | None, kind: type[HissError]) -> None:
+    if cores is not None and not 1 <= cores <= limits.JOB_CORES_MAX:
+        raise kind(f"{owner}: cores is {cores}, expected 1 to {limits.JOB_CORES_MAX}")
+    if memory_bytes is not None and memory_bytes < limits.JOB_MEMORY_BYTES_MIN:
+        raise kind(
+            f"{owner}: memory_bytes is {memory_bytes}, expected at least {limits.JOB_MEMORY_BYTES_MIN}, which Python takes"
+        )
+
+
+def _check_packages(name: str, packages: Sequence[str]) -> None:
+    if isinstance(packages, str) or len(packages) > limits.RECIPE_PACKAGES_MAX:
+        raise InvalidRecipe(f"recipe {name!r}: packages is a list of at most {limits.RECIPE_PACKAGES_MAX} texts")
+    for package in packages:
+        if not _PACKAGE.fullmatch(package):
+            raise InvalidRecipe(
+                f"recipe {name!r}: package {package!r}; expected a name, with versions if need be: 'scipy>=1.13,<2'"
+            )
 
 
 def _function_source(name: str, function: Callable[..., Any]) -> str:
@@ -144,12 +194,15 @@ class Pattern:
     attributes that must be equal. `sweep` maps a variable to a list, or to `{"start", "stop", "step"}` with the stop
     included; several sweeps multiply. `input` is the name under which the recipe gets the triggering stream's path.
     `outputs` are variables that name streams; they are shown in graphs. Keywords such as `{COLLECTION}` are replaced in
-    string values (`meow_bridge.keywords`). `timeout_s` and `retries` override the recipe's. `writes` is the path below
+    string values (`meow_bridge.keywords`). `timeout_s`, `retries`, `cores` and `memory_bytes` override the recipe's. `writes` is the path below
     which jobs may write; by default the first part of the trigger's path.
 
     Limits: `jobs_at_once` run at the same time, further ones wait in the queue. Beyond `jobs_an_hour`, `jobs_expected`
     in all, `chain_jobs` that led to one another (by default `limits.CHAIN_JOBS_MAX`), and for events later than
     `lifetime_s` after the rule was made, jobs are held back (`JobState.HELD`) until somebody releases them.
+
+    With `event="stream.progress"` jobs are made while a stream is still written: each time that another `every` blocks
+    of it can be read. With `event="stream.stalled"`, when an open stream got no block for `stalled_s` seconds.
 
     With `event="timer"` jobs are made by the clock: `every_s` seconds, or as the line `cron` says, in UTC. `trigger` is
     then the path of the collection that they work in. `catch_up` says what becomes of times that were missed: `none` of
@@ -169,11 +222,15 @@ class Pattern:
     writes: str | None = None
     timeout_s: float | None = None
     retries: int | None = None
+    cores: int | None = None
+    memory_bytes: int | None = None
     jobs_at_once: int | None = None
     jobs_an_hour: int | None = None
     jobs_expected: int | None = None
     chain_jobs: int | None = None
     lifetime_s: float | None = None
+    every: int | None = None
+    stalled_s: float | None = None
     every_s: float | None = None
     cron: str | None = None
     catch_up: str = "one"
@@ -193,11 +250,21 @@ class Pattern:
             twice = sorted({name for name in names if names.count(name) > 1})
             raise InvalidPattern(f"pattern {self.name!r}: {twice} are given twice (input, variables, outputs, sweep)")
         self._check_timer()
+        self._check_watch()
         if self.timeout_s is not None and not 0 < self.timeout_s <= limits.JOB_TIMEOUT_MAX_S:
             raise InvalidPattern(
                 f"pattern {self.name!r}: timeout_s {self.timeout_s}; above 0, at most {limits.JOB_TIMEOUT_MAX_S}"
             )
-        for limit in ("jobs_at_once", "jobs_an_hour", "jobs_expected", "chain_jobs", "lifetime_s"):
+        _check_demands(f"pattern {self.name!r}", self.cores, self.memory_bytes, InvalidPattern)
+        for limit in (
+            "jobs_at_once",
+            "jobs_an_hour",
+            "jobs_expected",
+            "chain_jobs",
+            "lifetime_s",
+            "every",
+            "stalled_s",
+        ):
             value = getattr(self, limit)
             if value is not None and not value > 0:
                 raise InvalidPattern(
@@ -218,6 +285,19 @@ class Pattern:
             )
         if self.catch_up not in ("none", "one", "all"):
             raise InvalidPattern(f"pattern {self.name!r}: catch_up is {self.catch_up!r}, expected none, one or all")
+
+    def _check_watch(self) -> None:
+        for name, kind in (("every", "stream.progress"), ("stalled_s", "stream.stalled")):
+            if getattr(self, name) is not None and self.event != kind:
+                raise InvalidPattern(
+                    f"pattern {self.name!r}: event {self.event!r} with {name} {getattr(self, name)}; "
+                    f"it belongs to event={kind!r}"
+                )
+        taken = {"blocks", "end_index"} & {self.input, *self.variables, *self.outputs, *self.sweep}
+        if self.event == "stream.progress" and taken:
+            raise InvalidPattern(
+                f"pattern {self.name!r}: {sorted(taken)} are variables that stream.progress gives; choose other names"
+            )
 
 
 @dataclass(frozen=True, slots=True)

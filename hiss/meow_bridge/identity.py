@@ -52,14 +52,8 @@ def recipe_json(recipe: Recipe) -> str:
 
 def recipe_from_json(text: str) -> Recipe:
     fields = json.loads(text)
-    return Recipe(
-        fields["name"],
-        fields["body"],
-        kind=RecipeKind[fields["kind"]],
-        entry=fields["entry"],
-        timeout_s=fields["timeout_s"],
-        retries=fields["retries"],
-    )
+    name, body, kind = fields.pop("name"), fields.pop("body"), RecipeKind[fields.pop("kind")]
+    return Recipe(name, body, kind=kind, **fields)
 
 
 def rule_id(pattern_hash: str, recipe_hash: str) -> str:

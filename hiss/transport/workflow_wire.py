@@ -34,6 +34,10 @@ def encode_recipe(recipe: Recipe) -> meow_pb2.Recipe:
         entry=recipe.entry,
         timeout_s=recipe.timeout_s,
         retries=recipe.retries,
+        cores=recipe.cores,
+        memory_bytes=recipe.memory_bytes,
+        packages=recipe.packages,
+        input_as=recipe.input_as,
     )
 
 
@@ -51,6 +55,10 @@ def decode_recipe(message: meow_pb2.Recipe) -> Recipe:
         entry=message.entry,
         timeout_s=message.timeout_s,
         retries=message.retries,
+        cores=message.cores or 1,
+        memory_bytes=message.memory_bytes if message.HasField("memory_bytes") else None,
+        packages=tuple(message.packages),
+        input_as=message.input_as or "stream",
     )
 
 
@@ -70,6 +78,8 @@ def encode_pattern(pattern: Pattern) -> meow_pb2.Pattern:
         writes=pattern.writes,
         timeout_s=pattern.timeout_s,
         retries=pattern.retries,
+        cores=pattern.cores,
+        memory_bytes=pattern.memory_bytes,
         jobs_at_once=pattern.jobs_at_once,
         jobs_an_hour=pattern.jobs_an_hour,
         jobs_expected=pattern.jobs_expected,
@@ -78,6 +88,8 @@ def encode_pattern(pattern: Pattern) -> meow_pb2.Pattern:
         every_s=pattern.every_s,
         cron=pattern.cron,
         catch_up=pattern.catch_up,
+        every=pattern.every,
+        stalled_s=pattern.stalled_s,
     )
 
 
@@ -97,6 +109,8 @@ def decode_pattern(message: meow_pb2.Pattern) -> Pattern:
         writes=message.writes if message.HasField("writes") else None,
         timeout_s=message.timeout_s if message.HasField("timeout_s") else None,
         retries=message.retries if message.HasField("retries") else None,
+        cores=message.cores if message.HasField("cores") else None,
+        memory_bytes=message.memory_bytes if message.HasField("memory_bytes") else None,
         jobs_at_once=message.jobs_at_once if message.HasField("jobs_at_once") else None,
         jobs_an_hour=message.jobs_an_hour if message.HasField("jobs_an_hour") else None,
         jobs_expected=message.jobs_expected if message.HasField("jobs_expected") else None,
@@ -105,6 +119,8 @@ def decode_pattern(message: meow_pb2.Pattern) -> Pattern:
         every_s=message.every_s if message.HasField("every_s") else None,
         cron=message.cron if message.HasField("cron") else None,
         catch_up=message.catch_up or "one",
+        every=message.every if message.HasField("every") else None,
+        stalled_s=message.stalled_s if message.HasField("stalled_s") else None,
     )
 
 
