@@ -3,7 +3,7 @@
 from hiss.kernels.authoring import Kernel, column, filter, kernel, reduce
 from hiss.kernels.checker import check
 from hiss.kernels.compiler import Compiler, ResolvedStage
-from hiss.kernels.library import BUILTIN, builtin
+from hiss.kernels.library.statistics import BUILTIN, builtin
 from hiss.kernels.pipeline import Fault, Outcome, Pipeline
 from hiss.kernels.reduction import Reduction
 from hiss.kernels.untyped import CheckedKernel

@@ -1,0 +1,43 @@
+# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+"""Which frames are worth keeping: bright pixels counted, and the veto that follows from it.
+
+Constant after import; any thread.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hiss.kernels.authoring import filter, kernel
+
+
+@kernel
+def bright_pixels(frame, mask, threshold=20):
+    """How many valid pixels have at least `threshold` counts: one int64 for each frame.
+
+    Parameters
+    ----------
+    frame : (h, w), counts
+    mask : (h, w)
+        0 where a pixel is valid.
+    threshold : number, counts
+    """
+    return np.count_nonzero((frame >= threshold) & (mask == 0))
+
+
+@filter
+def hit(frame, mask, threshold=20, least=50):
+    """Whether at least `least` valid pixels have at least `threshold` counts; other frames are vetoed.
+
+    The plainest of hit finders in serial crystallography: A. Barty et al., J. Appl. Cryst. 47 (2014) 1118,
+    doi:10.1107/S1600576714007626, section 3.3.
+
+    Parameters
+    ----------
+    frame : (h, w), counts
+    mask : (h, w)
+        0 where a pixel is valid.
+    threshold : number, counts
+    least : int, pixels
+    """
+    return np.count_nonzero((frame >= threshold) & (mask == 0)) >= least
