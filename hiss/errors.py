@@ -13,7 +13,9 @@
     │   └── LimitExceeded                    any other bound of `limits.py`
     ├── NotFound (LookupError)
     │   ├── CollectionNotFound, StreamNotFound, KernelNotFound, PatternNotFound, RecipeNotFound, JobNotFound
-    │   └── BlockMissing (IndexError)        no such block in the stream; says why it is not there
+    │   ├── ReservationNotFound
+    │   ├── BlockMissing (IndexError)        no such block in the stream; says why it is not there
+    │   └── StreamEvicted                    the stream has left the log; says where it is archived
     ├── Conflict                             what was asked does not fit the present state
     │   ├── AlreadyExists (FileExistsError)
     │   ├── BlockConflict                    the same index with other bytes
@@ -138,6 +140,14 @@ class JobNotFound(NotFound):
 
 class BlockMissing(NotFound, IndexError):
     """The stream holds no block of that index; `details["reason"]` says why."""
+
+
+class ReservationNotFound(NotFound):
+    """No reservation of that id, or it has run out."""
+
+
+class StreamEvicted(NotFound):
+    """The stream's blocks have left the log; `details["archive"]` says where they are, '' where nowhere."""
 
 
 class Conflict(HissError):

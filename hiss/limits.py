@@ -55,6 +55,16 @@ COMPACTION_BYTES_PER_S: Final = 64 * MiB  # copied by it, unless somebody waits 
 COMPACTION_BATCH_BYTES: Final = 8 * MiB  # copied before it waits for their sync; one record may be larger
 DELETED_STREAMS_MAX: Final = 1_000_000  # ids of deleted streams that the catalog keeps; the oldest go first
 
+# Space
+RESERVATIONS_MAX: Final = 1000
+RESERVATION_HOURS_MAX: Final = 10_000.0
+LOCATION_CHARS_MAX: Final = 4096  # where a stream is archived
+ARCHIVES_MAX: Final = 16  # places that the catalog knows of one stream; the newest stay
+EVICT_EVERY_S: Final = 5.0  # the retention looks at the streams so often, and where somebody waits for space
+EVICTIONS_AT_ONCE: Final = 64  # streams that one look takes at most
+PRESSURE_SEGMENTS: Final = 2  # space is short where fewer whole segments are free beyond what is promised,
+PRESSURE_FRACTION: Final = 20  # or less than 1/20 of what the log may take
+
 # Events
 EVENTS_PAGE: Final = 1000
 EVENT_DATA_BYTES_MAX: Final = 64 * KiB
@@ -106,6 +116,7 @@ LANE_SOCKET_BYTES: Final = 4 * MiB  # asked for the buffers of a Unix socket; th
 LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are announced and have not come
 
 # The rule engine
+STREAM_WATCHES_MAX: Final = 100_000  # wishes of patterns for events of open streams
 SWEEP_POINTS_MAX: Final = 10_000
 VARIABLES_BYTES_MAX: Final = 256 * KiB
 RECIPE_BYTES_MAX: Final = 16 * MiB

@@ -21,6 +21,7 @@ import xxhash
 
 from hiss import limits
 from hiss.errors import BlockTooLarge, InvalidInput, InvalidName, LimitExceeded
+from hiss.space import Archive, Eviction
 
 Attrs = Mapping[str, Any]  # JSON values
 IntArray = npt.NDArray[np.int64]
@@ -382,6 +383,7 @@ class StreamSpec:
     attrs: Attrs = field(default_factory=dict)
     keep: Keep = Keep.RESULT
     kernels: tuple[BoundKernel, ...] = ()
+    expendable: bool = False  # retention may evict it even where it is archived nowhere
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attrs", checked_attrs(self.attrs, "the stream"))
@@ -404,7 +406,7 @@ class LedgerEntry:
 
     first: int
     last: int
-    stage: str  # 'producer', 'transport', 'received', or the kernel's name
+    stage: str  # 'producer', 'transport', 'received', 'log', 'retention', or the kernel's name
     reason: str  # 'never received', 'vetoed', 'kernel-failed', 'shed', 'declared missing', 'lost in a crash'
 
     @property
@@ -458,6 +460,9 @@ class StreamInfo:
     raw_id: str | None = None  # the id of this stream's raw companion
     produced_by: str | None = None  # the job that wrote it, as `JOB`
     abort_reason: str = ""
+    expendable: bool = False  # its producer allows that it goes where it is archived nowhere
+    archives: tuple[Archive, ...] = ()  # in permanent storage, read back and compared; the newest last
+    eviction: Eviction | None = None  # it has left the log
 
     @property
     def path(self) -> str:
@@ -555,6 +560,15 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamWatch:
+    """A wish of the rule engine's: events of open streams whose path the glob `trigger` matches."""
+
+    trigger: str
+    every: int = 0  # `stream.progress` each time that so many more blocks can be read; 0: none
+    stalled_s: float = 0.0  # `stream.stalled` after so long without a block; 0: none
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """What `status` tells of a running buffer."""
 
@@ -574,6 +588,9 @@ class NodeStatus:
     blocks_received: int
     bytes_received: int
     recovery: Attrs  # what the last recovery found and did
+    room_bytes: int = 0  # that the log may still take, promised or not
+    promised_bytes: int = 0  # by all reservations
+    promised_used_bytes: int = 0  # of those
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ import numpy.typing as npt
 from hiss.blocks import catalog_rows as rows
 from hiss.blocks.array_store import ArrayStore
 from hiss.blocks.catalog_database import CatalogDatabase
+from hiss.blocks.milestone_table import MilestoneTable
+from hiss.blocks.space_records import SpaceRecords
 from hiss.errors import (
     AlreadyExists,
     CollectionNotFound,
@@ -84,7 +86,9 @@ class Catalog:
         properties = self._database.properties()
         self.node: Final = properties["node"]
         self.salt: Final = int(properties["salt"], 16)
+        self.milestones: Final = MilestoneTable(self._database, self._insert_event)
         self._event_added = threading.Condition()
+        self.space: Final = SpaceRecords(self._database, self._insert_event, self._events, clock_ns)
         last = self._database.row("SELECT max(seq) AS seq FROM event")
         self._last_seq = int((last and last["seq"]) or 0)
 
@@ -224,7 +228,7 @@ class Catalog:
             )
         info = replace(info, version=max((row["version"] for row in there), default=0) + 1)
         writer.execute(
-            "INSERT INTO stream VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+            "INSERT INTO stream VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '[]', '')",
             (
                 info.id,
                 info.collection,
@@ -436,6 +440,11 @@ class Catalog:
         """Raises `LimitExceeded` for data above `limits.EVENT_DATA_BYTES_MAX` as JSON."""
         with self._events(), self._database.transaction():
             return self._insert_event(kind, collection, stream, version, data)
+
+    def tell(self, make: Callable[[], object]) -> None:
+        """Run what makes events in transactions of its own, then wake those who wait for them."""
+        with self._events():
+            make()
 
     def _insert_event(self, kind: str, collection: str, stream: str, version: int, data: Attrs) -> Event:
         text = rows.dumps(data)

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from hiss.errors import CatalogDamaged, SpaceExhausted, Stopping, Unavailable
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _SCHEMA: Final = """
 CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -45,7 +45,16 @@ CREATE TABLE attempt_read (
     attempt TEXT NOT NULL, stream TEXT NOT NULL, path TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY (attempt, stream));
 """
-_DELETED: Final = "CREATE TABLE deleted (ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)"  # since version 2
+_SINCE: Final = {  # what a version adds to the one before
+    2: ("CREATE TABLE deleted (ordinal INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)",),
+    3: (
+        "CREATE TABLE reservation (id TEXT PRIMARY KEY, collection TEXT NOT NULL, bytes INTEGER NOT NULL, "
+        "base_bytes INTEGER NOT NULL, created_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE retention (collection TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
+        "ALTER TABLE stream ADD COLUMN archives TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE stream ADD COLUMN eviction TEXT NOT NULL DEFAULT ''",
+    ),
+}
 
 
 class CatalogDatabase:
@@ -86,16 +95,23 @@ class CatalogDatabase:
         if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             properties = {"node": secrets.token_hex(6), "salt": secrets.token_hex(8)}
             with self.transaction() as writer:
-                for statement in [*_SCHEMA.split(";"), _DELETED]:
+                for statement in _SCHEMA.split(";"):
                     writer.execute(statement)
                 writer.executemany("INSERT INTO property VALUES (?, ?)", properties.items())
-                writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        elif version == 1:
+                self._raise_version(writer, 1)
+        elif 0 < version < SCHEMA_VERSION:
             with self.transaction() as writer:
-                writer.execute(_DELETED)
-                writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+                self._raise_version(writer, version)
         elif version != SCHEMA_VERSION:
             raise self._damaged(f"format version {version}; this program reads version {SCHEMA_VERSION}")
+
+    @staticmethod
+    def _raise_version(writer: sqlite3.Connection, version: int) -> None:
+        """Add what came after `version`, in the caller's transaction."""
+        for number in range(version + 1, SCHEMA_VERSION + 1):
+            for statement in _SINCE[number]:
+                writer.execute(statement)
+        writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def properties(self) -> dict[str, str]:
         return {row["name"]: row["value"] for row in self.rows("SELECT name, value FROM property")}

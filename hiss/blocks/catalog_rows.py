@@ -26,6 +26,7 @@ from hiss.model import (
     StreamInfo,
     StreamState,
 )
+from hiss.space import Archive, Eviction
 
 NO_BLOCKS: Final = Completeness(0, 0, 0, None, None)
 
@@ -56,6 +57,7 @@ def stream_document(info: StreamInfo) -> str:
             "raw_of": info.raw_of,
             "raw_id": info.raw_id,
             "produced_by": info.produced_by,
+            **({"expendable": True} if info.expendable else {}),
         }
     )
 
@@ -95,6 +97,9 @@ def stream_info(row: sqlite3.Row) -> StreamInfo:
         raw_id=document["raw_id"],
         produced_by=document["produced_by"],
         abort_reason=row["abort_reason"],
+        expendable=document.get("expendable", False),
+        archives=tuple(Archive(*each) for each in json.loads(row["archives"])),
+        eviction=Eviction(*json.loads(row["eviction"])) if row["eviction"] else None,
     )
 
 

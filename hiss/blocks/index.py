@@ -141,6 +141,22 @@ class StreamIndex:
         return self._stored
 
     @property
+    def handled_count(self) -> int:
+        """Blocks that are handled, whatever became of them."""
+        with self._lock:
+            return int(self._runs["count"].sum())
+
+    def end_of_stored(self, count: int) -> int:
+        """One past the index of the `count`-th block that can be read, by index; there are so many."""
+        with self._lock:
+            readable = np.flatnonzero(is_readable(self._runs["status"]))
+            sums = np.cumsum(self._runs["count"][readable], dtype=np.int64)
+            run = int(np.searchsorted(sums, count))
+            place = int(readable[run])
+            last = self._runs["first"][place] + self._runs["count"][place]
+            return int(last - (sums[run] - count))
+
+    @property
     def stored_bytes(self) -> int:
         return self._stored_bytes
 
@@ -148,6 +164,13 @@ class StreamIndex:
     def records(self) -> int:
         """Records that ever arrived."""
         return self._records.length
+
+    @property
+    def log_bytes(self) -> int:
+        """What its live records take in the log."""
+        with self._lock:
+            live = self._records["live"] > 0
+            return int(self._records["pages"][live].sum(dtype=np.int64)) * RECORD_ALIGN_BYTES
 
     @property
     def nbytes(self) -> int:
@@ -224,6 +247,11 @@ class StreamIndex:
         """Blocks that this record holds for the stream; 0 once it was given up."""
         return int(self._records["live"][record])
 
+    def records_in(self, segment: int) -> list[int]:
+        """The records there that hold something for the stream."""
+        with self._lock:
+            return np.flatnonzero((self._records["segment"] == segment) & (self._records["live"] > 0)).tolist()
+
     def rolling_digest(self) -> int | None:
         """The digest over (index, status, digest) of all blocks, or None where they did not come in order."""
         with self._lock:
@@ -298,7 +326,7 @@ class StreamIndex:
     def relocate(self, record: int, place: Place) -> bool:
         """The record stands somewhere else now; whether anything of it is still wanted."""
         with self._lock:
-            if self.deleted:
+            if self.deleted or not self._records["live"][record]:
                 return False
             self._records["segment"][record] = place.segment
             self._records["page"][record] = place.offset // RECORD_ALIGN_BYTES

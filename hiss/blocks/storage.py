@@ -25,6 +25,7 @@ from hiss import limits
 from hiss.blocks import ledger
 from hiss.blocks.arena import Arena
 from hiss.blocks.catalog import FILE_NAME, Catalog
+from hiss.blocks.compaction import Compaction, Compactor
 from hiss.blocks.directory_lock import DirectoryLock
 from hiss.blocks.extent_reader import ExtentReader
 from hiss.blocks.files import OS_FILES, Files
@@ -51,6 +52,7 @@ class StorageOptions:
     segment_bytes: int = limits.SEGMENT_BYTES
     unsynced_bytes_max: int | None = None  # None: `limits.UNSYNCED_BYTES_MAX`, or half the arena if that is less
     space_wait_s: float = limits.SPACE_WAIT_S
+    compaction_bytes_per_s: int = limits.COMPACTION_BYTES_PER_S  # copied out of segments that are nearly empty; 0: none
 
     def __post_init__(self) -> None:
         if self.arena_bytes < limits.ARENA_BYTES_MIN:
@@ -60,6 +62,8 @@ class StorageOptions:
                 f"segment_bytes {self.segment_bytes}: expected at least {limits.SEGMENT_BYTES_MIN}, and a multiple of "
                 f"{limits.RECORD_ALIGN_BYTES}"
             )
+        if self.compaction_bytes_per_s < 0:
+            raise InvalidInput(f"compaction_bytes_per_s {self.compaction_bytes_per_s}: expected at least 0; 0 is none")
         if self.space_wait_s < 0 or (self.unsynced_bytes_max is not None and self.unsynced_bytes_max < 1):
             raise InvalidInput("space_wait_s is at least 0, unsynced_bytes_max at least 1")
 
@@ -72,6 +76,7 @@ class LogUsage:
     log_bytes: int  # of all segment files
     live_bytes: int  # of records that a stream still has
     disk_free_bytes: int
+    compaction: Compaction  # since the start
 
 
 class Storage:
@@ -117,11 +122,15 @@ class Storage:
             files.fsync_directory(self.directory.parent)
             try:
                 self.arena = Arena(options.arena_bytes)
-                self._pool = SegmentPool(files, segments, self.catalog.node, options.segment_bytes)
+                keep = 1 if options.compaction_bytes_per_s else 0
+                self._pool = SegmentPool(files, segments, self.catalog.node, options.segment_bytes, kept_spares=keep)
                 self._reader = ExtentReader(self._pool, self.catalog.salt)
                 self._lock = threading.Lock()
                 self._indexes: dict[str, StreamIndex] = {}
                 self._log, self.recovery = self._recover(options)
+                self._compactor = Compactor(
+                    self._pool, self._log, self._reader, self._strays, self._all_indexes, options.compaction_bytes_per_s
+                )
             except BaseException:
                 self.catalog.close()
                 raise
@@ -130,8 +139,9 @@ class Storage:
             raise
 
     def _recover(self, options: StorageOptions) -> tuple[SegmentLog, RecoveryReport]:
-        streams = {info.id: info for info in self.catalog.all_streams()}
+        streams = {info.id: info for info in self.catalog.all_streams() if info.eviction is None}
         deleted = self.catalog.deleted_streams()
+        dead = deleted | self.catalog.space.evicted_streams()
         recovery = Recovery(
             self._pool,
             self._reader,
@@ -139,7 +149,7 @@ class Storage:
             self.catalog.salt,
             streams,
             lambda stream_id: self._index_of(streams[stream_id]),
-            deleted.__contains__,
+            dead.__contains__,
         )
         found = recovery.scan_log()
         self._strays = recovery.strays
@@ -167,6 +177,7 @@ class Storage:
         if not was_open:
             return
         try:
+            self._compactor.close()
             self._log.close()
         finally:
             self._pool.close()
@@ -206,22 +217,37 @@ class Storage:
         """
         self._log.sync()
 
-    def delete(self, stream_id: str) -> None:
+    def delete(self, stream_id: str) -> int:
         """Forget a stream and free its space in the log. Deleting what is not there changes nothing.
 
         The id may be one of `stray_streams`: their space is used again then.
 
         The catalog forgets it first, if it has not yet: space is only used again when nobody can ask for what was
-        there.
+        there. Returns the bytes that its records took.
         """
         self.catalog.delete_stream(stream_id, missing_ok=True)
+        freed = self._free(stream_id)
+        self._strays.release(stream_id)
+        return freed
+
+    def evict(self, stream_id: str, policy: str) -> int:
+        """Free the space of a final stream that the catalog goes on to know; the bytes that its records took.
+
+        As with `delete` the catalog says so first. Evicted twice is evicted.
+        """
+        self.catalog.space.evict(stream_id, policy)
+        return self._free(stream_id)
+
+    def _free(self, stream_id: str) -> int:
         with self._lock:
             index = self._indexes.pop(stream_id, None)
+        freed = 0
         for place in index.delete() if index is not None else ():
             segment = self._pool.segments.get(place.segment)
             assert segment is not None
             self._pool.count_live(segment, -1, -place.total_bytes)
-        self._strays.release(stream_id)
+            freed += place.total_bytes
+        return freed
 
     @property
     def stray_streams(self) -> tuple[str, ...]:
@@ -241,6 +267,10 @@ class Storage:
             if info.id not in self._indexes:
                 self._indexes[info.id] = StreamIndex(info.id, info.columns_dtype, self._reader.table)
             return self._indexes[info.id]
+
+    def _all_indexes(self) -> list[StreamIndex]:
+        with self._lock:
+            return list(self._indexes.values())
 
     def read(
         self, stream_id: str, start: int | None = None, stop: int | None = None, step: int = 1
@@ -329,6 +359,7 @@ class Storage:
                 sum(segment.size for segment in segments),
                 sum(segment.live_bytes for segment in segments),
                 self._files.free_bytes(self.directory),
+                self._compactor.done,
             )
 
 

@@ -103,7 +103,10 @@ class Reader:
         self.node, self.salt = properties["node"], int(properties["salt"], 16)
         for row in catalog.execute("SELECT * FROM stream ORDER BY ordinal"):
             self.streams[row["id"]] = Stream(dict(row), json.loads(row["document"]))
-        self.deleted = {row["id"] for row in catalog.execute("SELECT id FROM deleted")}
+        self.deleted = {
+            row["id"]
+            for row in catalog.execute("SELECT id FROM deleted UNION SELECT id FROM stream WHERE eviction <> ''")
+        }
         self.tables = {
             name: [column[1] for column in catalog.execute(f"PRAGMA table_info({name})")]
             for (name,) in catalog.execute("SELECT name FROM sqlite_master WHERE type = 'table'")

@@ -167,8 +167,15 @@ def test_a_catalog_of_the_first_format_is_taken_over(opened):
     append(opened.storage, info, [(0, 5)])
     opened.storage.close()
     with sqlite3.connect(opened.directory / "catalog.db") as connection:
-        connection.execute("DROP TABLE deleted")
-        connection.execute("PRAGMA user_version=1")
+        for statement in (
+            "DROP TABLE deleted",
+            "DROP TABLE reservation",
+            "DROP TABLE retention",
+            "ALTER TABLE stream DROP COLUMN archives",
+            "ALTER TABLE stream DROP COLUMN eviction",
+            "PRAGMA user_version=1",
+        ):
+            connection.execute(statement)
     connection.close()
     opened.storage = Storage(opened.directory, OPTIONS)
     opened.storage.delete(info.id)
