@@ -7,6 +7,7 @@ back end. Pure; any thread.
 from __future__ import annotations
 
 from hiss import limits
+from hiss.kernels.arrays import ARRAYS
 from hiss.kernels.interpreter import last_uses
 from hiss.kernels.ir import LEAVES, VIEWS, Node, Program
 from hiss.kernels.primitives import PRIMITIVES
@@ -59,4 +60,6 @@ def _cost(node: Node) -> int:
         return 0
     if node.op in PRIMITIVES:
         return PRIMITIVES[node.op].cost * node.size
+    if node.op in ARRAYS:
+        return ARRAYS[node.op].cost(tuple((arg.dtype, arg.shape) for arg in node.args), node.attrs)
     return (_CAST_COST if node.op == "cast" else _REDUCE_COST) * node.args[0].size

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hiss import limits
+from hiss.kernels.arrays import ARRAYS
 from hiss.kernels.dtypes import BOOL, F64, I64, DType, default, holds, promote
 from hiss.kernels.interpreter import cast
 from hiss.kernels.ir import Interner, Node, Shape
@@ -142,6 +143,11 @@ class Builder:
         if dtype is None:
             raise Misfit(f"{name} is not defined for {nodes[-1].dtype}", *nodes)
         return self.make(name, nodes, dtype, nodes[0].shape)
+
+    def arrays(self, name: str, *nodes: Node, attrs: tuple[Any, ...] = ()) -> Node:
+        """A primitive of whole arrays."""
+        dtype, shape = ARRAYS[name].result(tuple((node.dtype, node.shape) for node in nodes), attrs)
+        return self.make(name, nodes, dtype, shape, attrs)
 
     def reduce(self, name: str, node: Node, axes: tuple[int, ...], keepdims: bool) -> Node:
         shape = tuple(size for axis, size in enumerate(node.shape) if axis not in axes)

@@ -24,6 +24,7 @@ from hiss.model import KernelDef, KernelKind
 FRAME, STATE = "<frame>", "<state>"  # canonical names of the leading arguments: no identifiers, so no parameter's
 _LEADING: Final = {"init": (FRAME,), "step": (STATE, FRAME), "finish": (STATE,)}
 _RESERVED: Final = {"np", "numpy", "hk", "True", "False", "None"}
+_MODULES: Final = {"np": "n", "hk": "h"}  # the names that functions are called by, and their form in the table
 _CONSTANTS: Final[dict[str, Any]] = {
     "pi": math.pi,
     "e": math.e,
@@ -327,8 +328,8 @@ class _Checker:
         return self.error(node, f"`{shown}` is not defined{meant}")
 
     def _attribute(self, node: ast.Attribute) -> Expr:
-        if isinstance(node.value, ast.Name) and node.value.id in ("np", "hk") and node.value.id not in self.scope:
-            return self._of_numpy(node, node.value.id)
+        if isinstance(node.value, ast.Name) and node.value.id in _MODULES and node.value.id not in self.scope:
+            return self._of_module(node, node.value.id)
         value = self.expr(node.value)
         row = functions.find(node.attr, "a")
         if row is not None:
@@ -338,18 +339,24 @@ class _Checker:
         close = functions.near(node.attr, "m") + functions.near(node.attr, "a")
         raise self.error(node, f"`.{node.attr[:40]}` is not in the language{_did_you_mean(close, '.')}")
 
-    def _of_numpy(self, node: ast.Attribute, module: str) -> Expr:
+    def _of_module(self, node: ast.Attribute, module: str) -> Expr:
         if module == "np" and node.attr in _CONSTANTS:
             return self.literal(_CONSTANTS[node.attr], node)
         if module == "np" and node.attr in SPELLINGS:
             return self.literal(SPELLINGS[node.attr], node)
-        if module == "np" and functions.find(node.attr, "n"):
-            raise self.error(node, f"`np.{node.attr}` is a function: call it")
-        raise self._not_in_numpy(node, module)
+        if functions.find(node.attr, _MODULES[module]):
+            raise self.error(node, f"`{module}.{node.attr}` is a function: call it")
+        raise self._not_in_module(node, module)
 
-    def _not_in_numpy(self, node: ast.Attribute, module: str) -> HissError:
-        close = functions.near(node.attr, "n", (*_CONSTANTS, *SPELLINGS)) if module == "np" else []
-        return self.error(node, f"`{module}.{node.attr[:40]}` is not in the language{_did_you_mean(close, 'np.')}")
+    def _not_in_module(self, node: ast.Attribute, module: str) -> HissError:
+        for other, form in _MODULES.items():
+            if other != module and functions.find(node.attr, form):
+                return self.error(node, f"`{module}.{node.attr}` is not in the language; write `{other}.{node.attr}`")
+        more = (*_CONSTANTS, *SPELLINGS) if module == "np" else ()
+        close = functions.near(node.attr, _MODULES[module], more)
+        return self.error(
+            node, f"`{module}.{node.attr[:40]}` is not in the language{_did_you_mean(close, f'{module}.')}"
+        )
 
     def _call(self, node: ast.Call) -> Expr:
         target = node.func
@@ -359,14 +366,14 @@ class _Checker:
         if not isinstance(target, ast.Attribute):
             if isinstance(target, ast.Name) and target.id not in self.scope and target.id not in _RESERVED:
                 raise self._unknown(target, target.id)
-            raise self.error(target, "only functions of `np` and array methods are called")
+            raise self.error(target, "only functions of `np` and `hk` and array methods are called")
         owner = target.value
-        if isinstance(owner, ast.Name) and owner.id in ("np", "hk") and owner.id not in self.scope:
+        if isinstance(owner, ast.Name) and owner.id in _MODULES and owner.id not in self.scope:
             if owner.id == "np" and target.attr in SPELLINGS:
                 return self._converted(target.attr, node)
-            found = functions.find(target.attr, "n") if owner.id == "np" else None
+            found = functions.find(target.attr, _MODULES[owner.id])
             if found is None:
-                raise self._not_in_numpy(target, owner.id)
+                raise self._not_in_module(target, owner.id)
             return self._bind(found, (), node)
         row_or_none = functions.find(target.attr, "m")
         if row_or_none is None:

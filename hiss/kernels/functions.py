@@ -8,12 +8,14 @@ of their own. Constant after import; any thread.
 
 from __future__ import annotations
 
+import ast
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from hiss.kernels import lowering
+from hiss.kernels import lowering_arrays as arrays
 from hiss.kernels import lowering_reductions as reductions
 from hiss.kernels import lowering_shapes as shapes
 from hiss.kernels.builder import Builder, Value
@@ -34,7 +36,11 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class TableFunction:
-    """One row. `forms` says how it is written: n `np.name(...)`, m a method, a an attribute, o only as an operator."""
+    """One row.
+
+    `forms` says how it is written: n `np.name(...)`, h `hk.name(...)`, m a method, a an attribute, o as an operator
+    only.
+    """
 
     name: str
     signature: str
@@ -54,7 +60,7 @@ def _parameters(signature: str) -> tuple[Parameter, ...]:
             keyword_only = True
             continue
         names, _, default = part.partition("=")
-        value = {"": None, "None": None, "False": False, "0": 0, "()": ()}[default]
+        value = ast.literal_eval(default) if default else None
         found.append(Parameter(tuple(names.split("|")), not default, value, keyword_only))
     return tuple(found)
 
@@ -186,6 +192,21 @@ _ROWS: Final = [
     _row("any", "a, axis=None, *, keepdims=False", "nm", "bool", reductions.any_of),
     _row("all", "a, axis=None, *, keepdims=False", "nm", "bool", reductions.all_of),
     _row("count_nonzero", "a, axis=None, *, keepdims=False", "n", "int64", reductions.count_nonzero),
+    # along an axis, and through an index map
+    *(
+        _row(name, "a, axis=None", "nm", "64 bits of integers; floats as a", arrays.running(ufunc))
+        for name, ufunc in (("cumsum", "running_add"), ("cumprod", "running_multiply"))
+    ),
+    _row("take", "a, indices, axis=None", "nm", "as a", arrays.take, "indices are clipped"),
+    _row(
+        "bincount",
+        "x, weights=None, *, length",
+        "h",
+        "int64, or float64 of weights",
+        arrays.bincount,
+        "`length` results; what lies beyond is dropped",
+    ),
+    _row("bin2d", "a, factor", "h", "as np.sum", arrays.bin2d, "sums over blocks of factor x factor of the last axes"),
     # shape
     _row("reshape", "a, shape", "nm", "as a", shapes.reshape, "row-major; one size may be -1"),
     _row("ravel", "a", "nm", "as a", shapes.ravel),
@@ -225,7 +246,7 @@ ALIASES: Final = {
 
 
 def find(name: str, form: str) -> TableFunction | None:
-    """The row that is written `name` in this form (`n`, `m`, `a`), or None."""
+    """The row that is written `name` in this form (`n`, `h`, `m`, `a`), or None."""
     row = FUNCTIONS.get(ALIASES.get(name, name))
     return row if row is not None and form in row.forms else None
 

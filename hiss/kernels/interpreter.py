@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hiss.kernels.arrays import ARRAYS
 from hiss.kernels.dtypes import BOOL, F64, DType
 from hiss.kernels.ir import Node, Program, Shape
 from hiss.kernels.primitives import LANES, PRIMITIVES, REDUCTIONS
@@ -86,6 +87,8 @@ def compute(node: Node, args: list[Array]) -> Array:
             return args[0][_slices(node)]
     if node.op in REDUCTIONS:
         return reduce(node.op, args[0], node.attrs, node.shape)
+    if node.op in ARRAYS:
+        return np.asarray(ARRAYS[node.op].numpy(node.attrs, *args), node.dtype).reshape(node.shape)
     return np.asarray(PRIMITIVES[node.op].numpy(*args), node.dtype)
 
 

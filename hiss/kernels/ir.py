@@ -8,6 +8,7 @@ Forms of a node, by `op`:
     cast        one operand, another dtype
     views       broadcast; reshape; permute (attrs: axes); slice (attrs: starts, steps)
     reduction   sum, prod, min, max (attrs: the axes, ascending, which are dropped)
+    arrays      a primitive of whole arrays (`arrays.ARRAYS`); its row says what dtype and shape the operands give
 
 `verify` states what holds of every node; each pass returns a program that it has passed. Nodes are interned: equal
 nodes are the same object. Immutable once made; any thread.
@@ -24,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import limits
+from hiss.kernels.arrays import ARRAYS
 from hiss.kernels.dtypes import SUPPORTED, DType
 from hiss.kernels.primitives import PRIMITIVES, REDUCTIONS
 
@@ -69,7 +71,8 @@ class Interner:
 class Program:
     """A kernel function for one frame type, its parameters bound.
 
-    `outputs` are one node for a map or filter, one for each part of the state for `init` and `step`. `arrays` hold what
+    `outputs` are one node for a map or filter, one for each part of the state for `init` and `step`; the `step` of a
+    scan has its result after those. `arrays` hold what
     `array` leaves stand for, C-contiguous; `scalars` the NumPy scalars of `scalar` leaves; `columns` the names and
     dtypes of columns. `states` are the (dtype, shape) of `state` leaves.
     """
@@ -119,6 +122,9 @@ def verify(program: Program) -> Program:
             assert list(axes) == sorted(set(axes) & set(range(len(arg.shape)))), node.op
             assert node.shape == tuple(n for axis, n in enumerate(arg.shape) if axis not in axes), node.op
             assert node.dtype == arg.dtype, f"{node.op} changes the dtype"
+        elif node.op in ARRAYS:
+            kinds = tuple((arg.dtype, arg.shape) for arg in node.args)
+            assert ARRAYS[node.op].result(kinds, node.attrs) == (node.dtype, node.shape), node.op
         elif node.op == "cast":
             assert [arg.shape for arg in node.args] == [node.shape]
             assert node.args[0].dtype != node.dtype

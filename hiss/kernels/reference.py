@@ -38,6 +38,8 @@ def _written(row: TableFunction) -> str:
     forms = []
     if "n" in row.forms:
         forms.append(f"`np.{row.name}({row.signature})`")
+    if "h" in row.forms:
+        forms.append(f"`hk.{row.name}({row.signature})`")
     first, _, rest = row.signature.partition(", ")
     if "m" in row.forms:
         forms.append(f"`{first}.{row.name}({rest})`")

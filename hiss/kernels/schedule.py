@@ -2,18 +2,20 @@
 
 A *nest* is one loop over a domain that makes one stored value (an output, a reduction, a temporary) from buffers;
 everything between is computed anew for each element that needs it. Nests of one domain that do not need each other
-share their loop. Stored are: outputs, reductions, single values, what a reshape must copy, and what would otherwise be
-computed so often that storing it is cheaper. So a pointwise map is one pass over memory, and so is a count.
-Pure; any thread.
+share their loop. Stored are: outputs, reductions, whole arrays, single values, what a reshape must copy, and what would
+otherwise be computed so often that storing it is cheaper. So a pointwise map is one pass over memory, and so is a
+count. Pure; any thread.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final
 
 from hiss.kernels import views
+from hiss.kernels.arrays import ARRAYS
 from hiss.kernels.ir import LEAVES, VIEWS, Interner, Node, Program, Shape, in_order, verify
 from hiss.kernels.passes import rewrite
 from hiss.kernels.primitives import PRIMITIVES, REDUCTIONS
@@ -23,6 +25,14 @@ _VIEWS_MAX: Final = 6  # distinct views through which one value is computed agai
 _STORE_COST: Final = 4  # of writing one element of a temporary, or reading it, in additions
 _COST_MAX: Final = 1 << 30
 BUFFERS: Final = frozenset({"frame", "array", "state"})  # leaves that are arrays
+
+
+class Family(Enum):
+    """What a nest does, and so which module of a back end prints it."""
+
+    POINTS = "points"  # one value for each element of the domain
+    REDUCTION = "reduction"
+    ARRAYS = "arrays"  # a primitive of whole arrays, from operands that lie contiguously in buffers
 
 
 @dataclass(slots=True, eq=False)
@@ -35,8 +45,16 @@ class Nest:
     level: int = 0
 
     @property
+    def family(self) -> Family:
+        if self.copy:
+            return Family.POINTS
+        if self.root.op in REDUCTIONS:
+            return Family.REDUCTION
+        return Family.ARRAYS if self.root.op in ARRAYS else Family.POINTS
+
+    @property
     def reduces(self) -> bool:
-        return self.root.op in REDUCTIONS and not self.copy
+        return self.family is Family.REDUCTION
 
     @property
     def domain(self) -> Shape:
@@ -85,9 +103,9 @@ def schedule(program: Program) -> Schedule:
     for nest in nests:
         needed = [stored[key].level for key in _reads(nest, stored)]
         nest.level = 1 + max(needed, default=0)
-    groups: dict[tuple[int, Shape, bool, tuple[int, ...]], list[Nest]] = {}
+    groups: dict[tuple[int, Shape, Family, tuple[int, ...]], list[Nest]] = {}
     for nest in sorted(nests, key=lambda nest: nest.level):
-        groups.setdefault((nest.level, nest.domain, nest.reduces, nest.axes), []).append(nest)
+        groups.setdefault((nest.level, nest.domain, nest.family, nest.axes), []).append(nest)
     result.groups = list(groups.values())
     return result
 
@@ -132,9 +150,12 @@ def _stored(program: Program) -> tuple[dict[int, Nest], list[Nest]]:
     stored: dict[int, Nest] = {}
     copies: list[Nest] = []
     for place, output in enumerate(program.outputs):
-        computed = output.op not in LEAVES and output.op not in VIEWS
-        if computed and output.shape and id(output) not in stored:
-            stored[id(output)] = Nest(output, False, place)
+        root = output
+        while root.op == "reshape":  # the same memory
+            root = root.args[0]
+        computed = root.op not in LEAVES and root.op not in VIEWS
+        if computed and root.shape and output.shape and id(root) not in stored:
+            stored[id(root)] = Nest(root, False, place)
         else:
             copies.append(Nest(output, True, place))
     demand = _Demand(stored)
@@ -166,6 +187,9 @@ class _Demand:
         if id(node) in self.stored:
             nest = self.stored[id(node)]
             here = views.identity(len(nest.domain))
+            if nest.family is Family.ARRAYS:
+                self.whole(nest)
+                return
             if not nest.copy:
                 for start in nest.starts():
                     self.add(start, nest, here)
@@ -183,13 +207,21 @@ class _Demand:
             elif not _in_buffer(node):
                 self.copied(node.args[0])
 
+    def whole(self, nest: Nest) -> None:
+        """Have the operands of a primitive of whole arrays lie contiguously, each in a buffer."""
+        for arg in nest.root.args:
+            if arg.shape and not _in_buffer(arg, contiguously=True):
+                self.copied(arg)
+            else:
+                self.add(arg, nest, views.identity(len(arg.shape)))
+
     def copied(self, node: Node) -> None:
-        """Store what a reshape cannot take as it lies."""
+        """Store what cannot be taken as it lies."""
         if id(node) not in self.stored:
             self.stored[id(node)] = Nest(node, node.op in VIEWS)
 
     def is_stored(self, node: Node) -> bool:
-        if node.op in REDUCTIONS or not node.shape:
+        if node.op in REDUCTIONS or node.op in ARRAYS or not node.shape:
             return True
         uses = self.uses.get(id(node), {})
         if len(uses) > _VIEWS_MAX:
@@ -203,23 +235,27 @@ class _Demand:
         if id(node) not in self.costs:
             for inner in in_order([node]):
                 own = PRIMITIVES[inner.op].cost if inner.op in PRIMITIVES else int(inner.op == "cast")
-                below = 0 if inner.op in REDUCTIONS else sum(self.costs[id(arg)] for arg in inner.args)
+                below = (
+                    0
+                    if inner.op in REDUCTIONS or inner.op in ARRAYS
+                    else sum(self.costs[id(arg)] for arg in inner.args)
+                )
                 self.costs[id(inner)] = min(own + below, _COST_MAX)
         return self.costs[id(node)]
 
 
-def _in_buffer(node: Node) -> bool:
-    """Whether a view lies in the buffer of a leaf or a reduction, whatever else is stored."""
+def _in_buffer(node: Node, contiguously: bool = False) -> bool:
+    """Whether a view lies in the buffer of a leaf, a reduction or a whole array, whatever else is stored."""
     chain = [node]
     while chain[-1].op in VIEWS:
         chain.append(chain[-1].args[0])
     base = chain.pop()
-    if base.op not in BUFFERS and not (base.op in REDUCTIONS and base.shape):
+    if base.op not in BUFFERS and not ((base.op in REDUCTIONS or base.op in ARRAYS) and base.shape):
         return False
     place: Strided | None = Strided(base, 0, views.contiguous(base.shape))
     for view in reversed(chain):
         place = None if place is None else views.strided(view, place)
-    return place is not None
+    return place is not None and (not contiguously or views.is_contiguous(node.shape, place.strides))
 
 
 def _reads(nest: Nest, stored: dict[int, Nest]) -> set[int]:

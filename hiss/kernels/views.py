@@ -43,6 +43,12 @@ def contiguous(shape: Shape) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+def is_contiguous(shape: Shape, strides: tuple[int, ...]) -> bool:
+    """Whether elements of these strides lie in row-major order, one after the other."""
+    expected = contiguous(shape)
+    return all(size == 1 or a == b for size, a, b in zip(shape, strides, expected, strict=True))
+
+
 def identity(rank: int) -> View:
     """Each axis of the node is the loop axis of that number."""
     return tuple((0, tuple(int(axis == k) for k in range(rank))) for axis in range(rank))

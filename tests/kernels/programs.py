@@ -26,7 +26,16 @@ from hiss.model import ColumnParam, KernelDef, KernelKind, ScalarParam
 
 SHAPES = ((), (1,), (5,), (130,), (3, 4), (7, 1), (2, 3, 5), (4, 70), (65, 3), (1, 64), (3, 2, 4, 2), (2, 200))
 COLUMNS = np.dtype([("angle", "<f8"), ("stage", "u1"), ("shot", "<i4")])
-_VALUES = frozenset({"x", "x1", "x2", "a", "m", "array", "y", "condition", "fill_value"})
+_VALUES = frozenset({"x", "x1", "x2", "a", "m", "array", "y", "condition", "fill_value", "indices", "weights"})
+_AXES = ("None", "None", "0", "1", "-1", "2", "(0, 1)", "(0, 2)", "(-1,)", "(1, 0)")
+_STATIC = {  # texts for parameters that are known before the kernel runs, by their names in the table
+    **dict.fromkeys(("axis", "axes", "axis1", "axis2"), _AXES),
+    "shape": ("frame.shape", "-1", "(-1,)", "(2, -1)", "(-1, 2)", "(5, -1)", "(2, 3)", "(-1, 2, 5)"),
+    "keepdims": ("True", "False"),
+    "ddof": ("0",),
+    "length": ("1", "5", "300"),
+    "factor": ("1", "2", "5"),
+}
 _AMPLIFIERS = {"divide", "floor_divide", "remainder", "power", "arctan2"}  # of the sign of zero
 
 
@@ -129,10 +138,12 @@ class Maker:
         given = [
             (f"{p.names[0]}={arg}" if p.keyword_only else arg)
             for p, arg in zip(row.parameters, args, strict=True)
-            if p.required or not p.keyword_only or rng.random() < 0.4
+            if p.required or not p.keyword_only or rng.random() < 0.4  # keyword-only ones may be required
         ]
         if "n" in row.forms:
             return f"np.{row.name}({', '.join(given)})"
+        if "h" in row.forms:
+            return f"hk.{row.name}({', '.join(given)})"
         return f"{given[0]}.{row.name}({', '.join(given[1:])})"
 
     def argument(self, row: TableFunction, name: str, names: list[str]) -> str:
@@ -146,11 +157,7 @@ class Maker:
         if name == "dtype":
             some = [f"np.{dtype}" for dtype in SUPPORTED]
             return rng.choice(some if row.name == "astype" else [*some, *["None"] * 6])
-        if name in ("axis", "axes", "axis1", "axis2"):
-            return rng.choice(["None", "None", "0", "1", "-1", "2", "(0, 1)", "(0, 2)", "(-1,)", "(1, 0)"])
-        if name == "shape":
-            return rng.choice(["frame.shape", "-1", "(-1,)", "(2, -1)", "(-1, 2)", "(5, -1)", "(2, 3)", "(-1, 2, 5)"])
-        return {"keepdims": rng.choice(["True", "False"]), "ddof": "0"}[name]
+        return rng.choice(_STATIC[name])
 
     def key(self) -> str:
         parts = ["0", "-1", ":", "1:", ":-1", "::2", "1::2", "::-1", "2:1:-1", "None", "...", "3:0:-2", "-2:"]
