@@ -66,8 +66,13 @@ class CurrentJob:
 
     @cached_property
     def input(self) -> Stream:
-        """The stream that triggered the job, in that version."""
-        return self.buffer.stream(self._specification["path"], self._specification["version"])
+        """The stream that triggered the job, in that version; for `stream.progress` as far as it was then."""
+        stream = self.buffer.stream(self._specification["path"], self._specification["version"])
+        if self._specification.get("kind") != "stream.progress":
+            return stream
+        from hiss.stream_part import StreamPart
+
+        return StreamPart(stream, self.variables["end_index"])
 
     @property
     def collection(self) -> str:

@@ -28,6 +28,7 @@ from hiss.errors import (
 from hiss.extent import Extent
 from hiss.kernels import ResolvedStage, builtin, check
 from hiss.landing import check_block_fits
+from hiss.milestones import check_wishes
 from hiss.model import (
     RAW_SUFFIX,
     Ack,
@@ -48,9 +49,11 @@ from hiss.model import (
     StreamInfo,
     StreamSpec,
     StreamState,
+    StreamWatch,
     check_name,
     check_path,
     checked_attrs,
+    split_stream_path,
 )
 from hiss.node import Node
 from hiss.session import Session
@@ -137,6 +140,7 @@ class LocalStore:
     ) -> StreamInfo:
         where = f"{check_path(collection, 'collection')}/{check_name(name, 'stream')}"
         self._may_write(where)
+        check_wishes(spec.attrs, f"stream {where}")
         if name.endswith(RAW_SUFFIX):
             raise InvalidName(
                 f"stream {where}: names that end in {RAW_SUFFIX!r} are kept for raw companions", name=name
@@ -147,7 +151,9 @@ class LocalStore:
         if self._catalog.collection(collection).sealed:
             raise CollectionSealed(f"collection {collection} is sealed; it takes no new stream", collection=collection)
         infos = self._new_streams(collection, name, spec)
-        return self._catalog.add_streams(infos, new_version=new_version, attempt=self._caller.attempt)[0]
+        made = self._catalog.add_streams(infos, new_version=new_version, attempt=self._caller.attempt)[0]
+        self._node.milestones.opened(made)
+        return made
 
     def _open_one(self, collection: str, name: str) -> StreamInfo | None:
         found = [info for info in self._catalog.streams(collection, attempt=self._caller.attempt) if info.name == name]
@@ -198,8 +204,11 @@ class LocalStore:
 
     def amend_stream(self, stream_id: str, attrs: Attrs) -> StreamInfo:
         info = self._writable(stream_id)
+        check_wishes(attrs, f"stream {info.path}")
         self._catalog.amend_stream(stream_id, checked_attrs({**info.attrs, **attrs}, f"stream {info.path}"))
-        return self._node.complete(self._catalog.stream_by_id(stream_id))
+        amended = self._catalog.stream_by_id(stream_id)
+        self._node.milestones.opened(amended)
+        return self._node.complete(amended)
 
     def open_append(
         self,
@@ -308,6 +317,16 @@ class LocalStore:
                 return
             else:
                 self._catalog.wait_events(after, _LOOK_S)
+
+    def watch_streams(self, watches: Sequence[StreamWatch]) -> None:
+        self._operator_only("sets the watches of streams")
+        self._node.milestones.watch(watches)
+
+    def publish_event(self, kind: str, path: str, version: int, data: Attrs) -> Event:
+        self._operator_only("publishes events")
+        check_name(kind, "event")
+        collection, stream = split_stream_path(path) if version else (check_path(path, "collection"), "")
+        return self._catalog.add_event(kind, collection, stream, version, data)
 
     def status(self) -> NodeStatus:
         node, storage = self._node, self._node.storage

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from hiss import limits, reductions
@@ -19,6 +20,7 @@ from hiss.errors import HissError, ProducerFenced, StreamFinal
 from hiss.ingest import Ingest
 from hiss.kernels import Compiler
 from hiss.landing import Spaces, share_of
+from hiss.milestones import Milestones
 from hiss.model import Ack, AckLevel, AppendStart, Feedback, StreamInfo, StreamState
 from hiss.readout import Readout
 from hiss.refinery import Refinery
@@ -58,6 +60,7 @@ class Node:
         *,
         backend: str = "numba",
         clock_ns: Callable[[], int] = time.time_ns,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.directory = directory
         self.storage = Storage(directory, options or StorageOptions())
@@ -67,6 +70,7 @@ class Node:
         self.boot_id = uuid.uuid4().hex
         self.clock_ns = clock_ns
         self.started_ns = clock_ns()
+        self.milestones = Milestones(self.storage, monotonic_s)
         self._lives: dict[str, _Life] = {}
         self._lock = threading.Lock()
         self._received_blocks = self._received_bytes = 0
@@ -80,6 +84,7 @@ class Node:
         for life in lives:
             with life.lock:
                 self._end_session(life, None)
+        self.milestones.close()
         self.storage.close()
 
     # ---- the life of a stream
@@ -94,6 +99,7 @@ class Node:
         with life.lock:
             self._end_session(life, StreamFinal("the stream was deleted"))
             self.storage.delete(stream_id)
+            self.milestones.closed(stream_id)
         with self._lock:
             self._lives.pop(stream_id, None)
 
@@ -115,7 +121,8 @@ class Node:
             if life.ingest is None:
                 life.ingest = self._ingest(info)
             start = self._start(info, life.ingest)
-            life.session = Session(life.ingest, start, on_ack, on_error, on_feedback, self.clock_ns)
+            stir = partial(self.milestones.stir, stream_id)
+            life.session = Session(life.ingest, start, on_ack, on_error, on_feedback, self.clock_ns, stir)
             return life.session
 
     def _ingest(self, info: StreamInfo) -> Ingest:
@@ -177,7 +184,9 @@ class Node:
             self.storage.sync()
             whole = {stream.id: self.complete(stream, end_index).completeness for stream in streams}
             digests = {stream.id: self.storage.stream_digest(stream.id) for stream in streams}
+            self.milestones.tell_progress(stream_id)
             self.catalog.finalise([stream.id for stream in streams], state, whole, digests, reason)
+        self.milestones.closed(stream_id)
         with self._lock:
             self._lives.pop(stream_id, None)
         return self.catalog.stream_by_id(stream_id)

@@ -35,6 +35,7 @@ class Session:
         on_error: Callable[[HissError], None],
         on_feedback: Callable[[Feedback], None],
         clock_ns: Callable[[], int],
+        on_written: Callable[[], None],
     ) -> None:
         self.start = start
         self.blocks_received = 0
@@ -44,6 +45,7 @@ class Session:
         self._on_error = on_error
         self._on_feedback = on_feedback
         self._clock_ns = clock_ns
+        self._on_written = on_written
         self._queue: queue.Queue[Landed | None] = queue.Queue(limits.STREAM_QUEUE_EXTENTS_MAX)
         self._progress = threading.Condition(threading.RLock())
         self._unsettled: deque[Landed] = deque()
@@ -131,6 +133,7 @@ class Session:
                     with self._progress:
                         self._written += len(landed.extent)
                         self._acknowledge()
+                    self._on_written()
             landed.done(error)
 
     def _settled(self, landed: Landed, error: HissError | None) -> None:

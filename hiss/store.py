@@ -29,6 +29,7 @@ from hiss.model import (
     Selection,
     StreamInfo,
     StreamSpec,
+    StreamWatch,
 )
 from hiss.workflow import Meow, StreamRef
 
@@ -171,6 +172,14 @@ class Store(Protocol):
     # ---- events and administration
     def events(self, after: int, stop: threading.Event, *, follow: bool = True) -> Iterator[Event]:
         """Events with `seq > after`, in order; with `follow`, those to come as well, until `stop` is set."""
+        ...
+
+    def watch_streams(self, watches: Sequence[StreamWatch]) -> None:
+        """Replace the wishes of all patterns for `stream.progress` and `stream.stalled`. They outlive a restart."""
+        ...
+
+    def publish_event(self, kind: str, path: str, version: int, data: Attrs) -> Event:
+        """Add an event that something outside of the buffer made true; `version` 0 for one of a collection."""
         ...
 
     def status(self) -> NodeStatus: ...

@@ -135,9 +135,7 @@ def _check_demands(owner: str, cores: int | None, memory_bytes: int | None, kind
     if cores is not None and not 1 <= cores <= limits.JOB_CORES_MAX:
         raise kind(f"{owner}: cores is {cores}, expected 1 to {limits.JOB_CORES_MAX}")
     if memory_bytes is not None and memory_bytes < limits.JOB_MEMORY_BYTES_MIN:
-        raise kind(
-            f"{owner}: memory_bytes is {memory_bytes}, expected at least {limits.JOB_MEMORY_BYTES_MIN}, which Python takes"
-        )
+        raise kind(f"{owner}: memory_bytes is {memory_bytes}, expected at least {limits.JOB_MEMORY_BYTES_MIN}")
 
 
 def _check_packages(name: str, packages: Sequence[str]) -> None:
@@ -194,8 +192,8 @@ class Pattern:
     attributes that must be equal. `sweep` maps a variable to a list, or to `{"start", "stop", "step"}` with the stop
     included; several sweeps multiply. `input` is the name under which the recipe gets the triggering stream's path.
     `outputs` are variables that name streams; they are shown in graphs. Keywords such as `{COLLECTION}` are replaced in
-    string values (`meow_bridge.keywords`). `timeout_s`, `retries`, `cores` and `memory_bytes` override the recipe's. `writes` is the path below
-    which jobs may write; by default the first part of the trigger's path.
+    string values (`meow_bridge.keywords`). `timeout_s`, `retries`, `cores` and `memory_bytes` override the
+    recipe's. `writes` is the path below which jobs may write; by default the first part of the trigger's path.
 
     Limits: `jobs_at_once` run at the same time, further ones wait in the queue. Beyond `jobs_an_hour`, `jobs_expected`
     in all, `chain_jobs` that led to one another (by default `limits.CHAIN_JOBS_MAX`), and for events later than

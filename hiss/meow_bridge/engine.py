@@ -26,6 +26,7 @@ from hiss.meow_bridge.provenance import provenance_graph
 from hiss.meow_bridge.retry import log
 from hiss.meow_bridge.rules import Change, RuleBook
 from hiss.meow_bridge.schedule import Scheduler
+from hiss.meow_bridge.stream_watches import StreamWatches
 from hiss.meow_bridge.timers import Timers
 from hiss.store import Store
 from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rule, acting_attempt
@@ -87,6 +88,7 @@ class Engine(Meow):
         self._scheduler = Scheduler(
             self._database, self._rules, self._jobs, store, clock_ns, self._dispatcher.jobs_made, self._stop
         )
+        self._watches = StreamWatches(self._rules, store, self._stop)
         self._timers = Timers(self._database, self._rules, self._jobs, clock_ns, self._dispatcher.jobs_made, self._stop)
 
     def start(self) -> None:
@@ -96,6 +98,7 @@ class Engine(Meow):
         self._dispatcher.start()
         self._scheduler.start()
         self._timers.start()
+        self._watches.start()
 
     def stop(self) -> None:
         """Stop: running attempts are killed, their jobs wait for the next start. Does nothing the second time."""
@@ -105,6 +108,7 @@ class Engine(Meow):
         if self._started:
             self._scheduler.join()
             self._timers.join()
+            self._watches.join()
             self._dispatcher.join()
             self._announcements.join()
         self._database.close()
@@ -123,6 +127,7 @@ class Engine(Meow):
     def remove_recipe(self, name: str) -> None:
         with self._database.transaction():
             self._cancel_jobs_of(self._rules.drop_recipe(name))
+        self._watches.rules_changed()
 
     def recipes(self) -> list[Recipe]:
         return self._rules.recipes()
@@ -147,6 +152,7 @@ class Engine(Meow):
     def remove_pattern(self, name: str) -> None:
         with self._database.transaction():
             self._cancel_jobs_of(self._rules.drop_pattern(name))
+        self._watches.rules_changed()
 
     def patterns(self) -> list[Pattern]:
         return self._rules.patterns()
@@ -179,6 +185,7 @@ class Engine(Meow):
 
     def _meet(self, change: Change) -> int:
         self._timers.rules_changed()
+        self._watches.rules_changed()
         made = 0
         for rule in change.made:
             try:

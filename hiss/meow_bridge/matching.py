@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,8 +12,12 @@ from hiss.meow_bridge.identity import canonical_json, job_id
 from hiss.meow_bridge.jobs import NewJob
 from hiss.meow_bridge.keywords import keyword_values, replaced
 from hiss.meow_bridge.rules import ActiveRule
-from hiss.model import Attrs, Event
+from hiss.model import Attrs, Event, StreamWatch
+from hiss.workflow import Pattern
 
+PROGRESS: Final = "stream.progress"
+STALLED: Final = "stream.stalled"
+PROGRESS_VARIABLES: Final = ("blocks", "end_index")  # of its job: how far the stream was
 _OF_JOBS: Final = ("job.", "chain.")  # kinds of event that the rule engine tells of jobs
 
 
@@ -37,6 +41,26 @@ def placed(event: Event) -> Event:
 def is_own(rule: ActiveRule, event: Event) -> bool:
     """Whether the event tells of a job of the rule's own pattern: reacting to it would never end."""
     return event.kind.startswith(_OF_JOBS) and event.data.get("pattern") == rule.pattern.name
+
+
+def concerns(rule: ActiveRule, event: Event) -> bool:
+    """Whether an event of an open stream is one that the rule's pattern asked for: others may have asked for others."""
+    pattern = rule.pattern
+    if event.kind == PROGRESS and pattern.every is not None:
+        return int(event.data.get("blocks", 0)) % pattern.every == 0
+    if event.kind == STALLED and pattern.stalled_s is not None:
+        return bool(event.data.get("after_s") == pattern.stalled_s)
+    return True
+
+
+def wished_watches(patterns: Iterable[Pattern]) -> list[StreamWatch]:
+    """What the buffer is to watch open streams for, each once."""
+    wished = {
+        StreamWatch(pattern.trigger, pattern.every or 0, pattern.stalled_s or 0.0)
+        for pattern in patterns
+        if pattern.every is not None or pattern.stalled_s is not None
+    }
+    return sorted(wished, key=lambda watch: (watch.trigger, watch.every, watch.stalled_s))
 
 
 def has_conditions(rule: ActiveRule) -> bool:
@@ -85,7 +109,10 @@ def new_jobs(rule: ActiveRule, event: Event) -> Iterator[NewJob]:
 
 def _variables(rule: ActiveRule, event: Event, point: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     given = {**rule.pattern.variables, **rule.pattern.outputs, **point}
-    return {rule.pattern.input: event.path, **replaced(given, values)}
+    variables = {rule.pattern.input: event.path, **replaced(given, values)}
+    if event.kind == PROGRESS:
+        variables |= {name: event.data[name] for name in PROGRESS_VARIABLES if name in event.data}
+    return variables
 
 
 def _write_prefix(rule: ActiveRule, event: Event, values: Mapping[str, str]) -> str:

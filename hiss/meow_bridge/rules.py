@@ -87,6 +87,11 @@ class RuleBook:
         with self._database.transaction():
             self._database.execute("UPDATE rules SET met_seq = ? WHERE id = ?", seq, rule)
 
+    def active_patterns(self) -> list[Pattern]:
+        """The patterns that make rules."""
+        with self._database.transaction():
+            return [active.pattern for active in self._rules.values()]
+
     def timers(self) -> list[ActiveRule]:
         """The rules whose event is a time."""
         with self._database.transaction():

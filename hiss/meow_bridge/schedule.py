@@ -23,7 +23,7 @@ from hiss.errors import NotFound, Stopping
 from hiss.meow_bridge.admission import Admission
 from hiss.meow_bridge.database import Database
 from hiss.meow_bridge.jobs import JobTable
-from hiss.meow_bridge.matching import Subject, accepts, has_conditions, is_own, new_jobs, placed
+from hiss.meow_bridge.matching import Subject, accepts, concerns, has_conditions, is_own, new_jobs, placed
 from hiss.meow_bridge.retry import PASSING, Pauses, log, until_done
 from hiss.meow_bridge.rules import ActiveRule, RuleBook
 from hiss.model import Event
@@ -178,7 +178,7 @@ class Scheduler:
         return [
             rule
             for rule in self._rules.matching(event.kind, event.path)
-            if event.seq > rule.since_seq and not is_own(rule, event)
+            if event.seq > rule.since_seq and not is_own(rule, event) and concerns(rule, event)
         ]
 
     def _is_asked(self, event: Event) -> bool:
@@ -254,8 +254,10 @@ class Scheduler:
 
     def _fits(self, rule: ActiveRule, event: Event) -> bool:
         with self._database.transaction():
-            return not is_own(rule, event) and any(
-                found is rule for found in self._rules.matching(event.kind, event.path)
+            return (
+                not is_own(rule, event)
+                and concerns(rule, event)
+                and any(found is rule for found in self._rules.matching(event.kind, event.path))
             )
 
     def finish_later(self) -> None:

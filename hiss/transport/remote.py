@@ -31,6 +31,7 @@ from hiss.model import (
     Selection,
     StreamInfo,
     StreamSpec,
+    StreamWatch,
 )
 from hiss.store import AppendSession, Store
 from hiss.transport import wire
@@ -380,6 +381,13 @@ class RemoteStore(Store):
             yield wire.decode_event(method.parse_response(body).event)
 
         return self._replies_until(stop, begin, decode)
+
+    def watch_streams(self, watches: Sequence[StreamWatch]) -> None:
+        self._ask("Events.SetStreamWatches", watches=[wire.encode_stream_watch(watch) for watch in watches])
+
+    def publish_event(self, kind: str, path: str, version: int, data: Attrs) -> Event:
+        asked = {"kind": kind, "path": path, "version": version, "data_json": wire.encode_attrs(data)}
+        return wire.decode_event(self._ask("Events.PublishEvent", **asked).event)
 
     def status(self) -> NodeStatus:
         return wire.decode_status(self._ask("Admin.GetStatus"))

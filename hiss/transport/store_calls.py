@@ -12,7 +12,7 @@ from hiss import limits
 from hiss.store import Store
 from hiss.transport import wire
 from hiss.transport.workflow_wire import encode_refs
-from hiss.v1 import admin_pb2, attempts_pb2, collections_pb2, kernels_pb2, streams_pb2
+from hiss.v1 import admin_pb2, attempts_pb2, collections_pb2, events_pb2, kernels_pb2, streams_pb2
 
 
 def create_collection(store: Store, request: collections_pb2.CreateCollectionRequest) -> Any:
@@ -117,6 +117,17 @@ def get_kernel(store: Store, request: kernels_pb2.GetKernelRequest) -> Any:
     return kernels_pb2.GetKernelResponse(kernel=wire.encode_kernel_info(store.kernel(request.name)))
 
 
+def set_stream_watches(store: Store, request: events_pb2.SetStreamWatchesRequest) -> Any:
+    store.watch_streams([wire.decode_stream_watch(watch) for watch in request.watches])
+    return events_pb2.SetStreamWatchesResponse()
+
+
+def publish_event(store: Store, request: events_pb2.PublishEventRequest) -> Any:
+    data = wire.decode_object(request.data_json, limits.EVENT_DATA_BYTES_MAX)
+    event = store.publish_event(request.kind, request.path, request.version, data)
+    return events_pb2.PublishEventResponse(event=wire.encode_event(event))
+
+
 def get_status(store: Store, request: admin_pb2.GetStatusRequest) -> Any:
     return wire.encode_status(store.status())
 
@@ -159,5 +170,7 @@ SHORT: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "Attempts.CommitAttempt": commit_attempt,
     "Attempts.DiscardAttempt": discard_attempt,
     "Attempts.GetAttemptReads": get_attempt_reads,
+    "Events.SetStreamWatches": set_stream_watches,
+    "Events.PublishEvent": publish_event,
     "Admin.GetStatus": get_status,
 }

@@ -46,6 +46,7 @@ from hiss.model import (
     StreamParam,
     StreamSpec,
     StreamState,
+    StreamWatch,
     checked_attrs,
 )
 from hiss.v1 import admin_pb2, collections_pb2, events_pb2, kernels_pb2, streams_pb2, types_pb2
@@ -552,6 +553,16 @@ def decode_event(message: events_pb2.Event) -> Event:
         message.version,
         decode_object(message.data_json),
     )
+
+
+@checked
+def encode_stream_watch(watch: StreamWatch) -> events_pb2.StreamWatch:
+    return events_pb2.StreamWatch(trigger=watch.trigger, every=watch.every, stalled_s=watch.stalled_s)
+
+
+@checked
+def decode_stream_watch(message: events_pb2.StreamWatch) -> StreamWatch:
+    return StreamWatch(message.trigger, message.every, message.stalled_s)
 
 
 _STATUS_FIELDS: Final = tuple(field for field in NodeStatus.__dataclass_fields__ if field != "recovery")

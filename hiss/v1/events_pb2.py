@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hiss/v1/events.proto\x12\x07hiss.v1\"\x89\x01\n\x05\x45vent\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07time_ns\x18\x04 \x01(\x03\x12\x12\n\ncollection\x18\x05 \x01(\t\x12\x0e\n\x06stream\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x11\n\tdata_json\x18\x08 \x01(\t\"3\n\x12WatchEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"4\n\x13WatchEventsResponse\x12\x1d\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x0e.hiss.v1.Event2T\n\x06\x45vents\x12J\n\x0bWatchEvents\x12\x1b.hiss.v1.WatchEventsRequest\x1a\x1c.hiss.v1.WatchEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hiss/v1/events.proto\x12\x07hiss.v1\"\x89\x01\n\x05\x45vent\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07time_ns\x18\x04 \x01(\x03\x12\x12\n\ncollection\x18\x05 \x01(\t\x12\x0e\n\x06stream\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x11\n\tdata_json\x18\x08 \x01(\t\"3\n\x12WatchEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"4\n\x13WatchEventsResponse\x12\x1d\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x0e.hiss.v1.Event\"@\n\x0bStreamWatch\x12\x0f\n\x07trigger\x18\x01 \x01(\t\x12\r\n\x05\x65very\x18\x02 \x01(\x03\x12\x11\n\tstalled_s\x18\x03 \x01(\x01\"@\n\x17SetStreamWatchesRequest\x12%\n\x07watches\x18\x01 \x03(\x0b\x32\x14.hiss.v1.StreamWatch\"\x1a\n\x18SetStreamWatchesResponse\"U\n\x13PublishEventRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x11\n\tdata_json\x18\x04 \x01(\t\"5\n\x14PublishEventResponse\x12\x1d\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x0e.hiss.v1.Event2\xfa\x01\n\x06\x45vents\x12J\n\x0bWatchEvents\x12\x1b.hiss.v1.WatchEventsRequest\x1a\x1c.hiss.v1.WatchEventsResponse0\x01\x12W\n\x10SetStreamWatches\x12 .hiss.v1.SetStreamWatchesRequest\x1a!.hiss.v1.SetStreamWatchesResponse\x12K\n\x0cPublishEvent\x12\x1c.hiss.v1.PublishEventRequest\x1a\x1d.hiss.v1.PublishEventResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHEVENTSREQUEST']._serialized_end=224
   _globals['_WATCHEVENTSRESPONSE']._serialized_start=226
   _globals['_WATCHEVENTSRESPONSE']._serialized_end=278
-  _globals['_EVENTS']._serialized_start=280
-  _globals['_EVENTS']._serialized_end=364
+  _globals['_STREAMWATCH']._serialized_start=280
+  _globals['_STREAMWATCH']._serialized_end=344
+  _globals['_SETSTREAMWATCHESREQUEST']._serialized_start=346
+  _globals['_SETSTREAMWATCHESREQUEST']._serialized_end=410
+  _globals['_SETSTREAMWATCHESRESPONSE']._serialized_start=412
+  _globals['_SETSTREAMWATCHESRESPONSE']._serialized_end=438
+  _globals['_PUBLISHEVENTREQUEST']._serialized_start=440
+  _globals['_PUBLISHEVENTREQUEST']._serialized_end=525
+  _globals['_PUBLISHEVENTRESPONSE']._serialized_start=527
+  _globals['_PUBLISHEVENTRESPONSE']._serialized_end=580
+  _globals['_EVENTS']._serialized_start=583
+  _globals['_EVENTS']._serialized_end=833
 # @@protoc_insertion_point(module_scope)

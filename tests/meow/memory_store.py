@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hiss.errors import CollectionNotFound, Conflict, ServerUnreachable, StreamNotFound
@@ -25,6 +25,7 @@ from hiss.model import (
     StageInfo,
     StreamInfo,
     StreamState,
+    StreamWatch,
 )
 from hiss.workflow import StreamRef
 
@@ -41,6 +42,7 @@ class MemoryStore:
         self._committed: dict[str, tuple[StreamRef, ...]] = {}
         self._discarded: set[str] = set()
         self._away = False
+        self.watches: list[StreamWatch] = []
         self._ids = itertools.count(1)
         self.calls: list[tuple[str, str]] = []  # commits and discards, in order
 
@@ -104,15 +106,27 @@ class MemoryStore:
         with self._condition:
             del self._streams[path, version]
 
-    def emit(self, kind: str, collection: str, stream: str = "", version: int = 0) -> Event:
+    def emit(
+        self, kind: str, collection: str, stream: str = "", version: int = 0, data: Mapping[str, Any] | None = None
+    ) -> Event:
         with self._condition:
-            return self._emit(kind, collection, stream, version, {})
+            return self._emit(kind, collection, stream, version, data or {})
 
     def all_events(self) -> list[Event]:
         with self._condition:
             return list(self._events)
 
     # ---- hiss.store.Store
+
+    def watch_streams(self, watches: Sequence[StreamWatch]) -> None:
+        with self._condition:
+            self._check_here()
+            self.watches = list(watches)
+
+    def publish_event(self, kind: str, path: str, version: int, data: Mapping[str, Any]) -> Event:
+        collection, _, stream = path.rpartition("/") if version else (path, "", "")
+        with self._condition:
+            return self._emit(kind, collection, stream, version, data)
 
     def status(self) -> NodeStatus:
         with self._condition:

@@ -51,6 +51,7 @@ from hiss.model import (
     StreamInfo,
     StreamSpec,
     StreamState,
+    StreamWatch,
     check_name,
     check_path,
     split_stream_path,
@@ -207,6 +208,7 @@ class MemoryStore:
         self._reads: dict[str, dict[str, StreamRef]] = {}
         self._committed: dict[str, tuple[StreamRef, ...]] = {}
         self._caller = Caller()
+        self.watches: list[StreamWatch] = []
 
     def for_caller(self, caller: Caller) -> MemoryStore:
         """This store, as `caller` uses it."""
@@ -439,6 +441,15 @@ class MemoryStore:
             yield from ready
             after = ready[-1].seq
 
+    def watch_streams(self, watches: Sequence[StreamWatch]) -> None:
+        with self.changed:
+            self.watches = list(watches)
+
+    def publish_event(self, kind: str, path: str, version: int, data: Attrs) -> Event:
+        collection, _, stream = path.rpartition("/") if version else (path, "", "")
+        with self.changed:
+            return self._tell(kind, collection, stream, version, data)
+
     def status(self) -> NodeStatus:
         with self.changed:
             streams = [stream.info for stream in self._streams.values()]
@@ -526,10 +537,11 @@ class MemoryStore:
         self._tell(f"stream.{state.name.lower()}", info.collection, info.name, info.version, {"id": info.id})
         return info
 
-    def _tell(self, kind: str, collection: str, stream: str, version: int, data: Attrs) -> None:
+    def _tell(self, kind: str, collection: str, stream: str, version: int, data: Attrs) -> Event:
         seq = len(self._events) + 1
         self._events.append(Event("memory", seq, kind, time.time_ns(), collection, stream, version, dict(data)))
         self.changed.notify_all()
+        return self._events[-1]
 
     def _note_read(self, stream: Stream) -> None:
         if self._caller.attempt is not None:
