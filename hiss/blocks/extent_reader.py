@@ -1,8 +1,9 @@
 """Reads records back: tables, and the blocks that a caller wants, every one checked against its digest.
 
 Reads go through `pread` into fresh memory, never through a mapping, so that a failing disk gives an error and not
-SIGBUS. Any thread. A record may move (its segment failed) or go (its stream was deleted) between two reads: the place
-is looked up again.
+SIGBUS. Any thread. A record may move (its segment failed, or is compacted) or go (its stream was deleted) between two
+reads: the place is looked up again. While a segment is read it is not used again, so a place that is still the
+record's when the segment has been taken hold of has the record's bytes.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class ExtentReader:
                 raise self._bad(index, record, place, "its header or its table is damaged")
             tried = place
             size = HEADER_BYTES + place.blocks * (BLOCK_META_BYTES + index.columns_dtype.itemsize)
-            data = self._read(place, 0, bytearray(min(size, place.total_bytes)))
+            data = self._read(index, record, place, 0, bytearray(min(size, place.total_bytes)))
             if data is None:
                 continue
             header = decode_header(data, self._salt, place.segment, place.offset)
@@ -80,19 +81,38 @@ class ExtentReader:
             if table is not None:
                 return header, table
 
-    def _read(self, place: Place, start: int, buffer: bytearray | memoryview) -> bytearray | memoryview | None:
-        """Fill `buffer` from a record, from its byte `start` on; None where that is not possible."""
+    def _read(
+        self, index: StreamIndex, record: int, place: Place, start: int, buffer: bytearray | memoryview
+    ) -> bytearray | memoryview | None:
+        """Fill `buffer` from a record, from its byte `start` on; None where that is not possible, or it has moved."""
         segment = self._pool.segments.get(place.segment)
         if segment is None:
             return None
         try:
             with self._pool.using(segment) as fd:
+                if index.place(record) != place:
+                    return None
                 count = read_fully(self._pool.files, fd, buffer, place.offset + start)
         except Stopping:
             raise  # an OSError too, but not of the disk
         except OSError:
             return None
         return buffer if count == len(buffer) else None
+
+    def whole(self, index: StreamIndex, record: int) -> tuple[BlockTable, ByteArray]:
+        """A record's table and payload, every block checked.
+
+        Raises
+        ------
+        BlockDamaged
+            Something of it is not what was written.
+        StreamNotFound
+            The stream was deleted.
+        """
+        header, table = self._head(index, record)
+        payload = np.empty(header.payload_bytes, np.uint8)
+        self._payload(index, _Part(record, header, table, np.arange(header.blocks)), payload)
+        return table, payload
 
     def _bad(self, index: StreamIndex, record: int, place: Place, what: str) -> BlockDamaged | StreamNotFound:
         if index.deleted:
@@ -189,7 +209,7 @@ class ExtentReader:
         tried: Place | None = None
         while True:
             place = index.place(part.record)
-            bad = self._read_blocks(place, part, out) if place != tried else None
+            bad = self._read_blocks(index, place, part, out) if place != tried else None
             if bad is not None and not len(bad):
                 return
             if place == tried or index.deleted:
@@ -198,7 +218,7 @@ class ExtentReader:
                 raise self._damaged(index, part, place, out)
             tried = place
 
-    def _read_blocks(self, place: Place, part: _Part, out: ByteArray) -> IntArray | None:
+    def _read_blocks(self, index: StreamIndex, place: Place, part: _Part, out: ByteArray) -> IntArray | None:
         """Places in `part.rows` of blocks whose digest is wrong; None where the disk gives nothing."""
         offsets = part.table.offsets
         position = 0
@@ -208,13 +228,14 @@ class ExtentReader:
                 continue
             start, stop = int(offsets[rows[0]]), int(offsets[rows[-1] + 1])
             target = out[position : position + stop - start]
-            if len(target) and self._read(place, part.header.payload_start + start, target.data) is None:
+            at = part.header.payload_start + start
+            if len(target) and self._read(index, part.record, place, at, target.data) is None:
                 return None
             position += stop - start
         return wrong_blocks(out, part.table.length[part.rows], part.table.digest[part.rows])
 
     def _damaged(self, index: StreamIndex, part: _Part, place: Place, out: ByteArray) -> BlockDamaged:
-        bad = self._read_blocks(place, part, out)
+        bad = self._read_blocks(index, place, part, out)
         blocks = part.table.index[part.rows if bad is None else part.rows[bad]].tolist()
         return BlockDamaged(
             f"stream {index.stream_id}: {'block' if len(blocks) == 1 else 'blocks'} {', '.join(map(str, blocks[:8]))}"

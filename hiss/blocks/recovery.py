@@ -10,7 +10,8 @@ What a record may be found to be:
 A segment with a good footer is not scanned: the footer says what is in it, and that it was durable. What is wrong with
 its blocks is found when they are read.
 
-- *good*: in the index; where the same block was written twice, the later one counts;
+- *good*: in the index; where the same block was written twice, the later one counts. A copy that compaction made of a
+  final stream's record may be torn, so that blocks that occur twice are always compared with their digests first;
 - *torn*: not good, and no later record vouches that it was durable: a write that a crash cut. Its good blocks are
   written again;
 - *damaged*: not good though it was durable: reported by name; its good blocks are served, the others never;
@@ -351,17 +352,18 @@ class Recovery:
         if header.column_bytes != index.columns_dtype.itemsize:
             self._damage(header.segment, header.offset, info.path, table.index, "its columns are not the stream's")
             return
-        if scan is not None and (untrusted or not info.state.final):
+        twice = scan is not None and bool(index.handled(table.index).any())  # a copy, or what was copied
+        if scan is not None and (untrusted or twice or not info.state.final):
             payload = scan.payload(header)
             if payload is None:
                 good = table.length == 0
             else:
                 good[wrong_blocks(payload, table.length, table.digest)] = False
-        elif info.state.final:
-            good = self._in_final(info, table)
-        if untrusted or (not good.all() and not info.state.final):
+        if untrusted or (not good.all() and (twice or not info.state.final)):
             self._doubtful.append(_Doubtful(index, header, table, good, segment, untrusted))
             return
+        if info.state.final:
+            good &= self._in_final(info, table)
         self._enter(index, segment, header, table, good)
 
     def _take_unknown(self, segment: Segment, stream_id: str, records: int, size: int) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import xxhash
 
-from hiss.limits import RECORD_ALIGN_BYTES
+from hiss.limits import COMPACTION_FRACTION, RECORD_ALIGN_BYTES
 
 if TYPE_CHECKING:
     from hiss.blocks.segment_footer import FooterDraft
@@ -89,7 +89,15 @@ class Segment:
     outstanding: dict[int, int] = field(default_factory=dict)  # offset -> bytes of records not durable yet, in order
     held: bool = False  # recovery is not done with it: neither used again nor deleted
     draft: FooterDraft | None = None  # of its index; None: it will have none
+    copies_only: bool = False  # the last one: it takes what is moved out of other segments, nothing else
 
     @property
     def retired(self) -> bool:
         return self.failure is not None
+
+    @property
+    def sparse(self) -> bool:
+        """Worth compacting: it is full and has little that is alive, or it failed and has anything."""
+        if not self.closed or self.held or self.outstanding or not self.live_records:
+            return False
+        return self.retired or self.live_bytes * COMPACTION_FRACTION < self.size

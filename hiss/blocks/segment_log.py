@@ -9,7 +9,8 @@ A segment that is full gets an end mark, and when all in it is durable an index 
 
 What fails: the first write or sync that fails retires its segment for good. A record whose write failed is written
 again by its own thread, records whose sync is outstanding are written again from memory by the committer, into another
-segment; after `limits.LOG_REWRITES_MAX` of those the record is given up: it leaves the index and its owner is told.
+segment; after `limits.LOG_REWRITES_MAX` of those the record is given up: it leaves the index and its owner is told. A
+copy that `compaction` makes is not written again: the record is still where it was.
 
 Invariants: offsets and sequence numbers rise together within a segment; `durable_lsn` in a record is the highest number
 below which everything was durable when it was reserved; memory of a record is not touched after its `done` was called.
@@ -56,6 +57,7 @@ log = logging.getLogger(__name__)
 _ZEROS: Final = bytes(limits.RECORD_ALIGN_BYTES)
 
 Done = Callable[[HissError | None], None]
+CopyDone = Callable[[HissError | None, Place], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +82,7 @@ class _Write:
     ordinal: int = 0  # order of entry; stays when it is written again
     record: int = -1  # its number in the index
     slot: _Slot | None = None
+    copy: bool = False  # of a record that is in the index already, at another place
 
     @property
     def head_bytes(self) -> int:
@@ -90,6 +93,11 @@ class _Write:
     @property
     def total_bytes(self) -> int:
         return aligned(aligned(self.head_bytes, PAYLOAD_ALIGN) + len(self.payload))
+
+    @property
+    def place(self) -> Place:
+        assert self.slot is not None
+        return Place(self.slot.segment.number, self.slot.offset, self.slot.total_bytes, len(self.table.index))
 
 
 @dataclass(slots=True, eq=False)
@@ -182,6 +190,24 @@ class SegmentLog:
                 self._abandon(write.ticket, len(writes) - number)
                 raise
             self._enter(write)
+
+    def copy(self, index: StreamIndex, record: int, table: BlockTable, payload: ByteArray, done: CopyDone) -> None:
+        """Write a durable record a second time; `done` follows as for `append`, with the place of the copy.
+
+        The index knows nothing of the copy: whoever asked for it moves the record there when it is durable, or else
+        gives up what `SegmentPool.count_live` has counted for it. Where the copy fails nothing is left of it.
+
+        Raises
+        ------
+        SpaceExhausted, SegmentDamaged, Stopping
+        """
+
+        def settled(error: HissError | None) -> None:
+            done(error, write.place)
+
+        write = _Write(index, table, payload, _Ticket(settled, 1), record=record, copy=True)
+        self._write(write)
+        self._enter(write)
 
     def _cut(self, index: StreamIndex, extent: Extent, done: Done) -> Iterator[_Write]:
         table = BlockTable.of(extent)
@@ -286,11 +312,11 @@ class SegmentLog:
         """Make a written record readable and leave it to the committer."""
         slot = write.slot
         assert slot is not None
-        place = Place(slot.segment.number, slot.offset, slot.total_bytes, len(write.table.index))
         self.pool.count_live(slot.segment, 1, slot.total_bytes)
-        write.record = write.index.add(place, write.table)
-        if write.record < 0:  # the stream was deleted meanwhile
-            self.pool.count_live(slot.segment, -1, -slot.total_bytes)
+        if not write.copy:
+            write.record = write.index.add(write.place, write.table)
+            if write.record < 0:  # the stream was deleted meanwhile
+                self.pool.count_live(slot.segment, -1, -slot.total_bytes)
         with self._changed:
             self._written.append(write)
             self._changed.notify_all()
@@ -308,6 +334,16 @@ class SegmentLog:
 
     def _reserve(self, write: _Write, deadline: float) -> _Slot:
         while True:
+            slot = self._slot_now(write)
+            if slot is not None:
+                return slot
+            if write.copy:  # it waits for nobody: others wait for what it frees
+                raise SpaceExhausted(f"{self.pool.directory}: no segment to move records to", path="")
+            self.pool.wait_for_space(deadline)
+
+    def _slot_now(self, write: _Write) -> _Slot | None:
+        """A slot in the active segment, or in a new one; None where there is no space for that."""
+        while True:
             with self._changed:
                 slot = self._slot_for(write)
                 if slot is not None:
@@ -317,19 +353,26 @@ class SegmentLog:
                     slot = self._slot_for(write)
                     if slot is not None:
                         return slot
+                    if self._active is not None and not self._takes(self._active, write):
+                        return None
                     old, self._active = self._active, None
                 if old is not None:
                     self._end(old)
                 with self._changed:
                     first_lsn = self._next_lsn  # nobody takes a number while no segment is active
-                segment = self.pool.acquire(first_lsn, deadline)
+                segment = self.pool.acquire(first_lsn, for_copies=write.copy)
+                if segment is None:
+                    return None
                 with self._changed:
                     self._active = segment
+
+    def _takes(self, segment: Segment, write: _Write) -> bool:
+        return write.copy or self.pool.open_to_all(segment)
 
     def _slot_for(self, write: _Write) -> _Slot | None:
         """The next slot of the active segment, or None where another is needed; the lock is held."""
         segment = self._active
-        if segment is None:
+        if segment is None or not self._takes(segment, write):
             return None
         total_bytes, head_bytes, room = write.total_bytes, write.head_bytes, 0
         if segment.draft is not None:
@@ -360,7 +403,7 @@ class SegmentLog:
         with self._changed:
             self._outstanding.pop(slot.lsn, None)
             slot.segment.outstanding.pop(slot.offset, None)
-            self.pool.release_empty(slot.segment)
+            self.pool.look_at(slot.segment)
             self._changed.notify_all()
 
     def _fail(self, slot: _Slot, error: OSError) -> None:
@@ -487,7 +530,7 @@ class SegmentLog:
     def _write_again(self, write: _Write) -> None:
         """Move a record whose segment failed into another one, and try to make it durable there."""
         error: HissError | None = None
-        for _ in range(limits.LOG_REWRITES_MAX):
+        for _ in range(0 if write.copy else limits.LOG_REWRITES_MAX):
             old = write.slot
             assert old is not None
             try:
@@ -507,15 +550,14 @@ class SegmentLog:
         new = write.slot
         assert new is not None
         self.pool.count_live(new.segment, 1, new.total_bytes)
-        place = Place(new.segment.number, new.offset, new.total_bytes, len(write.table.index))
-        gone = old if write.index.relocate(write.record, place) else new
+        gone = old if write.index.relocate(write.record, write.place) else new
         self.pool.count_live(gone.segment, -1, -gone.total_bytes)
         self._drop(old)
 
     def _give_up(self, write: _Write, error: HissError | None) -> None:
         slot = write.slot
         assert slot is not None
-        if write.record >= 0 and write.index.remove(write.record, write.table):
+        if write.copy or (write.record >= 0 and write.index.remove(write.record, write.table)):
             self.pool.count_live(slot.segment, -1, -slot.total_bytes)
         failure = error or SegmentDamaged(
             f"{slot.segment.path}: {len(write.table.index)} blocks of stream {write.index.stream_id} could not be made "

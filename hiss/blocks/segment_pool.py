@@ -1,7 +1,8 @@
 """All segments of a log: made, opened, recycled, retired, deleted.
 
 Invariants: a segment is recycled only when nothing live is in it, nobody uses it and it takes no more records; a
-retired one is deleted instead. Its header, with a new generation, is durable before its first record is written. No
+retired one is deleted instead. Its header, with a new generation, is durable before its first record is written. With
+`kept_spares`, that many are left for `compaction` alone, so that a full disk does not stop what frees space. No
 more than `limits.SEGMENTS_OPEN_MAX` idle descriptors stay open. Any thread may call; the pool's lock guards the state
 of all segments.
 """
@@ -14,11 +15,12 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hiss import limits
 from hiss.blocks.files import Files, write_fully
+from hiss.blocks.reservations import Room
 from hiss.blocks.segment import Segment, SegmentHeader, retired_name, segment_name
 from hiss.blocks.segment_footer import FooterDraft
 from hiss.errors import SegmentDamaged, SpaceExhausted, Stopping
@@ -45,15 +47,21 @@ class SegmentPool:
         The buffer's id, for the headers.
     segment_bytes : int
         Size of new segments.
+    kept_spares : int
+        Empty segments that only copies of compaction may take.
     """
 
-    def __init__(self, files: Files, directory: Path, node: str, segment_bytes: int) -> None:
+    def __init__(self, files: Files, directory: Path, node: str, segment_bytes: int, *, kept_spares: int = 0) -> None:
         self.files = files
         self.directory = directory
         self.segment_bytes = segment_bytes
         self.lock = threading.RLock()
         self.space_freed = threading.Condition(self.lock)
         self.segments: dict[int, Segment] = {}
+        self.log_bytes_max = 0  # that all segments may take together; 0: as much as the disk has
+        self.pressed = 0  # how many wait for space
+        self.on_sparse: Callable[[], None] = lambda: None  # a segment has become worth compacting; must not block
+        self._kept_spares = kept_spares
         self._node = node
         self._spares: list[Segment] = []
         self._idle: collections.OrderedDict[int, Segment] = collections.OrderedDict()  # open, used by nobody
@@ -76,7 +84,7 @@ class SegmentPool:
         """Recovery is done with it; one that is closed and empty is released."""
         with self.lock:
             segment.held = False
-            self.release_empty(segment)
+            self.look_at(segment)
 
     # ---- descriptors
 
@@ -113,57 +121,103 @@ class SegmentPool:
 
     # ---- making and recycling
 
-    def acquire(self, first_lsn: int, deadline: float) -> Segment:
-        """A segment that is ready for its first record: its header is durable.
+    def acquire(self, first_lsn: int, *, for_copies: bool = False) -> Segment | None:
+        """A segment that is ready for its first record, its header durable; None where there is no space now.
+
+        Parameters
+        ----------
+        first_lsn : int
+            The sequence number of its first record.
+        for_copies : bool
+            It may be the last one, that is kept for compaction; then it takes nothing but copies until there is
+            another.
 
         Raises
         ------
-        SpaceExhausted
-            The disk was full until `deadline` (of `time.monotonic`).
         SegmentDamaged
-            No segment can be made for another reason.
+            No segment can be made for another reason than space.
         """
         failures = 0
         while True:
             segment: Segment | None = None
             try:
-                segment = self._spare() or self._make()
-                self._put_to_use(segment, first_lsn)
+                segment = self._ready(for_copies)
+                if segment is not None:
+                    self._put_to_use(segment, first_lsn)
                 return segment
             except OSError as error:
                 if segment is not None:
                     self.discard(segment)
-                if not out_of_space(error):
-                    failures += 1
-                    if failures <= limits.LOG_REWRITES_MAX:
-                        continue
+                if out_of_space(error):
+                    return None
+                failures += 1
+                if failures > limits.LOG_REWRITES_MAX:
                     raise SegmentDamaged(
                         f"{self.directory}: no new segment can be written: {error}; check the disk",
                         path=str(self.directory),
                         errno=error.errno or 0,
                     ) from error
-                if not self._wait_for_space(deadline):
-                    raise SpaceExhausted(
-                        f"{self.directory}: no space for another segment of {self.segment_bytes} bytes; free space on "
-                        "the disk, or drain and delete streams",
-                        path=str(self.directory),
-                    ) from error
 
-    def _wait_for_space(self, deadline: float) -> bool:
+    def _ready(self, for_copies: bool) -> Segment | None:
+        """A spare or new segment, as many others left as are kept; None where those are all that there are."""
+        with self.lock:
+            in_use = len(self.segments) > len(self._spares)  # before that there is nothing to compact
+            keep = 0 if for_copies or not in_use else self._kept_spares
+            if len(self._spares) > keep:
+                segment = self._spares.pop()
+                segment.copies_only = len(self._spares) < self._kept_spares and in_use
+                return segment
+        while True:
+            segment = self._make()
+            with self.lock:
+                if len(self._spares) >= keep:
+                    return segment
+                self._spares.append(segment)
+
+    def open_to_all(self, segment: Segment) -> bool:
+        """Whether it takes more than copies: there is another one for those."""
+        with self.lock:
+            if segment.copies_only and len(self._spares) >= self._kept_spares:
+                segment.copies_only = False
+            return not segment.copies_only
+
+    def wait_for_space(self, deadline: float) -> None:
+        """Wait until there may be space.
+
+        Raises
+        ------
+        SpaceExhausted
+            It is `deadline` (of `time.monotonic`), or the buffer is being closed.
+        """
         remaining = deadline - time.monotonic()
         with self.space_freed:
             if remaining <= 0 or self._hurried:
-                return False
-            if not self._spares:
+                raise SpaceExhausted(
+                    f"{self.directory}: no space for another segment of {self.segment_bytes} bytes; free space on the "
+                    "disk, or drain and delete streams",
+                    path=str(self.directory),
+                )
+            self.pressed += 1
+            self.on_sparse()
+            if len(self._spares) <= self._kept_spares:
                 self.space_freed.wait(min(remaining, _LOOK_AGAIN_S))
-        return True
+            self.pressed -= 1
 
-    def _spare(self) -> Segment | None:
+    def room(self) -> Room:
+        """Whole segments that ordinary records may still take: spare ones, and those that can be made."""
+        disk = self.files.free_bytes(self.directory)
         with self.lock:
-            return self._spares.pop() if self._spares else None
+            makeable = disk
+            if self.log_bytes_max:
+                makeable = min(disk, max(0, self.log_bytes_max - sum(each.size for each in self.segments.values())))
+            whole = len(self._spares) + makeable // self.segment_bytes - self._kept_spares
+            return Room(max(0, whole), self.segment_bytes, disk)
 
     def _make(self) -> Segment:
         with self.lock:
+            taken = sum(each.size for each in self.segments.values()) + self.segment_bytes
+            if self.log_bytes_max and taken > self.log_bytes_max:
+                raise OSError(errno.ENOSPC, f"the log may take {self.log_bytes_max} bytes")
             number = self._next_number
             self._next_number += 1
         path = self.directory / segment_name(number)
@@ -206,13 +260,20 @@ class SegmentPool:
             segment.live_bytes += size
             assert segment.live_records >= 0
             assert segment.live_bytes >= 0
-            self.release_empty(segment)
+            self.look_at(segment)
 
     def close_segment(self, segment: Segment) -> None:
         """It takes no more records."""
         with self.lock:
             segment.closed = True
+            self.look_at(segment)
+
+    def look_at(self, segment: Segment) -> None:
+        """Something about it has changed: it may be empty, or worth compacting."""
+        with self.lock:
             self.release_empty(segment)
+            if segment.sparse:
+                self.on_sparse()
 
     def release_empty(self, segment: Segment) -> None:
         """Make a spare of a segment that is of no more use, or delete it where it failed or there are spares enough."""
@@ -262,6 +323,7 @@ class SegmentPool:
                 self.files.fsync_directory(self.directory)
             except OSError as rename_error:
                 log.error("%s: cannot be renamed: %s", segment.path, rename_error)
+            self.look_at(segment)
 
     def hurry(self) -> None:
         """The buffer is being closed: who waits for space is told that there is none."""

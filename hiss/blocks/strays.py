@@ -46,6 +46,11 @@ class Strays:
             self._pool.count_live(self._pool.segments[number], -held.records, -held.size)
         return places is not None
 
+    def holds(self, segment: int) -> bool:
+        """Whether something keeps the segment of that number."""
+        with self._lock:
+            return any(segment in places for places in self._held.values())
+
     def __contains__(self, stream_id: str) -> bool:
         with self._lock:
             return stream_id in self._held

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hiss import limits
+from hiss.blocks.compaction import Compactor
 from hiss.blocks.extent_reader import ExtentReader
 from hiss.blocks.files import Files
 from hiss.blocks.index import StreamIndex
@@ -85,10 +87,11 @@ class BenchScan:
         *,
         segment_bytes: int = 64 << 10,
         deleted: Callable[[str], bool] = lambda stream_id: True,
+        kept_spares: int = 0,
     ) -> None:
         self.files = files
         self.streams = streams
-        self.pool = SegmentPool(files, Path("/simulated"), NODE, segment_bytes)
+        self.pool = SegmentPool(files, Path("/simulated"), NODE, segment_bytes, kept_spares=kept_spares)
         self.reader = ExtentReader(self.pool, SALT)
         self.indexes: dict[str, StreamIndex] = {}
         self.recovery = Recovery(self.pool, self.reader, NODE, SALT, streams, self.index, deleted)
@@ -112,8 +115,9 @@ class BenchLog(BenchScan):
         unsynced_bytes_max: int = 1 << 30,
         space_wait_s: float = 0.0,
         deleted: Callable[[str], bool] = lambda stream_id: True,
+        kept_spares: int = 0,
     ) -> None:
-        super().__init__(files, streams, segment_bytes=segment_bytes, deleted=deleted)
+        super().__init__(files, streams, segment_bytes=segment_bytes, deleted=deleted, kept_spares=kept_spares)
         self.log = SegmentLog(
             self.pool,
             SALT,
@@ -123,6 +127,15 @@ class BenchLog(BenchScan):
             active=self.found.active,
         )
         self.report: RecoveryReport = self.recovery.repair(self.log)
+        self.compactor = Compactor(
+            self.pool,
+            self.log,
+            self.reader,
+            self.recovery.strays,
+            lambda: list(self.indexes.values()),
+            limits.COMPACTION_BYTES_PER_S,
+            pause=lambda seconds: False,
+        )
 
     def add(self, info: StreamInfo) -> StreamInfo:
         self.streams[info.id] = info

@@ -18,14 +18,15 @@ OPTIONS = StorageOptions(arena_bytes=8 << 20, segment_bytes=1 << 20)
 class Opened:
     """A directory that is opened, closed and opened again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, options: StorageOptions = OPTIONS) -> None:
         self.directory = directory
-        self.storage = Storage(directory, OPTIONS)
+        self.options = options
+        self.storage = Storage(directory, options)
         self.storage.catalog.create_collection("test/run", {}, [])
 
     def again(self) -> Storage:
         self.storage.close()
-        self.storage = Storage(self.directory, OPTIONS)
+        self.storage = Storage(self.directory, self.options)
         return self.storage
 
     def stream(self, name: str = "s", **options: object) -> StreamInfo:

@@ -129,7 +129,7 @@ def test_an_append_that_waits_for_space_goes_on_when_a_stream_is_deleted():
     extents = [make_extent(info, [(100 + k, 25_000)]) for k in range(4)]
     thread = threading.Thread(target=lambda: done.extend(log.append(info, extent) for extent in extents))
     thread.start()
-    wait_until(lambda: log.log._roll_lock.locked())
+    wait_until(lambda: log.pool.pressed)
     assert thread.is_alive()
     log.delete(other)
     thread.join(60)
