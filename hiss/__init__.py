@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from hiss.job import job as job
     from hiss.kernels import column as column
     from hiss.kernels import filter as filter
+    from hiss.kernels import hk as hk
     from hiss.kernels import kernel as kernel
     from hiss.kernels import reduce as reduce
+    from hiss.kernels import scan as scan
     from hiss.reader import Block as Block
     from hiss.reader import Join as Join
     from hiss.reader import Stream as Stream
@@ -41,10 +43,12 @@ _WHERE = {
     "column": "hiss.kernels",
     "connect": "hiss.client",
     "filter": "hiss.kernels",
+    "hk": "hiss.kernels",
     "job": "hiss.job",
     "kernel": "hiss.kernels",
     "open": "hiss.client",
     "reduce": "hiss.kernels",
+    "scan": "hiss.kernels",
 }
 
 __all__ = ["__version__"]

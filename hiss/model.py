@@ -269,6 +269,7 @@ class FrameSpec:
 class KernelKind(enum.IntEnum):
     MAP = 1  # array out
     FILTER = 2  # a truth out; False vetoes the block
+    SCAN = 3  # array out, with a state that goes from block to block
     REDUCE = 4  # a running statistic; its result becomes a stream of its own
 
 

@@ -21,10 +21,12 @@ PUBLIC = {
     "column",
     "connect",
     "filter",
+    "hk",
     "job",
     "kernel",
     "open",
     "reduce",
+    "scan",
 }
 
 

@@ -1,7 +1,7 @@
 """`hiss kernel …`: register, list, show and check kernels.
 
-A file's kernels are its top-level definitions under `@hiss.kernel`, `@hiss.filter` or `@hiss.reduce`; they are found
-by parsing, and nothing of the file is executed. Called from the main thread.
+A file's kernels are its top-level definitions under `@hiss.kernel`, `@hiss.filter`, `@hiss.scan` or `@hiss.reduce`;
+they are found by parsing, and nothing of the file is executed. Called from the main thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ group = click.Group()
 kernel = click.Group("kernel", help="Array functions that run in transit.")
 group.add_command(kernel)
 
-_DECORATORS = {"kernel": "MAP", "filter": "FILTER", "reduce": "REDUCE"}
+_DECORATORS = {"kernel": "MAP", "filter": "FILTER", "scan": "SCAN", "reduce": "REDUCE"}
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -51,7 +51,7 @@ def definitions(file: Path) -> list[KernelDef]:
             found.append(KernelDef(node.name, KernelKind[kind], source + "\n"))
     if not found:
         raise InvalidInput(
-            f"{file}: no kernel in it; write @hiss.kernel, @hiss.filter or @hiss.reduce above a definition"
+            f"{file}: no kernel in it; write @hiss.kernel, @hiss.filter, @hiss.scan or @hiss.reduce above a definition"
         )
     return found
 

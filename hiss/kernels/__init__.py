@@ -1,6 +1,7 @@
 """Kernels: a small NumPy language, compiled. See docs/kernels.md for the language, `ir` for what it becomes."""
 
-from hiss.kernels.authoring import Kernel, column, filter, kernel, reduce
+from hiss.kernels import hk
+from hiss.kernels.authoring import Kernel, column, filter, kernel, reduce, scan
 from hiss.kernels.checker import check
 from hiss.kernels.compiler import Compiler, ResolvedStage
 from hiss.kernels.library.statistics import BUILTIN, builtin
@@ -22,6 +23,8 @@ __all__ = [
     "check",
     "column",
     "filter",
+    "hk",
     "kernel",
     "reduce",
+    "scan",
 ]

@@ -1,4 +1,5 @@
-"""What an analyst writes with: the decorators `kernel`, `filter`, `reduce`, the `Kernel` that they give, `column`.
+"""What an analyst writes with: the decorators `kernel`, `filter`, `scan` and `reduce`, the `Kernel` that they give,
+and `column`.
 
 A kernel is checked when it is decorated, so that its author learns at once what is not in the language. This module
 runs where kernels are written (a script, a notebook); a server sees the source only, as data. Any thread.
@@ -16,7 +17,7 @@ import numpy as np
 
 from hiss import limits
 from hiss.errors import InvalidInput, KernelRejected, ParameterMismatch
-from hiss.kernels.checker import check
+from hiss.kernels.checker import CLASSES, check, listed
 from hiss.kernels.specialiser import check_parameters
 from hiss.kernels.untyped import CheckedKernel
 from hiss.model import (
@@ -67,8 +68,11 @@ class Kernel(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function as it was written, with plain NumPy, for trying out."""
-        if self.definition.kind is KernelKind.REDUCE:
-            raise InvalidInput(f"reduction {self.definition.name!r}: call its init, step and finish one by one")
+        if self.definition.kind in CLASSES:
+            names = listed(CLASSES[self.definition.kind])
+            raise InvalidInput(
+                f"{self.definition.kind.name.lower()} {self.definition.name!r}: call its {names} yourself"
+            )
         return self._function(*args, **kwargs)
 
     def bind(self, *, budget_s: float = limits.KERNEL_BUDGET_S, **params: Any) -> BoundKernel:
@@ -148,6 +152,16 @@ def filter(function: Callable[P, R] | None = None, /, *, name: str | None = None
 
 
 @overload
+def scan(function: Callable[P, R], /) -> Kernel[P, R]: ...
+@overload
+def scan(*, name: str | None = None) -> Callable[[Callable[P, R]], Kernel[P, R]]: ...
+def scan(function: Callable[P, R] | None = None, /, *, name: str | None = None) -> Any:
+    """Make a scan of a class with `init(frame)` and `step(state, frame)`, which returns `state, out`: a kernel with a
+    memory of the blocks before. Raises as `kernel`."""
+    return _decorated(function, name, KernelKind.SCAN)
+
+
+@overload
 def reduce(function: Callable[P, R], /) -> Kernel[P, R]: ...
 @overload
 def reduce(*, name: str | None = None) -> Callable[[Callable[P, R]], Kernel[P, R]]: ...
@@ -160,8 +174,8 @@ def _decorated(function: Callable[..., Any] | None, name: str | None, kind: Kern
     if function is None:
         return lambda decorated: _decorated(decorated, name, kind)
     name = str(name or getattr(function, "__name__", "kernel"))
-    if inspect.isclass(function) is not (kind is KernelKind.REDUCE):
-        wanted = "a class with init, step and finish" if kind is KernelKind.REDUCE else "a function"
+    if inspect.isclass(function) is not (kind in CLASSES):
+        wanted = f"a class with {listed(CLASSES[kind])}" if kind in CLASSES else "a function"
         raise KernelRejected(f"kernel {name!r}: a {kind.name.lower()} is {wanted}")
     return Kernel(function, KernelDef(name, kind, _source(function, name)))
 

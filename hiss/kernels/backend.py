@@ -28,8 +28,15 @@ class Executable(Protocol):
         """Compute `outs[k][row]` from `frames[row]` and `columns[c][row]` for each of `rows`; other rows stay."""
         ...
 
-    def step(self, frames: Array, states: Sequence[Array]) -> None:
-        """Advance `states`, in place, by each of `frames` in order."""
+    def step(
+        self,
+        frames: Array,
+        states: Sequence[Array],
+        columns: Sequence[Array] = (),
+        rows: Rows | None = None,
+        outs: Sequence[Array] = (),
+    ) -> None:
+        """Advance `states`, in place, by each of `frames[rows]` (all, if None) in order; a scan also gives `outs`."""
         ...
 
 
@@ -56,12 +63,19 @@ class NumpyExecutable:
             for out, value in zip(outs, values, strict=True):
                 out[row] = value
 
-    def step(self, frames: Array, states: Sequence[Array]) -> None:
-        for frame in frames:
-            values = evaluate(self.program, frame, (), states, self.order)
+    def step(
+        self,
+        frames: Array,
+        states: Sequence[Array],
+        columns: Sequence[Array] = (),
+        rows: Rows | None = None,
+        outs: Sequence[Array] = (),
+    ) -> None:
+        for row in range(len(frames)) if rows is None else rows.tolist():
+            values = evaluate(self.program, frames[row], [column[row] for column in columns], states, self.order)
             copies = [value.copy() for value in values]  # an output may be a view of a state that is written first
-            for state, value in zip(states, copies, strict=True):
-                state[...] = value
+            for target, value in zip((*states, *(out[row : row + 1] for out in outs)), copies, strict=True):
+                target[...] = value
 
 
 class NumpyBackend:

@@ -23,6 +23,8 @@ from hiss.model import KernelDef, KernelKind
 
 FRAME, STATE = "<frame>", "<state>"  # canonical names of the leading arguments: no identifiers, so no parameter's
 _LEADING: Final = {"init": (FRAME,), "step": (STATE, FRAME), "finish": (STATE,)}
+CLASSES: Final = {KernelKind.SCAN: ("init", "step"), KernelKind.REDUCE: ("init", "step", "finish")}
+"""The functions of the kinds that are written as a class."""
 _RESERVED: Final = {"np", "numpy", "hk", "True", "False", "None"}
 _MODULES: Final = {"np": "n", "hk": "h"}  # the names that functions are called by, and their form in the table
 _CONSTANTS: Final[dict[str, Any]] = {
@@ -95,13 +97,13 @@ def check(definition: KernelDef) -> CheckedKernel:
     """
     source = SourceText(definition.name, definition.source)
     module = parse(source)
-    reducing = definition.kind is KernelKind.REDUCE
-    if len(module.body) != 1 or not isinstance(module.body[0], ast.ClassDef if reducing else ast.FunctionDef):
-        what = "class with init, step and finish" if reducing else "function"
+    names = CLASSES.get(definition.kind, ())
+    if len(module.body) != 1 or not isinstance(module.body[0], ast.ClassDef if names else ast.FunctionDef):
+        what = f"class with {listed(names)}" if names else "function"
         place = _where(module.body[len(module.body) > 1]) if module.body else Where(1, 1)
         raise source.error(place, f"a kernel's source is one {what} and nothing else")
     if isinstance(module.body[0], ast.ClassDef):
-        found = _class_functions(source, module.body[0])
+        found = _class_functions(source, module.body[0], definition.kind.name.lower(), names)
     else:
         found = {"": _Checker(source).function(module.body[0], (FRAME,))}
     parameters = tuple(dict.fromkeys(name for checked, _ in found.values() for name in checked.parameters))
@@ -123,19 +125,27 @@ def _where(node: ast.AST) -> Where:
     return Where(getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1)
 
 
-def _class_functions(source: SourceText, node: ast.ClassDef) -> dict[str, tuple[Function, list[str]]]:
-    """The three functions of a reduction."""
+def listed(names: Sequence[str]) -> str:
+    """`init, step and finish`."""
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _class_functions(
+    source: SourceText, node: ast.ClassDef, kind: str, names: tuple[str, ...]
+) -> dict[str, tuple[Function, list[str]]]:
+    """The functions of a kernel that is written as a class."""
     if node.bases or node.keywords or node.decorator_list:
-        raise source.error(_where(node), "the class of a reduction has no bases, keywords or decorators")
+        raise source.error(_where(node), f"the class of a {kind} has no bases, keywords or decorators")
     body = node.body[1:] if _is_docstring(node.body[0]) else node.body
     found: dict[str, tuple[Function, list[str]]] = {}
     for part in body:
-        if not isinstance(part, ast.FunctionDef) or part.name not in _LEADING or part.name in found:
-            raise source.error(_where(part), "a reduction consists of `init`, `step` and `finish`, once each")
+        if not isinstance(part, ast.FunctionDef) or part.name not in names or part.name in found:
+            quoted = listed([f"`{name}`" for name in names])
+            raise source.error(_where(part), f"a {kind} consists of {quoted}, once each")
         found[part.name] = _Checker(source).function(part, _LEADING[part.name])
-    missing = [name for name in _LEADING if name not in found]
+    missing = [name for name in names if name not in found]
     if missing:
-        raise source.error(_where(node), f"the reduction has no {' and no '.join(missing)}")
+        raise source.error(_where(node), f"the {kind} has no {' and no '.join(missing)}")
     return found
 
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import selectors
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +28,7 @@ import numba
 import numpy as np
 
 from hiss import limits
-from hiss.errors import LimitExceeded
-from hiss.kernels import numba_compile
+from hiss.kernels import compile_process, numba_compile
 from hiss.kernels.backend import Array, Executable, NumpyExecutable, Rows
 from hiss.kernels.ir import Program
 from hiss.kernels.numba_printer import Printed, print_program
@@ -57,16 +54,27 @@ class NumbaExecutable:
     def run(self, frames: Array, columns: Sequence[Array], rows: Rows, outs: Sequence[Array]) -> None:
         if not len(rows):
             return
+        self._call(frames, (), columns, rows, outs)
+
+    def step(
+        self,
+        frames: Array,
+        states: Sequence[Array],
+        columns: Sequence[Array] = (),
+        rows: Rows | None = None,
+        outs: Sequence[Array] = (),
+    ) -> None:
+        self._call(frames, states, columns, np.arange(len(frames), dtype=np.int64) if rows is None else rows, outs)
+
+    def _call(
+        self, frames: Array, states: Sequence[Array], columns: Sequence[Array], rows: Rows, outs: Sequence[Array]
+    ) -> None:
         targets = [out if _writable_as_is(out) else np.empty(out.shape, out.dtype) for out in outs]
-        flat = [target.reshape(-1) for target in targets]
+        flat = [target.reshape(-1) for target in (*states, *targets)]
         self._function(rows, _flat(frames), *flat, *map(_flat, columns), *self._fixed, *self._scratch())
         for out, target in zip(outs, targets, strict=True):
             if out is not target:
                 out[rows] = target[rows]
-
-    def step(self, frames: Array, states: Sequence[Array]) -> None:
-        rows = np.arange(len(frames), dtype=np.int64)
-        self._function(rows, _flat(frames), *(state.reshape(-1) for state in states), *self._fixed, *self._scratch())
 
     def _scratch(self) -> list[Array]:
         """This thread's temporaries."""
@@ -214,46 +222,9 @@ def _write_once(path: Path, text: str) -> None:
 
 
 def compile_in_helper(paths: list[Path]) -> dict[Path, str]:
-    """Compile in another process; for each file `ok` or what went wrong.
-
-    Raises
-    ------
-    LimitExceeded
-        One file took longer than `limits.KERNEL_COMPILE_S_MAX`; the process was killed.
-    """
+    """Compile in another process; for each file `ok` or what went wrong. Raises as `compile_process.run`."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
-    command = [sys.executable, "-P", numba_compile.__file__, *map(str, paths)]
-    results: dict[Path, str] = {}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True
-    ) as helper:
-        assert helper.stdout is not None
-        try:
-            for line in _lines(helper.stdout, limits.KERNEL_COMPILE_S_MAX):
-                path, _, result = line.rstrip("\n").partition("\t")
-                results[Path(path)] = result
-        except TimeoutError:
-            helper.kill()
-            raise LimitExceeded(
-                f"a kernel took longer than {limits.KERNEL_COMPILE_S_MAX:g} s to compile; make it smaller",
-                limit="KERNEL_COMPILE_S_MAX",
-                allowed=str(limits.KERNEL_COMPILE_S_MAX),
-            ) from None
-        status = helper.wait()
-    return {path: results.get(path, f"the compiling process ended with status {status}") for path in paths}
-
-
-def _lines(stream: Any, timeout_s: float) -> Iterator[str]:
-    """The lines of a pipe; `TimeoutError` where one takes longer than `timeout_s`."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while True:
-            if not selector.select(timeout_s):
-                raise TimeoutError
-            line = stream.readline()
-            if not line:
-                return
-            yield line
+    return compile_process.run([sys.executable, "-P", numba_compile.__file__, *map(str, paths)], paths, environment)
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 Everything is checked and compiled in `build`. `run` never raises for what a kernel does: blocks that it could not
 handle come back `KERNEL_FAILED`, with the stage, and a stage that fails for `limits.KERNEL_FAULTS_MAX` extents in a
 row is quarantined. Compiled code cannot be interrupted, so an extent is worked on in slices with a look at the clock
-between them. A pipeline holds its intermediate arrays: one thread at a time.
+between them. The state of a scan goes from block to block in the order of the index: one that comes after a block of a
+higher index fails there; blocks that never reach the scan (gaps, vetoed or failed before) do not touch its state. A
+pipeline holds its intermediate arrays: one thread at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from hiss.kernels.backend import Array, Executable, Rows
 from hiss.kernels.checker import check
 from hiss.kernels.compiler import Compiler, ResolvedStage, program_of
 from hiss.kernels.dtypes import DType
-from hiss.kernels.ir import Program, Shape
+from hiss.kernels.ir import Node, Program, Shape
+from hiss.kernels.memory import Memory, Scan, scan_programs
 from hiss.kernels.specialiser import FrameType
 from hiss.model import BlockStatus, ByteArray, KernelKind
 
@@ -72,11 +75,17 @@ class _Stage:
     budget_s: float
     faults_in_row: int = 0
     quarantined: bool = False
+    scan: Scan | None = None
     scratch: Array | None = None  # results that the next stage reads
+
+    @property
+    def output(self) -> Node:
+        """The result of a block; a scan's new state stands before it."""
+        return self.program.outputs[-1]
 
     def results(self, count: int) -> Array:
         """Room for `count` results that only the next stage sees."""
-        output = self.program.outputs[0]
+        output = self.output
         if self.scratch is None or len(self.scratch) < count:
             self.scratch = np.empty((count, *output.shape), output.dtype)
         return self.scratch[:count]
@@ -90,6 +99,7 @@ class _Run:
     faults: dict[int, Fault]
     over: set[int]  # stages that have used up their budget
     ran: set[int]
+    late: npt.NDArray[np.bool_] | None = None  # blocks that come after one of a higher index
 
 
 class Pipeline:
@@ -117,15 +127,17 @@ class Pipeline:
         self._stages = list(stages)
         self._frame = frame
         self._clock = clock
-        self._maps = [place for place, stage in enumerate(stages) if stage.kind is KernelKind.MAP]
-        block_bytes = max([_frame_bytes(frame), *(stage.program.outputs[0].nbytes for stage in stages)])
+        self._maps = [place for place, stage in enumerate(stages) if stage.kind is not KernelKind.FILTER]
+        self._scans = [stage.scan for stage in stages if stage.scan is not None]
+        self._frontier: int | None = None
+        block_bytes = max([_frame_bytes(frame), *(stage.output.nbytes for stage in stages)])
         self._slice_blocks = max(1, limits.KERNEL_SLICE_BYTES // block_bytes)
         self.warnings = warnings
         self.changes = bool(self._maps)
         self.out_dtype: DType = frame.dtype
         self.out_shape: Shape = frame.shape
         if self._maps:
-            last = stages[self._maps[-1]].program.outputs[0]
+            last = stages[self._maps[-1]].output
             self.out_dtype, self.out_shape = last.dtype, last.shape
 
     @classmethod
@@ -159,23 +171,31 @@ class Pipeline:
             raise LimitExceeded(f"{len(stages)} kernels, allowed are {limits.PIPELINE_STAGES_MAX}")
         entering = frame = FrameType(np.dtype(dtype).newbyteorder("="), tuple(int(size) for size in shape), columns)
         programs: list[Program] = []
+        inits: list[Program | None] = []
         warnings: list[str] = []
         for stage in stages:
             checked = check(stage.definition)
             if stage.definition.kind is KernelKind.REDUCE:
                 raise InvalidInput(f"kernel {stage.definition.name!r} is a reduction; a pipeline has maps and filters")
-            typed = program_of(checked, frame, stage)
+            init = None
+            if stage.definition.kind is KernelKind.SCAN:
+                init, typed = scan_programs(checked, frame, stage)
+            else:
+                typed = program_of(checked, frame, stage)
             programs.append(typed.program)
+            inits.append(init)
             texts = (*checked.warnings, *typed.warnings)
             warnings += [f"kernel {stage.definition.name!r}, {text}" for text in texts]
-            if stage.definition.kind is KernelKind.MAP:
-                output = typed.program.outputs[0]
+            if stage.definition.kind is not KernelKind.FILTER:
+                output = typed.program.outputs[-1]
                 frame = FrameType(output.dtype, output.shape, columns)
         executables = compiler.compile(programs)
         made = [
             _Stage(stage.definition.name, stage.definition.kind, program, executable, stage.budget_s)
             for stage, program, executable in zip(stages, programs, executables, strict=True)
         ]
+        for built, init in zip(made, inits, strict=True):
+            built.scan = Scan(init, built.program, built.executable) if init is not None else None
         return cls(made, entering, tuple(warnings), clock)
 
     @property
@@ -191,7 +211,26 @@ class Pipeline:
         """Put a stage into quarantine: restores the state after a restart."""
         self._stages[stage].quarantined = True
 
-    def run(self, frames: Array, columns: npt.NDArray[Any], out: ByteArray | None = None) -> Outcome:
+    @property
+    def memory(self) -> Memory | None:
+        """What its scans remember, to be kept and given to `remember`; None where there is no scan."""
+        if not self._scans:
+            return None
+        return Memory(self._frontier, tuple(scan.states for scan in self._scans))
+
+    def remember(self, memory: Memory) -> None:
+        """Set the scans back to what they remembered."""
+        self._frontier = memory.frontier
+        for scan, states in zip(self._scans, memory.states, strict=True):
+            scan.states = states
+
+    def run(
+        self,
+        frames: Array,
+        columns: npt.NDArray[Any],
+        out: ByteArray | None = None,
+        index: npt.NDArray[np.int64] | None = None,
+    ) -> Outcome:
         """Send an extent through.
 
         Parameters
@@ -199,6 +238,8 @@ class Pipeline:
         frames : array, (n, *shape)
             Of the type that the pipeline was built for; only read.
         columns : structured array, (n,)
+        index : int64, (n,), optional
+            The producer's index of each block, for scans; by default the blocks follow what came before.
         out : uint8, 1-D, optional
             At least `n` results' bytes; the results are written there.
 
@@ -211,20 +252,38 @@ class Pipeline:
         count = len(frames)
         result = self._result(frames, out)
         status, cause = np.zeros(count, np.uint8), np.zeros(count, np.uint8)
-        run = _Run([0.0] * len(self._stages), {}, set(), set())
+        run = _Run([0.0] * len(self._stages), {}, set(), set(), self._advance(count, index))
         for first in range(0, count, self._slice_blocks):
             part = slice(first, min(first + self._slice_blocks, count))
-            self._run_slice(run, frames[part], columns[part], result[part], status[part], cause[part])
+            self._run_slice(run, first, frames[part], columns[part], result[part], status[part], cause[part])
         if not self.changes and result is not frames:
             result[...] = frames
         quarantined = self._judge(run)
         faults = tuple(run.faults[place] for place in sorted(run.faults))
         return Outcome(result, status, cause, faults, quarantined)
 
+    def _advance(self, count: int, index: npt.NDArray[np.int64] | None) -> npt.NDArray[np.bool_] | None:
+        """Move the frontier; which blocks come too late for a scan (None: there is none)."""
+        if not self._scans or not count:
+            return None
+        before = -1 if self._frontier is None else self._frontier
+        if index is None:
+            index = np.arange(before + 1, before + 1 + count)
+        highest = np.maximum.accumulate(np.concatenate(([before], index)))
+        self._frontier = int(highest[-1])
+        return np.asarray(index <= highest[:-1])
+
     def _run_slice(
-        self, run: _Run, frames: Array, columns: npt.NDArray[Any], result: Array, status: ByteArray, cause: ByteArray
+        self,
+        run: _Run,
+        first: int,
+        frames: Array,
+        columns: npt.NDArray[Any],
+        result: Array,
+        status: ByteArray,
+        cause: ByteArray,
     ) -> None:
-        """All stages on one slice; `result`, `status` and `cause` are its parts of the outcome."""
+        """All stages on the slice from block `first`; `result`, `status` and `cause` are its parts of the outcome."""
         rows: Rows = np.arange(len(frames), dtype=np.int64)
         for place, stage in enumerate(self._stages):
             if not len(rows):
@@ -232,6 +291,12 @@ class Pipeline:
             if stage.quarantined or place in run.over:
                 _mark(status, cause, rows, BlockStatus.KERNEL_FAILED, place)
                 return
+            if stage.scan is not None and run.late is not None:
+                late = run.late[first : first + len(frames)][rows]
+                _mark(status, cause, rows[late], BlockStatus.KERNEL_FAILED, place)
+                rows = rows[~late]
+                if not len(rows):
+                    return
             out = self._room(place, len(frames), result)
             if not self._run_stage(run, place, frames, columns, rows, out):
                 _mark(status, cause, rows, BlockStatus.KERNEL_FAILED, place)
@@ -252,7 +317,10 @@ class Pipeline:
         started = self._clock()
         try:
             values = [np.ascontiguousarray(columns[name], dtype) for name, dtype in stage.program.columns]
-            stage.executable.run(frames, values, rows, (out,))
+            if stage.scan is None:
+                stage.executable.run(frames, values, rows, (out,))
+            else:
+                states = stage.scan.run(frames, columns, values, rows, out)
         except Exception as error:  # whatever it is, the instrument goes on
             run.faults.setdefault(place, Fault(place, f"kernel {stage.name!r} raised {error!r}"[:1000]))
             return False
@@ -264,6 +332,8 @@ class Pipeline:
             )
             run.faults.setdefault(place, Fault(place, text))
             return False
+        if stage.scan is not None:
+            stage.scan.states = states
         return True
 
     def _room(self, place: int, count: int, result: Array) -> Array:

@@ -7,6 +7,7 @@ and makes the state before it; every frame then goes through `step`, the first o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from hiss.kernels.backend import Array, Executable
 from hiss.kernels.checker import check
 from hiss.kernels.compiler import Compiler, ResolvedStage, program_of
 from hiss.kernels.interpreter import evaluate
-from hiss.kernels.ir import Program
+from hiss.kernels.ir import Node, Program
 from hiss.kernels.specialiser import FrameType
 from hiss.kernels.untyped import CheckedKernel
 from hiss.model import KernelKind
@@ -68,7 +69,7 @@ class Reduction:
         init = program_of(checked, frame, stage, "init")
         states = tuple((output.dtype, output.shape) for output in init.program.outputs)
         step = program_of(checked, frame, stage, "step", states)
-        _check_state(checked, init.program, step.program)
+        check_state(checked, init.program.outputs, step.program.outputs)
         finish = program_of(checked, frame, stage, "finish", states)
         (executable,) = compiler.compile([step.program])
         texts = dict.fromkeys((*checked.warnings, *init.warnings, *step.warnings, *finish.warnings))
@@ -108,9 +109,9 @@ class Reduction:
         return np.array(value, order="C")
 
 
-def _check_state(checked: CheckedKernel, init: Program, step: Program) -> None:
+def check_state(checked: CheckedKernel, before: Sequence[Node], after: Sequence[Node]) -> None:
+    """Raise `KernelRejected` unless `step` gives the state that `init` made: as many parts, dtypes and shapes."""
     where = checked.functions["step"].result.where
-    before, after = init.outputs, step.outputs
     if len(before) != len(after):
         raise checked.source.error(where, f"`step` gives {len(after)} parts of the state, `init` {len(before)}")
     for place, (old, new) in enumerate(zip(before, after, strict=True)):

@@ -81,7 +81,7 @@ def specialise(
     params : mapping
         Values for parameters; those that are missing have defaults.
     function : str
-        `init`, `step` or `finish` of a reduction.
+        `init`, `step` or `finish` of a scan or reduction.
     states : tuple of (dtype, shape)
         The state's parts, for `step` and `finish`.
 
@@ -132,11 +132,22 @@ class _Specialiser:
 
     def outputs(self, value: Value, function: str) -> tuple[Node, ...]:
         """The result's nodes, checked against the kind of the kernel."""
-        if function in ("init", "step"):
-            parts = value.value if isinstance(value, Static) and isinstance(value.value, tuple) else (value,)
-            if not parts:
-                raise Misfit("the state is empty")
-            return tuple(self.builder.node(p if isinstance(p, Node | Static) else Static(p)) for p in parts)
+        if function == "step" and self.checked.definition.kind is KernelKind.SCAN:
+            if not isinstance(value, Static) or not isinstance(value.value, tuple) or len(value.value) != 2:
+                raise Misfit("the `step` of a scan returns two things: `return state, out`", value)
+            state, result = (part if isinstance(part, Node | Static) else Static(part) for part in value.value)
+            return (*self.state(state), self.result(result))
+        return self.state(value) if function in ("init", "step") else (self.result(value),)
+
+    def state(self, value: Value) -> tuple[Node, ...]:
+        """The parts of a state."""
+        parts = value.value if isinstance(value, Static) and isinstance(value.value, tuple) else (value,)
+        if not parts:
+            raise Misfit("the state is empty")
+        return tuple(self.builder.node(p if isinstance(p, Node | Static) else Static(p)) for p in parts)
+
+    def result(self, value: Value) -> Node:
+        """What a block becomes."""
         if isinstance(value, Static) and not isinstance(value.value, bool | int | float):
             raise Misfit(f"a kernel returns one array or number, found {kind_of(value)}", value)
         node = self.builder.node(value)
@@ -145,10 +156,10 @@ class _Specialiser:
                 raise Misfit(
                     f"a filter returns one truth, this is {describe(node)}; use np.any, np.all or np.count_nonzero",
                 )
-            return (self.builder.truth(node),)
+            return self.builder.truth(node)
         if node.nbytes > limits.KERNEL_OUTPUT_BYTES_MAX:
             raise Misfit("bytes of a result", limit="KERNEL_OUTPUT_BYTES_MAX", found=node.nbytes)
-        return (node,)
+        return node
 
     # ------------------------------------------------------------------------------------------ evaluation
 

@@ -48,8 +48,8 @@ class Function:
 class CheckedKernel:
     """A kernel that is in the language.
 
-    `functions` has one entry, `""`, for a map or a filter; `init`, `step` and `finish` for a reduction. `parameters`
-    are those of all functions in order of appearance, the frame and the state excluded.
+    `functions` has one entry, `""`, for a map or a filter; `init` and `step` for a scan, also `finish` for a reduction.
+    `parameters` are those of all functions in order of appearance, the frame and the state excluded.
     """
 
     definition: KernelDef
