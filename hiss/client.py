@@ -34,6 +34,7 @@ from hiss.model import (
     split_stream_path,
 )
 from hiss.reader import Join, Stream, bound_kernels
+from hiss.space import Evicted, Reservation, Retention, parse_size
 from hiss.store import Store
 from hiss.workflow import Meow
 from hiss.writer import StreamWriter
@@ -71,6 +72,7 @@ def open(
     *,
     arena_bytes: int = 256 * limits.MiB,
     segment_bytes: int = limits.SEGMENT_BYTES,
+    log_bytes_max: int = 0,
     backend: str = "numba",
 ) -> Buffer:
     """Open a buffer in this process, without a server.
@@ -83,6 +85,8 @@ def open(
         Memory for blocks on their way; a block and its result fit into a quarter of it.
     segment_bytes : int
         Size of the log's files; a block fits into one.
+    log_bytes_max : int
+        That the log may take of the disk; 0: all of it.
     backend : str
         Of the kernels: `numba`, or `numpy`.
 
@@ -94,9 +98,8 @@ def open(
     from hiss.blocks import StorageOptions
     from hiss.server import open_embedded
 
-    return Buffer(
-        open_embedded(Path(path), StorageOptions(arena_bytes=arena_bytes, segment_bytes=segment_bytes), backend)
-    )
+    options = StorageOptions(arena_bytes=arena_bytes, segment_bytes=segment_bytes, log_bytes_max=log_bytes_max)
+    return Buffer(open_embedded(Path(path), options, backend))
 
 
 def _local_token(address: str) -> str | None:
@@ -163,6 +166,14 @@ class Buffer:
     def status(self) -> NodeStatus:
         return self.store.status()
 
+    def reservations(self) -> list[Reservation]:
+        """All room that is promised now."""
+        return self.store.reservations()
+
+    def evict(self, path: str = "", *, dry_run: bool = False) -> list[Evicted]:
+        """Evict a stream, or what may go of a collection; without a path what the policies take now."""
+        return self.store.evict(path, dry_run=dry_run)
+
 
 class Collection:
     """A named set of streams."""
@@ -208,6 +219,7 @@ class Collection:
         attrs: Attrs | None = None,
         keep: str | Keep = Keep.RESULT,
         kernels: Sequence[Any] = (),
+        expendable: bool = False,
         resume: bool = False,
         new_version: bool = False,
     ) -> StreamWriter:
@@ -230,6 +242,8 @@ class Collection:
         kernels : sequence
             Run on each block in this order: bound, bare where they need no parameters, or names: of a registered
             kernel, or `mean` and `maximum`, which become streams of their own.
+        expendable : bool
+            Retention may evict it even where it is archived nowhere.
         resume : bool
             Go on with the open stream of that name, if there is one.
         new_version : bool
@@ -246,6 +260,7 @@ class Collection:
             attrs=attrs or {},
             keep=Keep.parse(keep),
             kernels=bound_kernels(kernels, self._store),
+            expendable=expendable,
         )
         info = self._store.create_stream(self.path, name, spec, resume=resume, new_version=new_version)
         return StreamWriter(self._store, info, spec.frame)
@@ -258,6 +273,40 @@ class Collection:
                 f"collection {self.path} has no join {name!r}; name its streams: join({name!r}, [...])"
             )
         return Join(name, [self[module] for module in info.joins[name]])
+
+    def reserve(self, size: str | int, hours: float) -> Reservation:
+        """Keep room in the log for this collection, and those below it.
+
+        Parameters
+        ----------
+        size : str or int
+            Such as `"200 GB"`; counts records: blocks with their headers and columns.
+        hours : float
+            How long it is kept.
+
+        Raises
+        ------
+        SpaceExhausted
+            It is not there; says what is free, promised and evictable.
+        Conflict
+            This collection, one above or one below it has a reservation already.
+        """
+        return self._store.reserve(self.path, parse_size(size), hours)
+
+    @property
+    def reservation(self) -> Reservation | None:
+        """The room that is kept for this collection, if there is some."""
+        found = [kept for kept in self._store.reservations() if f"{self.path}/".startswith(f"{kept.collection}/")]
+        return found[0] if found else None
+
+    @property
+    def retention(self) -> Retention:
+        """When its streams leave the log."""
+        return self._store.retention(self.path)
+
+    def retain(self, policy: Retention | None) -> Retention:
+        """Give it, and those below it, a policy of its own; None takes it away."""
+        return self._store.set_retention(self.path, policy)
 
     def seal(self) -> None:
         """No more streams; raises `StreamNotFinal` while one is open."""

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from hiss import limits
 from hiss.errors import InvalidInput
+from hiss.space import Retention
 
 _SOCKET_PATH_MAX = 100  # sun_path of unix(7) has 108 bytes
 EXIT_UNUSABLE = 3  # a process's exit status: the configuration cannot work, starting again would not help
@@ -23,7 +24,8 @@ EXIT_UNUSABLE = 3  # a process's exit status: the configuration cannot work, sta
 class ServeConfig:
     """What `hiss serve` runs.
 
-    `hiss.toml` holds the same names; command-line options override it.
+    `hiss.toml` holds the same names, the back end of kernels also as `[kernels] backend`; command-line options override
+    it.
     """
 
     data: Path = Path("hiss-data")
@@ -31,6 +33,10 @@ class ServeConfig:
     port: int = 5001
     arena_bytes: int = 0  # 0: 1 GiB, or a quarter of the machine's memory if that is less
     segment_bytes: int = limits.SEGMENT_BYTES
+    log_bytes_max: int = 0  # of the disk that the log may take; 0: all of it
+    retention_age_hours: float = 0.0  # final streams that may go leave the log after so long; 0: not for their age
+    retention_drained_hours: float = 0.0  # archived streams leave the log so long after it; 0: not for that
+    retention_pressure: bool = True  # archived streams leave the log where space runs short
     backend: str = "numba"
     jobs_at_once: int = limits.JOBS_AT_ONCE
 
@@ -45,7 +51,13 @@ class ServeConfig:
         if self.segment_bytes < limits.SEGMENT_BYTES_MIN:
             raise InvalidInput(f"segment_bytes {self.segment_bytes}: at least {limits.SEGMENT_BYTES_MIN}")
         if self.backend not in ("numba", "numpy"):
-            raise InvalidInput(f"backend {self.backend!r}: expected 'numba' or 'numpy'")
+            from hiss.kernels.compiler import check_backend  # after the first look: it is not needed to read a default
+
+            check_backend(self.backend)
+        if self.log_bytes_max and self.log_bytes_max < 2 * self.segment_bytes:
+            raise InvalidInput(f"log_bytes_max {self.log_bytes_max}: room for two segments at least, or 0")
+        if min(self.retention_age_hours, self.retention_drained_hours) < 0:
+            raise InvalidInput("retention_age_hours and retention_drained_hours are at least 0")
         if self.jobs_at_once < 1:
             raise InvalidInput(f"jobs_at_once {self.jobs_at_once}: at least 1")
 
@@ -58,6 +70,10 @@ class ServeConfig:
                 values = tomllib.loads(file.read_text("utf-8"))
             except (OSError, tomllib.TOMLDecodeError) as error:
                 raise InvalidInput(f"configuration {file}: {error}") from None
+        kernels = values.pop("kernels", {})
+        if not isinstance(kernels, dict) or kernels.keys() - {"backend"}:
+            raise InvalidInput(f"configuration {file}: [kernels] has one entry, backend")
+        values |= kernels
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - known.keys())
         if unknown:
@@ -65,13 +81,20 @@ class ServeConfig:
         values |= {name: value for name, value in overrides.items() if value is not None}
         for name, value in values.items():
             wanted = type(known[name].default)
-            if not isinstance(value, str | Path if issubclass(wanted, Path) else wanted) or isinstance(value, bool):
+            fits = isinstance(value, bool) == (wanted is bool)
+            if not fits or not isinstance(value, {Path: str | Path, float: int | float}.get(_kind(wanted), wanted)):
                 raise InvalidInput(f"configuration {file}: {name} = {value!r}, expected {wanted.__name__}")
         return cls(**values)
 
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
+
+    @property
+    def retention(self) -> Retention:
+        """For collections that have no policy of their own."""
+        age_s, drained_s = 3600 * self.retention_age_hours, 3600 * self.retention_drained_hours
+        return Retention(age_s or None, drained_s or None, self.retention_pressure)
 
     def to_json(self) -> str:
         """For the processes that the supervisor starts."""
@@ -81,6 +104,10 @@ class ServeConfig:
     def from_json(cls, text: str) -> Self:
         values = json.loads(text)
         return cls(**(values | {"data": Path(values["data"])}))
+
+
+def _kind(wanted: type) -> type:
+    return Path if issubclass(wanted, Path) else wanted
 
 
 def run_directory(data: Path) -> Path:

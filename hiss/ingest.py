@@ -1,5 +1,6 @@
 """The way of the data, composed once, whichever transport the bytes came in by.
 
+    admit     reservations: is there room for it in the log            on the thread that received the extent
     receive   admission -> arena (or there already), digests checked     on the thread that received the extent
     process   what is new -> kernels -> log (raw first, then result)    on the stream's own thread, in order
     settled   the sync that covers it: memory freed, ack                on the log's committer thread
@@ -15,11 +16,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from hiss.admission import check_extent
-from hiss.blocks import Storage
+from hiss.blocks import Charge, Reservations, Storage, record_bytes
 from hiss.errors import BlockConflict, HissError
 from hiss.extent import Extent
 from hiss.landing import Landed, Space, Spaces, land, land_in_place
-from hiss.model import BlockStatus, FrameSpec, StreamInfo
+from hiss.model import BlockStatus, FrameSpec, Keep, StreamInfo
 from hiss.refinery import Refinery
 
 
@@ -27,14 +28,42 @@ class Ingest:
     """The steps for one open stream. One thread at a time calls `receive`, one `process`."""
 
     def __init__(
-        self, info: StreamInfo, came_as: FrameSpec, storage: Storage, spaces: Spaces, refinery: Refinery | None
+        self,
+        info: StreamInfo,
+        came_as: FrameSpec,
+        storage: Storage,
+        spaces: Spaces,
+        refinery: Refinery | None,
+        reservations: Reservations,
     ) -> None:
         self.info = info
         self.came_as = came_as  # the producer's frames; `info.frame` are those that leave the pipeline
         self.storage = storage
         self.spaces = spaces
         self.refinery = refinery
+        self.reservations = reservations
         self.result_bytes = refinery.result_bytes if refinery else 0  # of one block
+
+    def admit(self, blocks: int, data_bytes: int, alive: Callable[[], bool]) -> Charge:
+        """Wait until the log has room for an extent of so many blocks and bytes, and count it as on its way.
+
+        Raises
+        ------
+        SpaceExhausted
+            It has none within `limits.SPACE_WAIT_S`.
+        """
+        return self.reservations.admit(self.info.collection, *self.cost(blocks, data_bytes), alive)
+
+    def cost(self, blocks: int, data_bytes: int) -> tuple[int, int]:
+        """What an extent takes of the log, at most unless a kernel fails, and of the arena. Bytes."""
+        columns = self.info.columns_dtype.itemsize
+        came = record_bytes(blocks, columns, data_bytes)
+        cost = came
+        if self.refinery is not None:
+            result = record_bytes(blocks, columns, blocks * self.result_bytes or data_bytes)
+            described = record_bytes(blocks, columns, 0)
+            cost = {Keep.RESULT: result, Keep.RAW: came + described, Keep.BOTH: came + result}[self.info.keep]
+        return cost, data_bytes + blocks * self.result_bytes
 
     def reserve(self, blocks: int, data_bytes: int) -> Space | None:
         """Memory of the arena to receive an extent in; None where it is to come by the ordinary way."""
@@ -54,8 +83,9 @@ class Ingest:
             return iter((land_in_place(space, extent, received_ns, on_settled),))
         return land(self.storage.arena, extent, self.result_bytes, received_ns, on_settled)
 
-    def process(self, landed: Landed) -> None:
-        """Run the kernels and write the records; when this returns they are *written*."""
+    def process(self, landed: Landed) -> int:
+        """Run the kernels and write the records; when this returns they are *written*, and take so many bytes."""
+        taken = 0
         fresh = self._unseen(landed.extent)
         records = self.refinery.refine(fresh, landed.result) if self.refinery else [(self.info.id, fresh)]
         for stream_id, record in records:
@@ -68,6 +98,8 @@ class Ingest:
                 except BaseException:
                     landed.done()
                     raise
+                taken += record_bytes(len(record), record.columns.dtype.itemsize, record.data.size)
+        return taken
 
     def _unseen(self, extent: Extent) -> Extent:
         """The blocks that are not handled yet; raises `BlockConflict` for one that was sent with other bytes."""

@@ -62,8 +62,7 @@ LOCATION_CHARS_MAX: Final = 4096  # where a stream is archived
 ARCHIVES_MAX: Final = 16  # places that the catalog knows of one stream; the newest stay
 EVICT_EVERY_S: Final = 5.0  # the retention looks at the streams so often, and where somebody waits for space
 EVICTIONS_AT_ONCE: Final = 64  # streams that one look takes at most
-PRESSURE_SEGMENTS: Final = 2  # space is short where fewer whole segments are free beyond what is promised,
-PRESSURE_FRACTION: Final = 20  # or less than 1/20 of what the log may take
+PRESSURE_SEGMENTS: Final = 2  # space is short where fewer whole segments are free beyond what is promised
 
 # Events
 EVENTS_PAGE: Final = 1000
@@ -84,6 +83,9 @@ KERNEL_SLICE_BYTES: Final = 2 * MiB  # an extent goes through its kernels in sli
 KERNEL_FAULTS_MAX: Final = 3  # in a row, then the kernel is quarantined
 KERNEL_CACHE_FILES_MAX: Final = 4096  # compiled kernels kept on disk; the longest unused go first
 KERNELS_LIVE_MAX: Final = 256  # compiled code kept in one process
+OPENCL_TRANSFER_BYTES: Final = 32 * MiB  # on their way to or from a device with memory of its own, in one of two chunks
+OPENCL_WORKERS_MAX: Final = 4_096  # work-items of one kernel on such a device
+OPENCL_SCRATCH_BYTES_MAX: Final = 1 * GiB  # of the work-items of one kernel together
 PIPELINE_STAGES_MAX: Final = 16
 
 # The wire
@@ -116,6 +118,11 @@ LANE_SOCKET_BYTES: Final = 4 * MiB  # asked for the buffers of a Unix socket; th
 LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are announced and have not come
 
 # The rule engine
+FILE_PATH_PARTS_MAX: Final = 64  # of a trigger over watched files
+FILE_HINTS_MAX: Final = 100_000  # of changed files that wait to be looked at; beyond, all are scanned
+FILE_SETTLE_S: Final = 2.0  # a file that is the same for so long is settled, where nobody tells of its close
+FILE_SCAN_S: Final = 2.0  # between scans of directories in network file systems
+FILE_RESCAN_S: Final = 300.0  # between scans of directories of which the kernel tells
 STREAM_WATCHES_MAX: Final = 100_000  # wishes of patterns for events of open streams
 SWEEP_POINTS_MAX: Final = 10_000
 VARIABLES_BYTES_MAX: Final = 256 * KiB
@@ -124,6 +131,9 @@ RECIPE_PACKAGES_MAX: Final = 64
 JOB_CORES_MAX: Final = 1024
 JOB_MEMORY_BYTES: Final = 4 * GiB  # of all processes of an attempt, unless its recipe says otherwise
 JOB_MEMORY_BYTES_MIN: Final = 64 * MiB
+SPARE_JOBS_MAX: Final = 4  # processes that are started ahead of their jobs
+MEMORY_LEFT_FRACTION: Final = 4  # 1/4 of the machine's memory is not for jobs
+JOB_OVERTAKEN_S: Final = 30.0  # so long may jobs that need less go before one for which there is no room
 JOB_WORK_BYTES_MAX: Final = 64 * GiB  # in an attempt's working directory
 JOB_WORK_FILES_MAX: Final = 100_000
 JOB_FILES_MAX: Final = 1_000  # left in the working directory, to come back as streams

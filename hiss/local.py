@@ -15,6 +15,7 @@ from typing import Any
 from hiss import __version__, limits
 from hiss.errors import (
     CollectionSealed,
+    Conflict,
     HissError,
     InvalidInput,
     InvalidName,
@@ -57,6 +58,7 @@ from hiss.model import (
 )
 from hiss.node import Node
 from hiss.session import Session
+from hiss.space import Evicted, Reservation, Retention, parse_size
 from hiss.workflow import Meow, StreamRef
 
 _LOOK_S = 0.5  # how often a waiting call looks whether it was told to stop
@@ -118,7 +120,7 @@ class LocalStore:
         for info in self._catalog.streams(path, all_versions=True):
             self._check_deletable(info)
         for stream_id in self._catalog.delete_collection(path):
-            self._node.drop(stream_id)
+            self._node.drop(stream_id, path)
 
     def seal_collection(self, path: str) -> CollectionInfo:
         self._may_write(path)
@@ -182,6 +184,7 @@ class LocalStore:
             digest="",
             created_ns=self._node.clock_ns(),
             final_ns=0,
+            expendable=spec.expendable,
             produced_by=self._caller.attempt and self._caller.attempt.partition(".")[0],
         )
         came_bytes = spec.frame.item_bytes
@@ -241,7 +244,7 @@ class LocalStore:
         for each in [stream_id, info.raw_id]:
             if each is not None:
                 self._catalog.delete_stream(each)
-                self._node.drop(each)
+                self._node.drop(each, info.collection)
 
     def _check_deletable(self, info: StreamInfo) -> None:
         if info.raw_of is not None:
@@ -265,18 +268,19 @@ class LocalStore:
         info = self._catalog.stream_by_id(stream_id)
         source = self._node.readout.source(info)
         cursor = 0
-        while not stop.is_set() and not self._node.closing.is_set():
-            final = self._catalog.stream_by_id(stream_id).state.final
-            extents, cursor_after = source.arrivals(cursor)
-            for extent in extents:
-                wanted = extent if start is None else extent.select(extent.index >= start)
-                if len(wanted):
-                    yield wanted
-            if cursor_after == cursor:
-                if final:
-                    return
-                self._node.storage.wait_arrival(stream_id, cursor, _LOOK_S)
-            cursor = cursor_after
+        with source.held():
+            while not stop.is_set() and not self._node.closing.is_set():
+                final = self._catalog.stream_by_id(stream_id).state.final
+                extents, cursor_after = source.arrivals(cursor)
+                for extent in extents:
+                    wanted = extent if start is None else extent.select(extent.index >= start)
+                    if len(wanted):
+                        yield wanted
+                if cursor_after == cursor:
+                    if final:
+                        return
+                    self._node.storage.wait_arrival(stream_id, cursor, _LOOK_S)
+                cursor = cursor_after
 
     def reduce(self, path: str, version: int | None, kernel: str) -> Any:
         info = self.stream(path, version)
@@ -305,6 +309,52 @@ class LocalStore:
     def kernel(self, name: str) -> KernelInfo:
         return self._catalog.kernel(name)
 
+    # ---- space
+
+    def reserve(self, collection: str, size: int, hours: float) -> Reservation:
+        self._operator_only("reserves space")
+        self._may_write(check_path(collection, "collection"))
+        return self._node.reservations.reserve(collection, parse_size(size), hours)
+
+    def reservations(self) -> list[Reservation]:
+        return self._node.reservations.reservations()
+
+    def release(self, reservation_id: str) -> None:
+        self._operator_only("releases reservations")
+        for kept in self._node.reservations.reservations():
+            if kept.id == reservation_id:
+                self._may_write(kept.collection)
+        self._node.reservations.release(reservation_id)
+
+    def record_archive(self, stream_id: str, location: str, digest: str) -> StreamInfo:
+        self._operator_only("records archives")
+        info = self._catalog.stream_by_id(stream_id)
+        self._may_write(info.path)
+        if not info.state.final or digest != info.digest:
+            raise Conflict(
+                f"stream {info.path}: an archive with digest {digest[:40]!r}, the stream has {info.digest!r}; what is "
+                "there is not the whole stream",
+                stream=info.path,
+            )
+        return self._catalog.space.add_archive(stream_id, location)
+
+    def retention(self, collection: str = "") -> Retention:
+        return self._node.evictor.policy(collection)
+
+    def set_retention(self, collection: str, policy: Retention | None) -> Retention:
+        self._operator_only("sets the retention")
+        self._may_write(check_path(collection, "collection"))
+        self._catalog.space.set_retention(collection, policy)
+        return self._node.evictor.policy(collection)
+
+    def evict(self, path: str = "", version: int | None = None, *, dry_run: bool = False) -> list[Evicted]:
+        self._operator_only("evicts streams")
+        self._may_write(path)
+        path = path.rstrip("/")
+        if not path:
+            return self._node.evictor.look(dry_run=dry_run)
+        return self._node.evictor.evict(path, version, dry_run=dry_run)
+
     # ---- events, administration, attempts
 
     def events(self, after: int, stop: threading.Event, *, follow: bool = True) -> Iterator[Event]:
@@ -331,6 +381,7 @@ class LocalStore:
     def status(self) -> NodeStatus:
         node, storage = self._node, self._node.storage
         usage, (blocks, size) = storage.usage(), node.received()
+        promises = node.reservations.reservations()
         collections = self._catalog.collections("")
         every = [info for one in collections for info in self._catalog.streams(one.path)]
         streams = [info for info in every if info.raw_of is None]
@@ -351,6 +402,9 @@ class LocalStore:
             blocks_received=blocks,
             bytes_received=size,
             recovery=storage.recovery.attrs(),
+            room_bytes=storage.room().bytes,
+            promised_bytes=sum(kept.bytes for kept in promises),
+            promised_used_bytes=sum(kept.used_bytes for kept in promises),
         )
 
     def commit_attempt(self, attempt: str, event_kind: str, event: Attrs) -> tuple[StreamRef, ...]:
@@ -381,7 +435,7 @@ class LocalStore:
 
     def _operator_only(self, what: str) -> None:
         if self._caller.attempt is not None:
-            raise PermissionRefused(f"only the rule engine {what}")
+            raise PermissionRefused(f"a job's attempt may not do that: only the operator {what}")
 
 
 def _check_order(path: str, stages: Sequence[StageInfo]) -> None:

@@ -15,8 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from hiss import limits, reductions
-from hiss.blocks import Storage, StorageOptions
+from hiss.blocks import Reservations, Storage, StorageOptions
+from hiss.blocks.space_records import covers
 from hiss.errors import HissError, ProducerFenced, StreamFinal
+from hiss.eviction import Evictor
 from hiss.ingest import Ingest
 from hiss.kernels import Compiler
 from hiss.landing import Spaces, share_of
@@ -25,6 +27,7 @@ from hiss.model import Ack, AckLevel, AppendStart, Feedback, StreamInfo, StreamS
 from hiss.readout import Readout
 from hiss.refinery import Refinery
 from hiss.session import Session
+from hiss.space import Retention
 
 
 @dataclass(slots=True)
@@ -47,6 +50,8 @@ class Node:
         Sizes of the arena and the segments.
     backend : str
         `numba`, or `numpy` to run kernels by their meaning, slowly.
+    retention : Retention, optional
+        For collections that have no policy of their own.
 
     Raises
     ------
@@ -59,6 +64,7 @@ class Node:
         options: StorageOptions | None = None,
         *,
         backend: str = "numba",
+        retention: Retention | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +77,16 @@ class Node:
         self.clock_ns = clock_ns
         self.started_ns = clock_ns()
         self.milestones = Milestones(self.storage, monotonic_s)
+        self.reservations = Reservations(
+            self.catalog.space,
+            self.storage.room,
+            self._log_bytes,
+            clock_ns,
+            self.storage.arena.capacity,
+            (options or StorageOptions()).space_wait_s,
+        )
+        self.evictor = Evictor(self.storage, self.reservations, retention or Retention(), clock_ns)
+        self.evictor.start()
         self._lives: dict[str, _Life] = {}
         self._lock = threading.Lock()
         self._received_blocks = self._received_bytes = 0
@@ -85,7 +101,13 @@ class Node:
             with life.lock:
                 self._end_session(life, None)
         self.milestones.close()
+        self.evictor.close()
         self.storage.close()
+
+    def _log_bytes(self, collection: str) -> int:
+        """What the streams of a collection, and of those below it, take in the log."""
+        found = [one.path for one in self.catalog.collections(collection) if covers(collection, one.path)]
+        return self.storage.log_bytes([each.id for path in found for each in self.catalog.every_stream(path)])
 
     # ---- the life of a stream
 
@@ -93,12 +115,12 @@ class Node:
         with self._lock:
             return self._lives.setdefault(stream_id, _Life())
 
-    def drop(self, stream_id: str) -> None:
-        """Forget a stream that the catalog no longer knows, and free its space in the log."""
+    def drop(self, stream_id: str, collection: str = "") -> None:
+        """Forget a stream, of the `collection`, that the catalog no longer knows, and free its space in the log."""
         life = self.life(stream_id)
         with life.lock:
             self._end_session(life, StreamFinal("the stream was deleted"))
-            self.storage.delete(stream_id)
+            self.reservations.freed(collection, self.storage.delete(stream_id))
             self.milestones.closed(stream_id)
         with self._lock:
             self._lives.pop(stream_id, None)
@@ -127,14 +149,15 @@ class Node:
 
     def _ingest(self, info: StreamInfo) -> Ingest:
         if info.raw_id is None:
-            return Ingest(info, info.frame, self.storage, self.spaces, None)
+            return Ingest(info, info.frame, self.storage, self.spaces, None, self.reservations)
         came_as = self.catalog.stream_by_id(info.raw_id).frame
         pipeline = self.readout.pipeline(info, came_as)
 
         def quarantined(stage: int) -> None:
             self.catalog.set_stage(info.id, stage, quarantined=True)
 
-        return Ingest(info, came_as, self.storage, self.spaces, Refinery(info, came_as, pipeline, quarantined))
+        refinery = Refinery(info, came_as, pipeline, quarantined)
+        return Ingest(info, came_as, self.storage, self.spaces, refinery, self.reservations)
 
     def _start(self, info: StreamInfo, ingest: Ingest) -> AppendStart:
         index = self.storage.index(info.id)

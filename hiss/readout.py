@@ -6,6 +6,7 @@ that ran in transit. Called from any thread; keeps no state but the storage and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from hiss import binding, limits
 from hiss.blocks import Storage
-from hiss.errors import InvalidInput, SpecMismatch, StreamNotFinal
+from hiss.errors import InvalidInput, SpecMismatch, StreamEvicted, StreamNotFinal
 from hiss.extent import Extent, block_digests
 from hiss.kernels import Compiler, Pipeline, Reduction, ResolvedStage, builtin
 from hiss.model import (
@@ -27,10 +28,24 @@ from hiss.model import (
     StageInfo,
     StreamInfo,
     StreamParam,
+    now_text,
 )
 from hiss.refinery import out_bytes
 
 _EMPTY = np.zeros(0, np.uint8)
+
+
+def check_here(info: StreamInfo) -> None:
+    """Raise `StreamEvicted` where the stream has left the log; says where it is."""
+    if info.eviction is None:
+        return
+    where = info.archives[-1].location if info.archives else ""
+    raise StreamEvicted(
+        f"stream {info.path} version {info.version} was evicted ({info.eviction.policy}) at "
+        f"{now_text(info.eviction.time_ns)}; " + (f"it is archived at {where}" if where else "it is archived nowhere"),
+        archive=where,
+        policy=info.eviction.policy,
+    )
 
 
 class Source:
@@ -43,11 +58,23 @@ class Source:
         self._pipeline = pipeline
 
     def read(self, start: int | None = None, stop: int | None = None, step: int = 1) -> Iterator[Extent]:
-        """Stored blocks of a range, in index order."""
-        if self._raw is None:
-            return self._storage.read(self._info.id, start, stop, step)
-        extents = self._storage.read(self._raw.id, start, stop, step)
-        return (found for extent in extents for found in self._compute(extent))
+        """Stored blocks of a range, in index order. The stream is not evicted meanwhile; `StreamEvicted` where it was
+        before."""
+        with self.held():
+            if self._raw is None:
+                yield from self._storage.read(self._info.id, start, stop, step)
+            else:
+                for extent in self._storage.read(self._raw.id, start, stop, step):
+                    yield from self._compute(extent)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing that is read here is evicted before the end of the block. Raises `StreamEvicted`."""
+        streams = [self._info] if self._raw is None else [self._info, self._raw]
+        with self._storage.pins.reading(*(stream.id for stream in streams)):
+            for stream in streams:
+                check_here(self._storage.catalog.stream_by_id(stream.id))
+            yield
 
     def newest(self) -> Iterator[Extent]:
         """The stored block of the highest index, if there is one."""
@@ -83,6 +110,7 @@ class Readout:
         self._compiler = compiler
 
     def source(self, info: StreamInfo) -> Source:
+        check_here(info)
         if info.keep is not Keep.RAW or info.raw_id is None:
             return Source(self._storage, info, None, None)
         raw = self._storage.catalog.stream_by_id(info.raw_id)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from hiss import limits
@@ -35,10 +36,9 @@ _SWITCH_INTERVAL_S = 2e-4  # a busy Python thread hands over sooner: round trips
 _STOP_GRACE_S = 10.0
 
 
-def storage_options(arena_bytes: int, segment_bytes: int) -> StorageOptions:
-    if arena_bytes:
-        return StorageOptions(arena_bytes=arena_bytes, segment_bytes=segment_bytes)
-    return StorageOptions(segment_bytes=segment_bytes)
+def storage_options(config: ServeConfig) -> StorageOptions:
+    options = StorageOptions(segment_bytes=config.segment_bytes, log_bytes_max=config.log_bytes_max)
+    return replace(options, arena_bytes=config.arena_bytes) if config.arena_bytes else options
 
 
 # ---------------------------------------------------------------------------------------------------------- processes
@@ -51,7 +51,7 @@ def run_data(config: ServeConfig) -> None:
     stop = StopSignal()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     keep_memory_warm()
-    node = Node(config.data, storage_options(config.arena_bytes, config.segment_bytes), backend=config.backend)
+    node = Node(config.data, storage_options(config), backend=config.backend, retention=config.retention)
     run = run_directory(config.data)
     tokens = Access.of_directory(config.data)
     server = GrpcServer(

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from hiss import limits
+from hiss.blocks import Charge
 from hiss.errors import HissError, Stopping
 from hiss.extent import Extent
 from hiss.ingest import Ingest
@@ -49,6 +50,8 @@ class Session:
         self._queue: queue.Queue[Landed | None] = queue.Queue(limits.STREAM_QUEUE_EXTENTS_MAX)
         self._progress = threading.Condition(threading.RLock())
         self._unsettled: deque[Landed] = deque()
+        self._admitted: Charge | None = None  # for the extent that is to come next
+        self._charges: dict[Landed, Charge] = {}
         self._written = self._durable = 0
         self._error: HissError | None = None
         self._closed = False
@@ -61,6 +64,7 @@ class Session:
 
     def reserve(self, blocks: int, data_bytes: int) -> Space | None:
         self._check_alive()
+        self._let_in(self._admit(blocks, data_bytes))
         return self._ingest.reserve(blocks, data_bytes)
 
     def send_landed(self, extent: Extent, landing: Landing) -> None:
@@ -73,8 +77,16 @@ class Session:
 
     def _take(self, extent: Extent, space: Space | None) -> None:
         try:
+            charge = self._let_in(None) or self._admit(len(extent), extent.data.size)
+        except HissError as error:
+            self.fail(error)
+            raise
+        try:
+            self._check_alive()
             for landed in self._ingest.receive(extent, space, self._clock_ns(), self._settled):
+                piece = charge.part(*self._ingest.cost(len(landed.extent), landed.extent.data.size))
                 with self._progress:
+                    self._charges[landed] = piece
                     self._unsettled.append(landed)
                     self.blocks_received += len(landed.extent)
                     self.bytes_received += landed.extent.data.size
@@ -83,6 +95,20 @@ class Session:
         except HissError as error:
             self.fail(error)
             raise
+        finally:
+            charge.settled()
+
+    def _admit(self, blocks: int, data_bytes: int) -> Charge:
+        return self._ingest.admit(blocks, data_bytes, lambda: self._error is None and not self._closed)
+
+    def _let_in(self, charge: Charge | None) -> Charge | None:
+        """Remember what was admitted for the next extent; gives back what was, which is the caller's then."""
+        with self._progress:
+            before, self._admitted = self._admitted, charge
+        if charge is not None and before is not None:
+            before.settled()  # the extent that it was for did not come
+            return None
+        return before
 
     def close(self) -> None:
         """Finish and acknowledge what was sent, then end the session's thread. More than once is fine."""
@@ -93,6 +119,9 @@ class Session:
         self._worker.join()
         with self._progress:
             self._progress.wait_for(lambda: not self._unsettled)
+        unused = self._let_in(None)
+        if unused is not None:
+            unused.settled()
 
     def fail(self, error: HissError) -> None:
         """Let the session die; the producer is told. Only the first error counts."""
@@ -121,7 +150,7 @@ class Session:
             error = self._error
             if error is None:
                 try:
-                    self._ingest.process(landed)
+                    self._charges[landed].written(self._ingest.process(landed))
                 except HissError as failure:
                     error = failure
                 except Exception as failure:
@@ -137,6 +166,9 @@ class Session:
             landed.done(error)
 
     def _settled(self, landed: Landed, error: HissError | None) -> None:
+        with self._progress:
+            charge = self._charges.pop(landed)
+        charge.settled(lost=error is not None)
         with self._progress:
             if error is not None:
                 self.fail(error)

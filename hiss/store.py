@@ -31,6 +31,7 @@ from hiss.model import (
     StreamSpec,
     StreamWatch,
 )
+from hiss.space import Evicted, Reservation, Retention
 from hiss.workflow import Meow, StreamRef
 
 
@@ -183,6 +184,58 @@ class Store(Protocol):
         ...
 
     def status(self) -> NodeStatus: ...
+
+    # ---- space
+    def reserve(self, collection: str, size: int, hours: float) -> Reservation:
+        """Promise a collection, and those below it, room for `size` bytes of records for so long.
+
+        Raises
+        ------
+        SpaceExhausted
+            It is not there; says what is free, promised and evictable.
+        CollectionNotFound
+        Conflict
+            The collection, one above or one below it has a reservation already.
+        """
+        ...
+
+    def reservations(self) -> list[Reservation]:
+        """Those that hold now."""
+        ...
+
+    def release(self, reservation_id: str) -> None:
+        """End a reservation; what was written under it stays. Raises `ReservationNotFound`."""
+        ...
+
+    def record_archive(self, stream_id: str, location: str, digest: str) -> StreamInfo:
+        """Record that all of a final stream was read back from `location` and compared.
+
+        Raises
+        ------
+        Conflict
+            `digest` is not the stream's: what was compared was something else.
+        """
+        ...
+
+    def retention(self, collection: str = "") -> Retention:
+        """What holds for a collection: its own policy, that of the nearest above it, or the buffer's."""
+        ...
+
+    def set_retention(self, collection: str, policy: Retention | None) -> Retention:
+        """Give a collection, and those below it, a policy; None takes it away. Returns what holds now."""
+        ...
+
+    def evict(self, path: str = "", version: int | None = None, *, dry_run: bool = False) -> list[Evicted]:
+        """Evict a stream, or what may go of a collection and of those below it; without a path what is due.
+
+        Raises
+        ------
+        Conflict
+            The stream is open, or archived nowhere and not allowed to go.
+        Unavailable
+            The stream is being read.
+        """
+        ...
 
     # ---- attempts of jobs
     def commit_attempt(self, attempt: str, event_kind: str, event: Attrs) -> tuple[StreamRef, ...]:

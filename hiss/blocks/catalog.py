@@ -285,6 +285,11 @@ class Catalog:
         found = self._database.rows("SELECT * FROM stream WHERE state = ? ORDER BY ordinal", int(StreamState.OPEN))
         return [rows.stream_info(row) for row in found]
 
+    def every_stream(self, collection: str) -> list[StreamInfo]:
+        """All versions of one collection's streams, staged ones too."""
+        found = self._database.rows("SELECT * FROM stream WHERE collection = ? ORDER BY ordinal", collection)
+        return [rows.stream_info(row) for row in found]
+
     def all_streams(self) -> list[StreamInfo]:
         """Every stream and version, staged ones too, in the order of their making."""
         return [rows.stream_info(row) for row in self._database.rows("SELECT * FROM stream ORDER BY ordinal")]

@@ -43,6 +43,12 @@ def aligned(size: int, to: int = RECORD_ALIGN_BYTES) -> int:
     return -(-size // to) * to
 
 
+def record_bytes(blocks: int, column_bytes: int, payload_bytes: int) -> int:
+    """What a record of so many blocks takes in the log; 0 where there are none."""
+    head = HEADER_BYTES + blocks * (BLOCK_META_BYTES + column_bytes)
+    return aligned(aligned(head, PAYLOAD_ALIGN) + payload_bytes) if blocks else 0
+
+
 @dataclass(frozen=True, slots=True)
 class RecordHeader:
     """The first 128 bytes of a record."""

@@ -16,7 +16,7 @@ from hiss import limits
 from hiss.blocks import catalog_rows as rows
 from hiss.blocks.catalog_database import CatalogDatabase
 from hiss.errors import CollectionNotFound, Conflict, LimitExceeded, ReservationNotFound, StreamNotFinal, StreamNotFound
-from hiss.model import Attrs, Completeness, Event, LedgerEntry, StreamInfo
+from hiss.model import Attrs, Completeness, Event, LedgerEntry, StreamInfo, StreamState
 from hiss.space import Archive, Eviction, Retention
 
 STAGE = "retention"  # in a ledger
@@ -178,6 +178,16 @@ class SpaceRecords:
                 "digest": info.digest,
             }
             self._insert_event("stream.evicted", info.collection, info.name, info.version, data)
+
+    def candidates(self, *, undrained: bool) -> list[StreamInfo]:
+        """Public final streams in the log that are archived or expendable, with `undrained` the others too."""
+        found = self._database.rows(
+            "SELECT * FROM stream WHERE state <> ? AND eviction = '' AND attempt IS NULL "
+            "AND (? OR archives <> '[]' OR document LIKE '%\"expendable\":true%') ORDER BY ordinal",
+            int(StreamState.OPEN),
+            undrained,
+        )
+        return [rows.stream_info(row) for row in found]
 
     def evicted_streams(self) -> set[str]:
         """Ids of all streams that have left the log."""

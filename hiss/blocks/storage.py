@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +30,9 @@ from hiss.blocks.directory_lock import DirectoryLock
 from hiss.blocks.extent_reader import ExtentReader
 from hiss.blocks.files import OS_FILES, Files
 from hiss.blocks.index import StreamIndex, digest_rows
+from hiss.blocks.pins import Pins
 from hiss.blocks.recovery import Recovery, RecoveryReport
+from hiss.blocks.reservations import Room
 from hiss.blocks.segment import parse_name
 from hiss.blocks.segment_log import Done, SegmentLog
 from hiss.blocks.segment_pool import SegmentPool
@@ -52,6 +54,7 @@ class StorageOptions:
     segment_bytes: int = limits.SEGMENT_BYTES
     unsynced_bytes_max: int | None = None  # None: `limits.UNSYNCED_BYTES_MAX`, or half the arena if that is less
     space_wait_s: float = limits.SPACE_WAIT_S
+    log_bytes_max: int = 0  # that all segments may take together; 0: as much as the disk has
     compaction_bytes_per_s: int = limits.COMPACTION_BYTES_PER_S  # copied out of segments that are nearly empty; 0: none
 
     def __post_init__(self) -> None:
@@ -62,6 +65,8 @@ class StorageOptions:
                 f"segment_bytes {self.segment_bytes}: expected at least {limits.SEGMENT_BYTES_MIN}, and a multiple of "
                 f"{limits.RECORD_ALIGN_BYTES}"
             )
+        if self.log_bytes_max and self.log_bytes_max < 2 * self.segment_bytes:
+            raise InvalidInput(f"log_bytes_max {self.log_bytes_max}: expected room for two segments at least, or 0")
         if self.compaction_bytes_per_s < 0:
             raise InvalidInput(f"compaction_bytes_per_s {self.compaction_bytes_per_s}: expected at least 0; 0 is none")
         if self.space_wait_s < 0 or (self.unsynced_bytes_max is not None and self.unsynced_bytes_max < 1):
@@ -124,13 +129,17 @@ class Storage:
                 self.arena = Arena(options.arena_bytes)
                 keep = 1 if options.compaction_bytes_per_s else 0
                 self._pool = SegmentPool(files, segments, self.catalog.node, options.segment_bytes, kept_spares=keep)
+                self._pool.log_bytes_max = options.log_bytes_max
                 self._reader = ExtentReader(self._pool, self.catalog.salt)
                 self._lock = threading.Lock()
                 self._indexes: dict[str, StreamIndex] = {}
+                self.pins = Pins()
                 self._log, self.recovery = self._recover(options)
                 self._compactor = Compactor(
                     self._pool, self._log, self._reader, self._strays, self._all_indexes, options.compaction_bytes_per_s
                 )
+                if options.compaction_bytes_per_s:
+                    self._compactor.start()
             except BaseException:
                 self.catalog.close()
                 raise
@@ -230,12 +239,16 @@ class Storage:
         self._strays.release(stream_id)
         return freed
 
-    def evict(self, stream_id: str, policy: str) -> int:
+    def evict(self, stream_id: str, policy: str) -> int | None:
         """Free the space of a final stream that the catalog goes on to know; the bytes that its records took.
 
-        As with `delete` the catalog says so first. Evicted twice is evicted.
+        None where somebody reads it: nothing was changed. As with `delete` the catalog says so first. Evicted twice is
+        evicted.
         """
-        self.catalog.space.evict(stream_id, policy)
+        with self.pins.unread(stream_id) as unread:
+            if not unread:
+                return None
+            self.catalog.space.evict(stream_id, policy)
         return self._free(stream_id)
 
     def _free(self, stream_id: str) -> int:
@@ -350,6 +363,16 @@ class Storage:
                 state.update(digest_rows(table.index[rows], table.status[rows], table.digest[rows]))
             position = runs[-1].last + 1
         return int(state.intdigest())
+
+    def room(self) -> Room:
+        """What the log may still take."""
+        return self._pool.room()
+
+    def log_bytes(self, stream_ids: Iterable[str]) -> int:
+        """What the records of these streams take in the log."""
+        with self._lock:
+            found = [self._indexes[each] for each in stream_ids if each in self._indexes]
+        return sum(index.log_bytes for index in found)
 
     def usage(self) -> LogUsage:
         with self._pool.lock:

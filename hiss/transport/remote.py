@@ -33,8 +33,9 @@ from hiss.model import (
     StreamSpec,
     StreamWatch,
 )
+from hiss.space import Evicted, Reservation, Retention
 from hiss.store import AppendSession, Store
-from hiss.transport import wire
+from hiss.transport import space_wire, wire
 from hiss.transport.channel import check_address, open_channel
 from hiss.transport.error_wire import error_of
 from hiss.transport.lane_choice import Lanes, Offer
@@ -391,6 +392,34 @@ class RemoteStore(Store):
 
     def status(self) -> NodeStatus:
         return wire.decode_status(self._ask("Admin.GetStatus"))
+
+    # ---- space
+
+    def reserve(self, collection: str, size: int, hours: float) -> Reservation:
+        reply = self._ask("Space.Reserve", collection=collection, bytes=size, hours=hours)
+        return space_wire.decode_reservation(reply.reservation)
+
+    def reservations(self) -> list[Reservation]:
+        return list(map(space_wire.decode_reservation, self._ask("Space.ListReservations").reservations))
+
+    def release(self, reservation_id: str) -> None:
+        self._ask("Space.ReleaseReservation", reservation_id=reservation_id)
+
+    def record_archive(self, stream_id: str, location: str, digest: str) -> StreamInfo:
+        reply = self._ask("Space.RecordArchive", stream_id=stream_id, location=location, digest=digest)
+        return wire.decode_stream_info(reply.stream)
+
+    def retention(self, collection: str = "") -> Retention:
+        return space_wire.decode_retention(self._ask("Space.GetRetention", collection=collection).retention)
+
+    def set_retention(self, collection: str, policy: Retention | None) -> Retention:
+        wanted = None if policy is None else space_wire.encode_retention(policy)
+        reply = self._ask("Space.SetRetention", collection=collection, retention=wanted)
+        return space_wire.decode_retention(reply.retention)
+
+    def evict(self, path: str = "", version: int | None = None, *, dry_run: bool = False) -> list[Evicted]:
+        reply = self._ask("Space.Evict", path=path, version=version, dry_run=dry_run)
+        return list(map(space_wire.decode_evicted, reply.streams))
 
     # ---- attempts of jobs
 

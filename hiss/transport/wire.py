@@ -49,6 +49,7 @@ from hiss.model import (
     StreamWatch,
     checked_attrs,
 )
+from hiss.space import Archive, Eviction
 from hiss.v1 import admin_pb2, collections_pb2, events_pb2, kernels_pb2, streams_pb2, types_pb2
 
 P = ParamSpec("P")
@@ -317,6 +318,7 @@ def encode_stream_spec(spec: StreamSpec) -> streams_pb2.StreamSpec:
         attrs_json=encode_attrs(spec.attrs),
         keep=int(spec.keep),  # type: ignore[arg-type]
         kernels=map(encode_bound_kernel, spec.kernels),
+        expendable=spec.expendable,
     )
 
 
@@ -331,6 +333,7 @@ def decode_stream_spec(message: streams_pb2.StreamSpec) -> StreamSpec:
         attrs=decode_attrs(message.attrs_json, "the stream"),
         keep=Keep(message.keep or Keep.RESULT),
         kernels=decode_pipeline(message.kernels),
+        expendable=message.expendable,
     )
 
 
@@ -363,6 +366,7 @@ def decode_completeness(message: types_pb2.Completeness) -> Completeness:
 
 @checked
 def encode_stream_info(info: StreamInfo) -> types_pb2.Stream:
+    gone = info.eviction
     return types_pb2.Stream(
         id=info.id,
         collection=info.collection,
@@ -383,11 +387,15 @@ def encode_stream_info(info: StreamInfo) -> types_pb2.Stream:
         raw_id=info.raw_id,
         produced_by=info.produced_by,
         abort_reason=info.abort_reason,
+        expendable=info.expendable,
+        archives=[types_pb2.Archive(location=each.location, verified_ns=each.verified_ns) for each in info.archives],
+        eviction=None if gone is None else types_pb2.Eviction(time_ns=gone.time_ns, policy=gone.policy),
     )
 
 
 @checked
 def decode_stream_info(message: types_pb2.Stream) -> StreamInfo:
+    gone = message.eviction
     return StreamInfo(
         id=message.id,
         collection=message.collection,
@@ -408,6 +416,9 @@ def decode_stream_info(message: types_pb2.Stream) -> StreamInfo:
         raw_id=message.raw_id if message.HasField("raw_id") else None,
         produced_by=message.produced_by if message.HasField("produced_by") else None,
         abort_reason=message.abort_reason,
+        expendable=message.expendable,
+        archives=tuple(Archive(each.location, each.verified_ns) for each in message.archives),
+        eviction=Eviction(gone.time_ns, gone.policy) if message.HasField("eviction") else None,
     )
 
 

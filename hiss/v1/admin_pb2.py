@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13hiss/v1/admin.proto\x12\x07hiss.v1\"\x12\n\x10GetStatusRequest\"\xe0\x02\n\x11GetStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x12\n\nstarted_ns\x18\x04 \x01(\x03\x12\x16\n\x0e\x64\x61ta_directory\x18\x05 \x01(\t\x12\x17\n\x0f\x64isk_free_bytes\x18\x06 \x01(\x03\x12\x13\n\x0b\x61rena_bytes\x18\x07 \x01(\x03\x12\x18\n\x10\x61rena_free_bytes\x18\x08 \x01(\x03\x12\x10\n\x08segments\x18\t \x01(\x03\x12\x11\n\tlog_bytes\x18\n \x01(\x03\x12\x13\n\x0b\x63ollections\x18\x0b \x01(\x03\x12\x0f\n\x07streams\x18\x0c \x01(\x03\x12\x14\n\x0cstreams_open\x18\r \x01(\x03\x12\x17\n\x0f\x62locks_received\x18\x0e \x01(\x03\x12\x16\n\x0e\x62ytes_received\x18\x0f \x01(\x03\x12\x15\n\rrecovery_json\x18\x10 \x01(\t2K\n\x05\x41\x64min\x12\x42\n\tGetStatus\x12\x19.hiss.v1.GetStatusRequest\x1a\x1a.hiss.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13hiss/v1/admin.proto\x12\x07hiss.v1\"\x12\n\x10GetStatusRequest\"\xa9\x03\n\x11GetStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x12\n\nstarted_ns\x18\x04 \x01(\x03\x12\x16\n\x0e\x64\x61ta_directory\x18\x05 \x01(\t\x12\x17\n\x0f\x64isk_free_bytes\x18\x06 \x01(\x03\x12\x13\n\x0b\x61rena_bytes\x18\x07 \x01(\x03\x12\x18\n\x10\x61rena_free_bytes\x18\x08 \x01(\x03\x12\x10\n\x08segments\x18\t \x01(\x03\x12\x11\n\tlog_bytes\x18\n \x01(\x03\x12\x13\n\x0b\x63ollections\x18\x0b \x01(\x03\x12\x0f\n\x07streams\x18\x0c \x01(\x03\x12\x14\n\x0cstreams_open\x18\r \x01(\x03\x12\x17\n\x0f\x62locks_received\x18\x0e \x01(\x03\x12\x16\n\x0e\x62ytes_received\x18\x0f \x01(\x03\x12\x15\n\rrecovery_json\x18\x10 \x01(\t\x12\x12\n\nroom_bytes\x18\x11 \x01(\x03\x12\x16\n\x0epromised_bytes\x18\x12 \x01(\x03\x12\x1b\n\x13promised_used_bytes\x18\x13 \x01(\x03\x32K\n\x05\x41\x64min\x12\x42\n\tGetStatus\x12\x19.hiss.v1.GetStatusRequest\x1a\x1a.hiss.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=32
   _globals['_GETSTATUSREQUEST']._serialized_end=50
   _globals['_GETSTATUSRESPONSE']._serialized_start=53
-  _globals['_GETSTATUSRESPONSE']._serialized_end=405
-  _globals['_ADMIN']._serialized_start=407
-  _globals['_ADMIN']._serialized_end=482
+  _globals['_GETSTATUSRESPONSE']._serialized_end=478
+  _globals['_ADMIN']._serialized_start=480
+  _globals['_ADMIN']._serialized_end=555
 # @@protoc_insertion_point(module_scope)

@@ -8,20 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class StreamSpec(_message.Message):
-    __slots__ = ("frame", "columns", "ack", "attrs_json", "keep", "kernels")
+    __slots__ = ("frame", "columns", "ack", "attrs_json", "keep", "kernels", "expendable")
     FRAME_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     ATTRS_JSON_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
     KERNELS_FIELD_NUMBER: _ClassVar[int]
+    EXPENDABLE_FIELD_NUMBER: _ClassVar[int]
     frame: _types_pb2.FrameSpec
     columns: _containers.RepeatedCompositeFieldContainer[_types_pb2.Column]
     ack: _types_pb2.AckLevel
     attrs_json: str
     keep: _types_pb2.Keep
     kernels: _containers.RepeatedCompositeFieldContainer[_types_pb2.BoundKernel]
-    def __init__(self, frame: _Optional[_Union[_types_pb2.FrameSpec, _Mapping]] = ..., columns: _Optional[_Iterable[_Union[_types_pb2.Column, _Mapping]]] = ..., ack: _Optional[_Union[_types_pb2.AckLevel, str]] = ..., attrs_json: _Optional[str] = ..., keep: _Optional[_Union[_types_pb2.Keep, str]] = ..., kernels: _Optional[_Iterable[_Union[_types_pb2.BoundKernel, _Mapping]]] = ...) -> None: ...
+    expendable: bool
+    def __init__(self, frame: _Optional[_Union[_types_pb2.FrameSpec, _Mapping]] = ..., columns: _Optional[_Iterable[_Union[_types_pb2.Column, _Mapping]]] = ..., ack: _Optional[_Union[_types_pb2.AckLevel, str]] = ..., attrs_json: _Optional[str] = ..., keep: _Optional[_Union[_types_pb2.Keep, str]] = ..., kernels: _Optional[_Iterable[_Union[_types_pb2.BoundKernel, _Mapping]]] = ..., expendable: _Optional[bool] = ...) -> None: ...
 
 class CreateStreamRequest(_message.Message):
     __slots__ = ("collection", "name", "spec", "resume", "new_version")

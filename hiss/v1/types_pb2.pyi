@@ -44,6 +44,7 @@ class KernelKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KERNEL_KIND_UNSPECIFIED: _ClassVar[KernelKind]
     KERNEL_KIND_MAP: _ClassVar[KernelKind]
     KERNEL_KIND_FILTER: _ClassVar[KernelKind]
+    KERNEL_KIND_SCAN: _ClassVar[KernelKind]
     KERNEL_KIND_REDUCE: _ClassVar[KernelKind]
 ACK_LEVEL_UNSPECIFIED: AckLevel
 ACK_LEVEL_RECEIVED: AckLevel
@@ -68,6 +69,7 @@ BLOCK_STATUS_RAW_ONLY: BlockStatus
 KERNEL_KIND_UNSPECIFIED: KernelKind
 KERNEL_KIND_MAP: KernelKind
 KERNEL_KIND_FILTER: KernelKind
+KERNEL_KIND_SCAN: KernelKind
 KERNEL_KIND_REDUCE: KernelKind
 
 class Dimension(_message.Message):
@@ -244,7 +246,7 @@ class Completeness(_message.Message):
     def __init__(self, blocks: _Optional[int] = ..., bytes: _Optional[int] = ..., gaps: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., ledger: _Optional[_Iterable[_Union[LedgerEntry, _Mapping]]] = ...) -> None: ...
 
 class Stream(_message.Message):
-    __slots__ = ("id", "collection", "name", "version", "frame", "columns", "ack", "keep", "attrs_json", "stages", "state", "completeness", "digest", "created_ns", "final_ns", "raw_of", "raw_id", "produced_by", "abort_reason")
+    __slots__ = ("id", "collection", "name", "version", "frame", "columns", "ack", "keep", "attrs_json", "stages", "state", "completeness", "digest", "created_ns", "final_ns", "raw_of", "raw_id", "produced_by", "abort_reason", "expendable", "archives", "eviction")
     ID_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -264,6 +266,9 @@ class Stream(_message.Message):
     RAW_ID_FIELD_NUMBER: _ClassVar[int]
     PRODUCED_BY_FIELD_NUMBER: _ClassVar[int]
     ABORT_REASON_FIELD_NUMBER: _ClassVar[int]
+    EXPENDABLE_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVES_FIELD_NUMBER: _ClassVar[int]
+    EVICTION_FIELD_NUMBER: _ClassVar[int]
     id: str
     collection: str
     name: str
@@ -283,7 +288,26 @@ class Stream(_message.Message):
     raw_id: str
     produced_by: str
     abort_reason: str
-    def __init__(self, id: _Optional[str] = ..., collection: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., frame: _Optional[_Union[FrameSpec, _Mapping]] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., ack: _Optional[_Union[AckLevel, str]] = ..., keep: _Optional[_Union[Keep, str]] = ..., attrs_json: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., state: _Optional[_Union[StreamState, str]] = ..., completeness: _Optional[_Union[Completeness, _Mapping]] = ..., digest: _Optional[str] = ..., created_ns: _Optional[int] = ..., final_ns: _Optional[int] = ..., raw_of: _Optional[str] = ..., raw_id: _Optional[str] = ..., produced_by: _Optional[str] = ..., abort_reason: _Optional[str] = ...) -> None: ...
+    expendable: bool
+    archives: _containers.RepeatedCompositeFieldContainer[Archive]
+    eviction: Eviction
+    def __init__(self, id: _Optional[str] = ..., collection: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., frame: _Optional[_Union[FrameSpec, _Mapping]] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., ack: _Optional[_Union[AckLevel, str]] = ..., keep: _Optional[_Union[Keep, str]] = ..., attrs_json: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., state: _Optional[_Union[StreamState, str]] = ..., completeness: _Optional[_Union[Completeness, _Mapping]] = ..., digest: _Optional[str] = ..., created_ns: _Optional[int] = ..., final_ns: _Optional[int] = ..., raw_of: _Optional[str] = ..., raw_id: _Optional[str] = ..., produced_by: _Optional[str] = ..., abort_reason: _Optional[str] = ..., expendable: _Optional[bool] = ..., archives: _Optional[_Iterable[_Union[Archive, _Mapping]]] = ..., eviction: _Optional[_Union[Eviction, _Mapping]] = ...) -> None: ...
+
+class Archive(_message.Message):
+    __slots__ = ("location", "verified_ns")
+    LOCATION_FIELD_NUMBER: _ClassVar[int]
+    VERIFIED_NS_FIELD_NUMBER: _ClassVar[int]
+    location: str
+    verified_ns: int
+    def __init__(self, location: _Optional[str] = ..., verified_ns: _Optional[int] = ...) -> None: ...
+
+class Eviction(_message.Message):
+    __slots__ = ("time_ns", "policy")
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    time_ns: int
+    policy: str
+    def __init__(self, time_ns: _Optional[int] = ..., policy: _Optional[str] = ...) -> None: ...
 
 class StreamReference(_message.Message):
     __slots__ = ("id", "path", "version", "digest")
