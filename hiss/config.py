@@ -81,8 +81,7 @@ class ServeConfig:
         values |= {name: value for name, value in overrides.items() if value is not None}
         for name, value in values.items():
             wanted = type(known[name].default)
-            fits = isinstance(value, bool) == (wanted is bool)
-            if not fits or not isinstance(value, {Path: str | Path, float: int | float}.get(_kind(wanted), wanted)):
+            if not _fits(value, type(known[name].default)):
                 raise InvalidInput(f"configuration {file}: {name} = {value!r}, expected {wanted.__name__}")
         return cls(**values)
 
@@ -106,8 +105,13 @@ class ServeConfig:
         return cls(**(values | {"data": Path(values["data"])}))
 
 
-def _kind(wanted: type) -> type:
-    return Path if issubclass(wanted, Path) else wanted
+def _fits(value: Any, wanted: type) -> bool:
+    """Whether a value of TOML may stand for a field; a whole number may for a float, and true for nothing but a bool."""
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    if issubclass(wanted, Path):
+        return isinstance(value, str | Path)
+    return isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
 
 
 def run_directory(data: Path) -> Path:

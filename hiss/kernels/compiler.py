@@ -45,25 +45,64 @@ class Compiler:
     ----------
     cache_directory : Path
         For compiled code; made if it is not there. Nobody else may be able to write to it.
-    backend : {'numba', 'numpy'}
+    backend : str
+        `numba`, `numpy`, `opencl` (a device that is there), or `opencl:` and `cpu`, `gpu` or a part of a device's name.
+
+    Attributes
+    ----------
+    backend : Backend
+        The one that runs kernels: Numba where no OpenCL device can be used, NumPy where Numba cannot be imported.
+    notice : str
+        Why it is not the one that was asked for; empty if it is.
     """
 
     def __init__(self, cache_directory: Path, backend: str = "numba") -> None:
-        if backend not in ("numba", "numpy"):
-            raise InvalidInput(f"kernel back end {backend!r}: expected 'numba' or 'numpy'")
+        check_backend(backend)
+        kind, _, selector = backend.partition(":")
+        self.notice = ""
         self.backend: Backend = NumpyBackend()
-        if backend == "numba":
-            directory = _private(Path(cache_directory))
-            try:
-                from hiss.kernels.numba_backend import NumbaBackend
-            except ImportError as error:
-                _log.warning("kernels run in NumPy, slowly: Numba cannot be imported (%s)", error)
-            else:
-                self.backend = NumbaBackend(directory)
+        if kind == "numpy":
+            return
+        directory = _private(Path(cache_directory))
+        try:
+            from hiss.kernels.numba_backend import NumbaBackend
+        except ImportError as error:
+            self._note(f"kernels run in NumPy, slowly: Numba cannot be imported ({error})")
+            return
+        self.backend = NumbaBackend(directory)
+        if kind == "opencl":
+            self._take_device(directory, selector)
+
+    def _take_device(self, directory: Path, selector: str) -> None:
+        """Run kernels on an OpenCL device, if one can be used; what it cannot run runs in Numba."""
+        from hiss.kernels.opencl_device import NoDevice, choose
+
+        try:
+            device = choose(selector, directory / "pocl")
+        except NoDevice as reason:
+            self._note(f"kernels run in Numba: {reason}")
+            return
+        from hiss.kernels.opencl_backend import OpenclBackend
+
+        self.backend = OpenclBackend(directory, device, self.backend)
+
+    def _note(self, text: str) -> None:
+        self.notice = text
+        _log.warning("%s", text)
 
     def compile(self, programs: Sequence[Program]) -> list[Executable]:
         """One executable for each program; those that are not cached are compiled together."""
         return self.backend.compile(programs)
+
+
+def check_backend(name: str) -> None:
+    """Raise `InvalidInput` unless a back end has this name."""
+    kind, colon, selector = name.partition(":")
+    if kind not in ("numba", "numpy", "opencl") or (colon and (kind != "opencl" or not selector)):
+        raise InvalidInput(
+            f"kernel back end {name!r}: expected 'numba', 'numpy', 'opencl', 'opencl:cpu', 'opencl:gpu', or 'opencl:' "
+            "and a part of a device's name"
+        )
 
 
 def program_of(

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hiss.kernels import Compiler, Pipeline, ResolvedStage
+from hiss.kernels import Compiler, Pipeline, ResolvedStage, opencl_compile
+from hiss.kernels.backend import NumpyBackend
 from hiss.kernels.checker import check
+from hiss.kernels.opencl_device import OPTIONS, Device
 from hiss.kernels.passes import optimise
 from hiss.kernels.specialiser import FrameType, specialise
 from hiss.model import KernelDef, KernelKind
 
 NO_COLUMNS = np.dtype([])
+
+
+def opencl_compiler_for(directory: Path, device: Device) -> Compiler:
+    """A compiler for a device, in this process, with the interpreter for what it cannot do."""
+    from hiss.kernels.opencl_backend import OpenclBackend
+
+    def here(paths: list[Path]) -> dict[Path, str]:
+        for path in paths:
+            opencl_compile.build(device.cl, device.device, path, list(OPTIONS))
+        return dict.fromkeys(paths, "ok")
+
+    compiler = Compiler(directory, "numpy")
+    compiler.backend = OpenclBackend(directory, device, NumpyBackend(), compile_files=here)
+    return compiler
 
 
 def map_of(source: str, name: str = "k") -> KernelDef:

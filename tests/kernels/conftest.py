@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from hiss.kernels import Compiler
+from hiss.kernels.opencl_device import Device, NoDevice, choose
+from hiss.testing.pocl_processor import name_processor
+from kernels.building import opencl_compiler_for
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +28,28 @@ def numpy_compiler(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
     return Compiler(tmp_path_factory.mktemp("no-cache"), "numpy")
 
 
-@pytest.fixture(params=["numpy", "numba"])
-def compiler(request: pytest.FixtureRequest, numba_compiler: Compiler, numpy_compiler: Compiler) -> Compiler:
+@pytest.fixture(scope="session")
+def opencl_device(tmp_path_factory: pytest.TempPathFactory) -> Device:
+    """The processor as an OpenCL device; tests that need it are skipped where there is none."""
+    try:
+        device = choose("cpu", tmp_path_factory.mktemp("pocl"))
+    except NoDevice as reason:
+        pytest.skip(str(reason))
+    name_processor(device.device)
+    return device
+
+
+@pytest.fixture(scope="session")
+def opencl_compiler(tmp_path_factory: pytest.TempPathFactory, opencl_device: Device) -> Compiler:
+    """One cache for all tests, filled in this process; what cannot be said in OpenCL would run in NumPy."""
+    return opencl_compiler_for(tmp_path_factory.mktemp("opencl-cache"), opencl_device)
+
+
+@pytest.fixture(params=["numpy", "numba", "opencl"])
+def compiler(request: pytest.FixtureRequest) -> Compiler:
     """Each back end in turn."""
-    return numba_compiler if request.param == "numba" else numpy_compiler
+    chosen: Compiler = request.getfixturevalue(f"{request.param}_compiler")
+    return chosen
 
 
 @pytest.fixture

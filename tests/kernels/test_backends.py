@@ -344,8 +344,9 @@ def test_the_cache_on_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_unknown_back_end(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="'numba' or 'numpy'"):
-        Compiler(tmp_path, "opencl")
+    for name in ("cuda", "opencl:", "numba:2", ""):
+        with pytest.raises(InvalidInput, match="expected 'numba', 'numpy', 'opencl'"):
+            Compiler(tmp_path, name)
 
 
 def test_stages_are_compiled_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
