@@ -280,7 +280,9 @@ class Recovery:
 
     def _scan_segment(self, segment: Segment, scan: SegmentScan, trusted_end: int, newest: bool) -> None:
         draft, doubtful = FooterDraft(), len(self._doubtful)
-        for header, table in scan.records():
+        records = list(scan.records())  # all of them, so that it is known how far they vouch for each other
+        self.found.durable_lsn = max(self.found.durable_lsn, scan.durable_lsn)
+        for header, table in records:
             self._take(segment, scan, header, table, untrusted=header.offset >= trusted_end)
             if newest and draft.room(HEADER_BYTES + header.table_bytes, segment.size) is not None:
                 draft.plan(HEADER_BYTES + header.table_bytes)
@@ -298,7 +300,6 @@ class Recovery:
         self._holes += [(segment, hole) for hole in scan.holes if hole.offset < trusted_end]
         segment.tail = scan.tail
         self.found.segments += 1
-        self.found.durable_lsn = max(self.found.durable_lsn, scan.durable_lsn)
         self.found.next_lsn = max(self.found.next_lsn, scan.highest_lsn + 1, scan.last_lsn + 1)
         if scan.generation:  # the last one that was put to use is gone on with, if it can be
             self.found.active = segment if usable else None
@@ -352,7 +353,8 @@ class Recovery:
         if header.column_bytes != index.columns_dtype.itemsize:
             self._damage(header.segment, header.offset, info.path, table.index, "its columns are not the stream's")
             return
-        twice = scan is not None and bool(index.handled(table.index).any())  # a copy, or what was copied
+        # a copy, or what was copied; where the original is put aside, the copy is known by nobody vouching for it
+        twice = scan is not None and (header.lsn > self.found.durable_lsn or bool(index.handled(table.index).any()))
         if scan is not None and (untrusted or twice or not info.state.final):
             payload = scan.payload(header)
             if payload is None:
@@ -481,11 +483,13 @@ class Recovery:
         """Write again what is not safe where it stands, cover what was torn, mark the tail. Everything is durable on
         return.
         """
+        segment_log.doubt(min((hole.lsn for hole in self.found.torn), default=None))
         for doubtful in sorted(self.found.again, key=lambda each: each.header.lsn, reverse=True):
             self._write_again(segment_log, doubtful)
         segment_log.sync()
         for hole in self.found.torn:
             self._cover(hole)
+        segment_log.doubt(None)
         segment_log.mark()
         for segment in self._unsafe:
             self._pool.let_go(segment)

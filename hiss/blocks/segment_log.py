@@ -155,6 +155,7 @@ class SegmentLog:
         self._roll_lock = threading.Lock()
         self._unsynced_bytes = 0
         self._outstanding: dict[int, _Slot] = {}  # by lsn, rising
+        self._doubted_lsn: int | None = None  # from here on recovery has torn records to see to
         self._ordinals: dict[int, int] = {}  # of writes that are not settled, rising; their bytes
         self._next_ordinal = 1
         self._written: list[_Write] = []
@@ -390,7 +391,7 @@ class SegmentLog:
     def _slot_in(self, segment: Segment, total_bytes: int) -> _Slot | None:
         if segment.closed or segment.tail + total_bytes > segment.size:
             return None
-        durable = next(iter(self._outstanding), self._next_lsn) - 1
+        durable = min(next(iter(self._outstanding), self._next_lsn), self._doubted_lsn or self._next_lsn) - 1
         slot = _Slot(segment, segment.tail, total_bytes, self._next_lsn, durable)
         self._next_lsn += 1
         segment.tail += total_bytes
@@ -418,6 +419,13 @@ class SegmentLog:
             self._changed.notify_all()
 
     # ---- marks
+
+    def doubt(self, lsn: int | None) -> None:
+        """Recovery is at work: until it says None, records vouch for none from that number on. Else a crash within a
+        recovery would turn what an earlier one had torn into damage.
+        """
+        with self._changed:
+            self._doubted_lsn = lsn
 
     def mark(self) -> None:
         """Write a mark at the tail and make it durable: whatever stands behind it is left over from before a crash."""

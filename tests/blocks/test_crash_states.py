@@ -12,7 +12,7 @@ import pytest
 
 from hiss.model import StreamInfo
 
-from .bench_log import STORED, BenchLog, Outcome, block_bytes, make_extent, stream_info
+from .bench_log import STORED, BenchLog, BenchScan, Outcome, block_bytes, make_extent, stream_info
 from .simulated_disk import Fault, SimulatedDisk
 
 
@@ -170,6 +170,45 @@ def chain(seed: int, lives: int, steps: int) -> None:
         history.sent = {stream: {i: sent[stream][i] for i in handled} for stream, handled in there.items()}
         history.acknowledged = {stream: set(handled) for stream, handled in there.items()}
     history.log.stop_without_a_trace()
+
+
+def some_states(history: History, rng: random.Random) -> list[SimulatedDisk]:
+    """The disk at random operations of a run to its end."""
+    states: list[SimulatedDisk] = []
+    history.disk.on_operation = lambda: states.append(history.disk.after_kill()) if rng.random() < 0.05 else None
+    for _ in range(60):
+        history.step()
+    history.log.stop_without_a_trace()
+    return states
+
+
+def torn_log(seed: int) -> tuple[History, SimulatedDisk]:
+    """A history whose power was cut so that recovery has torn records to see to."""
+    rng = random.Random(seed)
+    while True:
+        history = History(rng.randrange(1 << 30))
+        for killed in some_states(history, rng):
+            cut = killed.after_power_cut(rng)
+            scan = BenchScan(cut.after_kill(), dict(history.log.streams))
+            if len(scan.found.torn) >= 2 and scan.found.again:
+                return history, cut
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_crash_at_any_operation_of_a_recovery_is_followed_by_the_same_again(seed):
+    """What was torn is never damage, although the repair of it writes records that vouch for those before them."""
+    history, torn = torn_log(seed)
+    snapshots: list[SimulatedDisk] = []
+    torn.on_operation = lambda: snapshots.append(torn.after_kill())
+    first = BenchLog(torn, dict(history.log.streams))
+    first.stop_without_a_trace()
+    assert len(snapshots) > 5
+    rng = random.Random(seed)
+    for killed in snapshots:
+        for cut in (killed.after_kill(), killed.after_power_cut(rng), killed.after_power_cut(rng)):
+            log = BenchLog(cut, dict(history.log.streams))
+            assert not log.report.damages
+            log.stop_without_a_trace()
 
 
 @pytest.mark.parametrize("seed", range(40))
