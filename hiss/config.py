@@ -34,6 +34,7 @@ class ServeConfig:
     arena_bytes: int = 0  # 0: 1 GiB, or a quarter of the machine's memory if that is less
     segment_bytes: int = limits.SEGMENT_BYTES
     log_bytes_max: int = 0  # of the disk that the log may take; 0: all of it
+    compaction_bytes_per_s: int = limits.COMPACTION_BYTES_PER_S  # copied out of nearly empty segments; 0: none
     retention_age_hours: float = 0.0  # final streams that may go leave the log after so long; 0: not for their age
     retention_drained_hours: float = 0.0  # archived streams leave the log so long after it; 0: not for that
     retention_pressure: bool = True  # archived streams leave the log where space runs short
@@ -54,6 +55,8 @@ class ServeConfig:
             from hiss.kernels.compiler import check_backend  # after the first look: it is not needed to read a default
 
             check_backend(self.backend)
+        if self.compaction_bytes_per_s < 0:
+            raise InvalidInput(f"compaction_bytes_per_s {self.compaction_bytes_per_s}: at least 0; 0 is none")
         if self.log_bytes_max and self.log_bytes_max < 2 * self.segment_bytes:
             raise InvalidInput(f"log_bytes_max {self.log_bytes_max}: room for two segments at least, or 0")
         if min(self.retention_age_hours, self.retention_drained_hours) < 0:

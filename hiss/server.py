@@ -37,7 +37,11 @@ _STOP_GRACE_S = 10.0
 
 
 def storage_options(config: ServeConfig) -> StorageOptions:
-    options = StorageOptions(segment_bytes=config.segment_bytes, log_bytes_max=config.log_bytes_max)
+    options = StorageOptions(
+        segment_bytes=config.segment_bytes,
+        log_bytes_max=config.log_bytes_max,
+        compaction_bytes_per_s=config.compaction_bytes_per_s,
+    )
     return replace(options, arena_bytes=config.arena_bytes) if config.arena_bytes else options
 
 
