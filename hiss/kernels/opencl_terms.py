@@ -215,7 +215,10 @@ class Terms:
             if left.dtype != right.dtype:
                 dtype = _result(left, right, node)
                 left, right = self.cast(left, dtype), self.cast(right, dtype)
-            parts.append(_joined(left, _RELATIONS[type(op)], right, BOOL))
+            if left.text == right.text and left.dtype.kind != "f":  # of which compilers warn
+                parts.append(self.term(ast.Constant(isinstance(op, ast.LtE | ast.GtE | ast.Eq))))
+            else:
+                parts.append(_joined(left, _RELATIONS[type(op)], right, BOOL))
         return parts[0] if len(parts) == 1 else Term(" && ".join(part.operand for part in parts), BOOL, LOOSE)
 
     def _choice(self, test: ast.expr, body: ast.expr, orelse: ast.expr) -> Term:

@@ -1,4 +1,4 @@
-"""The Numba back end gives what the interpreter gives, and compiles where and when it should."""
+"""The compiled back ends give what the interpreter gives; Numba compiles where and when it should."""
 
 from __future__ import annotations
 
@@ -33,11 +33,18 @@ BATCH = 4  # programs that are compiled by one process
 _SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 
 
+@pytest.fixture(params=["numba", "opencl"])
+def compiled(request: pytest.FixtureRequest) -> Compiler:
+    """Each back end that compiles."""
+    chosen: Compiler = request.getfixturevalue(f"{request.param}_compiler")
+    return chosen
+
+
 def _agree(batch: list[Generated], seed: int, compiler: Compiler) -> None:
-    """Run each program on both back ends, on some rows, cut in two ways; compare what must be equal."""
+    """Run each program by its meaning and compiled, on some rows, cut in two ways; compare what must be equal."""
     compiled = compiler.compile([made.program for made in batch])
     for made, executable in zip(batch, compiled, strict=True):
-        assert executable.backend == "numba", made.source
+        assert executable.backend == compiler.backend.name, made.source
         rng = random.Random(seed)
         count, rows = 5, np.array([0, 1, 3, 4])
         frames, records = values(rng, made.dtype, (count, *made.shape)), columns(rng, count)
@@ -57,31 +64,31 @@ def _agree(batch: list[Generated], seed: int, compiler: Compiler) -> None:
 
 @settings(max_examples=2, deadline=None, suppress_health_check=_SLOW, derandomize=True)
 @given(seed=st.integers(0, 2**63))
-def test_random_kernels_agree(seed: int, numba_compiler: Compiler) -> None:
-    _agree([Maker(random.Random(seed + k)).program() for k in range(BATCH)], seed, numba_compiler)
+def test_random_kernels_agree(seed: int, compiled: Compiler) -> None:
+    _agree([Maker(random.Random(seed + k)).program() for k in range(BATCH)], seed, compiled)
 
 
 @pytest.mark.torture
 @settings(max_examples=100, deadline=None, suppress_health_check=_SLOW)
 @given(seed=st.integers(0, 2**63))
-def test_many_random_kernels_agree(seed: int, numba_compiler: Compiler) -> None:
+def test_many_random_kernels_agree(seed: int, compiled: Compiler) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "KERNELS_LIVE_MAX", 100_000)
-        _agree([Maker(random.Random(seed + k)).program(lines=24) for k in range(BATCH)], seed, numba_compiler)
+        _agree([Maker(random.Random(seed + k)).program(lines=24) for k in range(BATCH)], seed, compiled)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32", pytest.param("int64", marks=pytest.mark.torture)])
-def test_every_function_of_the_table(dtype: str, numba_compiler: Compiler) -> None:
+def test_every_function_of_the_table(dtype: str, compiled: Compiler) -> None:
     """One kernel that uses each function that takes such frames."""
     made, used = Maker(random.Random(3)).covering(np.dtype(dtype), (6, 70))
     floats_only = {"bitwise_and", "bitwise_or", "bitwise_xor", "invert", "left_shift", "right_shift"}
     missing = set(FUNCTIONS) - used - {"len", "shape", "ndim", "size", "dtype"}
     assert missing <= (floats_only if dtype == "float32" else set())
-    _agree([made], 5, numba_compiler)
+    _agree([made], 5, compiled)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_transcendental_functions_within_ulps(dtype: str, numba_compiler: Compiler) -> None:
+def test_transcendental_functions_within_ulps(dtype: str, compiled: Compiler) -> None:
     names = [row.name for row in PRIMITIVES.values() if not row.exact]
     calls = [f"np.{name}({'x' if PRIMITIVES[name].arity == 1 else 'x, y'})" for name in names]
     body = ", ".join(calls)
@@ -100,7 +107,7 @@ def test_transcendental_functions_within_ulps(dtype: str, numba_compiler: Compil
     typed = specialise(check(KernelDef("k", KernelKind.REDUCE, source)), frame, {"y": y}, "init")
     program = optimise(typed.program)
     results = []
-    for backend in (NumpyBackend(), numba_compiler):
+    for backend in (NumpyBackend(), compiled):
         outs = [np.zeros((1, *x.shape), x.dtype) for _ in names]
         backend.compile([program])[0].run(x[None], (), np.array([0]), outs)
         results.append(outs)
@@ -147,17 +154,17 @@ SHAPES_OF_FUSION = {
 
 
 @pytest.mark.parametrize("dtype", ["u2", pytest.param("f4", marks=pytest.mark.torture)])
-def test_shapes_of_fusion(dtype: str, numpy_compiler: Compiler, numba_compiler: Compiler) -> None:
+def test_shapes_of_fusion(dtype: str, numpy_compiler: Compiler, compiled: Compiler) -> None:
     """What the scheduler fuses, stores and folds gives the interpreter's bits."""
     rng = np.random.default_rng(4)
     frame = (rng.integers(0, 60000, (10, 70)) / (1 if dtype == "u2" else 7)).astype(dtype)
     texts = list(SHAPES_OF_FUSION.values())
-    results = [several(texts, frame, compiler) for compiler in (numpy_compiler, numba_compiler)]
+    results = [several(texts, frame, compiler) for compiler in (numpy_compiler, compiled)]
     for name, expected, got in zip(SHAPES_OF_FUSION, *results, strict=True):
         assert same(expected, got), name
 
 
-def test_deep_halving(numpy_compiler: Compiler, numba_compiler: Compiler) -> None:
+def test_deep_halving(numpy_compiler: Compiler, compiled: Compiler) -> None:
     """Each result needs twice as many values of the line before: stored, not computed 2**9 times in the text."""
     halving = "".join("    h = h[::2] * 2 + h[1::2]\n" for _ in range(9))
     definition = map_of(f"def k(x):\n    h = x.ravel()[:512]\n{halving}    return h\n")
@@ -166,19 +173,19 @@ def test_deep_halving(numpy_compiler: Compiler, numba_compiler: Compiler) -> Non
     frames = np.random.default_rng(0).integers(0, 9, (1, 10, 70)).astype(np.int32)
     results = [
         built(definition, "i4", (10, 70), compiler).run(frames, np.zeros(1, NO_COLUMNS)).frames
-        for compiler in (numpy_compiler, numba_compiler)
+        for compiler in (numpy_compiler, compiled)
     ]
     assert same(*results)
 
 
-def test_long_chains(numpy_compiler: Compiler, numba_compiler: Compiler) -> None:
+def test_long_chains(numpy_compiler: Compiler, compiled: Compiler) -> None:
     """Hundreds of lines and reshapes: neither recursion nor more than a little time."""
     lines = "".join(f"    y = (y * 3 + {k}).reshape({(4, 6) if k % 2 else (24,)})\n" for k in range(150))
     definition = map_of(f"def k(x):\n    y = x\n{lines}    return np.sum(y, axis=0)\n")
     frames = np.arange(24, dtype=np.uint32).reshape(1, 24)
     results = [
         built(definition, "u4", (24,), compiler).run(frames, np.zeros(1, NO_COLUMNS)).frames
-        for compiler in (numpy_compiler, numba_compiler)
+        for compiler in (numpy_compiler, compiled)
     ]
     assert same(*results)
 
