@@ -36,13 +36,17 @@ VIEWS: Final = frozenset({"broadcast", "reshape", "permute", "slice"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """One value of the program. Compared by identity: equal nodes are interned into one."""
+    """One value of the program. Compared by identity: equal nodes are interned into one.
+
+    `line` is the line of the kernel's source that asked for it first, for those who read generated code; 0: none did.
+    """
 
     op: str
     args: tuple[Node, ...]
     dtype: DType
     shape: Shape
     attrs: tuple[Any, ...] = ()
+    line: int = 0
 
     @property
     def size(self) -> int:
@@ -55,15 +59,16 @@ class Node:
 
 @dataclass(slots=True)
 class Interner:
-    """Makes nodes, each distinct one once (so that common subexpressions are computed once)."""
+    """Makes nodes, each distinct one once (so that common subexpressions are computed once), for a line of source."""
 
     known: dict[tuple[Any, ...], Node] = field(default_factory=dict)
+    line: int = 0
 
     def node(self, op: str, args: tuple[Node, ...], dtype: DType, shape: Shape, attrs: tuple[Any, ...] = ()) -> Node:
         text = repr(attrs) if op == "const" else attrs  # 0.0 and -0.0, True and 1, nan and nan
         key = (op, tuple(map(id, args)), dtype, shape, text)
         if key not in self.known:
-            self.known[key] = Node(op, args, dtype, shape, attrs)
+            self.known[key] = Node(op, args, dtype, shape, attrs, self.line)
         return self.known[key]
 
 

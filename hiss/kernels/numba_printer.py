@@ -10,7 +10,7 @@ The function is `kernel(rows, frame, outputs or states…, columns…, arrays…
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,9 +52,12 @@ class Printed:
     temporaries: tuple[tuple[DType, int], ...]
 
 
-def print_program(program: Program) -> Printed:
-    """The Numba source of a program over frames (or of a reduction's step, if it has states)."""
-    writer = Writer(schedule(program))
+def print_program(program: Program, source: Sequence[str] = ()) -> Printed:
+    """The Numba source of a program over frames (or of a reduction's step, if it has states).
+
+    With the lines of the kernel's `source` it has them as comments, for people to read; such a text is not compiled.
+    """
+    writer = Writer(schedule(program), source)
     for group in writer.plan.groups:
         FAMILIES[group[0].family](writer, group)
     for place in writer.copied_back():

@@ -32,10 +32,14 @@ class Writer:
         Scratch arrays: (dtype, size, name).
     accumulators : list of str
         Lines before the loop over blocks.
+    source : sequence of str
+        The lines of the kernel's source, where they are to stand beside what was made of them: to be read, and never
+        to be compiled.
     """
 
-    def __init__(self, plan: Schedule) -> None:
+    def __init__(self, plan: Schedule, source: Sequence[str] = ()) -> None:
         self.plan, self.program = plan, plan.program
+        self.source, self.told = source, 0
         self.count = 0
         self.prelude: set[str] = set()
         self.routines: dict[str, str] = {}
@@ -180,8 +184,15 @@ class Writer:
                 self.line(f"{one.name}{suffix} = {one.place.text(index)}")
             else:
                 assert one.node is not None
+                self.tell(one.node)
                 operands = [name + suffix if name in body.names else name for name in one.operands]
                 self.line(f"{one.name}{suffix} = {self.expression(one.node, operands)}")
+
+    def tell(self, node: Node) -> None:
+        """Where there is a source to be shown beside it: the line that asked for what follows."""
+        if self.source and 0 < node.line != self.told:
+            self.told = node.line
+            self.line(f"# {node.line}: {self.source[node.line - 1].strip()}")
 
     # ------------------------------------------------------------------------------------------ loops
 

@@ -16,6 +16,7 @@ import ast
 import enum
 import io
 import tokenize
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,15 +67,15 @@ class PrintedOpencl:
     numba: Printed
 
 
-def print_opencl(program: Program, form: Form = Form.WORKERS) -> PrintedOpencl:
-    """The OpenCL C of a program.
+def print_opencl(program: Program, form: Form = Form.WORKERS, source: Sequence[str] = ()) -> PrintedOpencl:
+    """The OpenCL C of a program; with the lines of the kernel's `source` as comments, where it is to be read.
 
     Raises
     ------
     Untranslatable
         It has an operation that cannot be said in C yet.
     """
-    printed = print_program(program)
+    printed = print_program(program, source)
     return _File(printed, bool(program.states), form).run()
 
 

@@ -30,6 +30,7 @@ def rewrite(program: Program, change: Callable[[Node, Interner], Node]) -> Progr
     interner = Interner()
     new: dict[int, Node] = {}
     for node in program.nodes:
+        interner.line = node.line
         copy = interner.node(node.op, tuple(new[id(arg)] for arg in node.args), node.dtype, node.shape, node.attrs)
         new[id(node)] = change(copy, interner)
     return replace(program, outputs=tuple(new[id(output)] for output in program.outputs))
@@ -100,6 +101,7 @@ def _with_values(program: Program, values: dict[int, npt.NDArray[Any]]) -> Progr
     interner = Interner()
     new: dict[int, Node] = {}
     for node in program.nodes:
+        interner.line = node.line
         if id(node) in values:
             value = values[id(node)]
             if node.shape:

@@ -320,6 +320,7 @@ class _Specialiser:
     def placed(self, where: Where) -> Iterator[None]:
         """Give what goes wrong within, and the warnings that come up, their place in the source."""
         source = self.checked.source
+        self.builder.interner.line = where.line
         try:
             yield
         except Misfit as misfit:
