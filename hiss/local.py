@@ -41,6 +41,7 @@ from hiss.model import (
     Event,
     Feedback,
     FrameSpec,
+    Keep,
     KernelDef,
     KernelInfo,
     KernelKind,
@@ -193,6 +194,7 @@ class LocalStore:
             return [info]
         stages = self._node.readout.record(spec.kernels)
         _check_order(info.path, stages)
+        _check_keep(info, stages)
         frame = self._node.readout.out_frame(stages, info)
         check_block_fits(self._node.storage.arena, f"stream {info.path}", came_bytes + frame.item_bytes)
         raw = replace(info, id=uuid.uuid4().hex, name=name + RAW_SUFFIX, raw_of=info.id)
@@ -436,6 +438,14 @@ class LocalStore:
     def _operator_only(self, what: str) -> None:
         if self._caller.attempt is not None:
             raise PermissionRefused(f"a job's attempt may not do that: only the operator {what}")
+
+
+def _check_keep(info: StreamInfo, stages: Sequence[StageInfo]) -> None:
+    if info.keep is Keep.RAW and any(stage.kind is KernelKind.SCAN for stage in stages):
+        raise InvalidInput(
+            f"stream {info.path}: with keep='raw' each block is computed by itself when it is read, and a scan needs "
+            "those before it; use keep='result' or keep='both'"
+        )
 
 
 def _check_order(path: str, stages: Sequence[StageInfo]) -> None:

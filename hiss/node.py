@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from hiss import limits, reductions
+from hiss import limits, reductions, scan_memory
 from hiss.blocks import Reservations, Storage, StorageOptions
 from hiss.blocks.space_records import covers
 from hiss.errors import HissError, ProducerFenced, StreamFinal
@@ -26,6 +26,7 @@ from hiss.milestones import Milestones
 from hiss.model import Ack, AckLevel, AppendStart, Feedback, StreamInfo, StreamState
 from hiss.readout import Readout
 from hiss.refinery import Refinery
+from hiss.scan_memory import ScanMemory
 from hiss.session import Session
 from hiss.space import Retention
 
@@ -69,7 +70,7 @@ class Node:
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.directory = directory
-        self.storage = Storage(directory, options or StorageOptions())
+        self.storage = Storage(directory, options or StorageOptions(), clock_ns=clock_ns)
         self.catalog = self.storage.catalog
         self.spaces = Spaces(self.storage.arena)
         self.readout = Readout(self.storage, Compiler(directory / "kernels", backend))
@@ -121,6 +122,7 @@ class Node:
         with life.lock:
             self._end_session(life, StreamFinal("the stream was deleted"))
             self.reservations.freed(collection, self.storage.delete(stream_id))
+            scan_memory.forget(self.directory, stream_id)
             self.milestones.closed(stream_id)
         with self._lock:
             self._lives.pop(stream_id, None)
@@ -142,6 +144,8 @@ class Node:
             self.storage.sync()  # so that what is already here is durable when it is sent and acknowledged again
             if life.ingest is None:
                 life.ingest = self._ingest(info)
+            if life.ingest.refinery is not None:
+                life.ingest.refinery.resume(self.storage.index(stream_id))
             start = self._start(info, life.ingest)
             stir = partial(self.milestones.stir, stream_id)
             life.session = Session(life.ingest, start, on_ack, on_error, on_feedback, self.clock_ns, stir)
@@ -156,7 +160,8 @@ class Node:
         def quarantined(stage: int) -> None:
             self.catalog.set_stage(info.id, stage, quarantined=True)
 
-        refinery = Refinery(info, came_as, pipeline, quarantined)
+        memory = ScanMemory(self.directory, info.id, self.storage.sync) if pipeline.scans else None
+        refinery = Refinery(info, came_as, pipeline, quarantined, memory)
         return Ingest(info, came_as, self.storage, self.spaces, refinery, self.reservations)
 
     def _start(self, info: StreamInfo, ingest: Ingest) -> AppendStart:
@@ -209,6 +214,7 @@ class Node:
             digests = {stream.id: self.storage.stream_digest(stream.id) for stream in streams}
             self.milestones.tell_progress(stream_id)
             self.catalog.finalise([stream.id for stream in streams], state, whole, digests, reason)
+            scan_memory.forget(self.directory, stream_id)
         self.milestones.closed(stream_id)
         with self._lock:
             self._lives.pop(stream_id, None)

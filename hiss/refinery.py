@@ -13,10 +13,13 @@ from dataclasses import replace
 import numpy as np
 
 from hiss.blocks import Region
+from hiss.blocks.index import StreamIndex
 from hiss.extent import Extent, block_digests
-from hiss.kernels import Outcome, Pipeline
+from hiss.kernels import Memory, Outcome, Pipeline
 from hiss.model import BlockStatus, ByteArray, FrameSpec, Keep, StreamInfo
+from hiss.scan_memory import ScanMemory
 
+_PROCESSED = (BlockStatus.STORED, BlockStatus.VETOED, BlockStatus.KERNEL_FAILED)  # blocks that met the pipeline
 log = logging.getLogger(__name__)
 
 
@@ -38,10 +41,17 @@ class Refinery:
         Compiled for them.
     on_quarantine : callable
         Told the number of a stage that was just quarantined.
+    memory : ScanMemory, optional
+        Where to keep what the pipeline's scans remember; there if it has any.
     """
 
     def __init__(
-        self, info: StreamInfo, came_as: FrameSpec, pipeline: Pipeline, on_quarantine: Callable[[int], None]
+        self,
+        info: StreamInfo,
+        came_as: FrameSpec,
+        pipeline: Pipeline,
+        on_quarantine: Callable[[int], None],
+        memory: ScanMemory | None = None,
     ) -> None:
         assert info.raw_id is not None
         self.info = info
@@ -49,8 +59,33 @@ class Refinery:
         self.came_as = came_as
         self.pipeline = pipeline
         self.on_quarantine = on_quarantine
+        self.memory = memory
         # of one block; filters hand on what they got
         self.result_bytes = out_bytes(pipeline) if pipeline.changes else 0
+
+    def resume(self, index: StreamIndex) -> None:
+        """Set the scans to where the log is, before the first extent of a session.
+
+        Without the snapshot of the last block a scan cannot go on: it is quarantined, and its blocks are kept raw.
+        """
+        if self.memory is None:
+            return
+        found = [index.newest(status) for status in _PROCESSED]
+        last = max((one for one in found if one is not None), default=None)
+        memory = self.memory.after(last)
+        if memory is not None:
+            self.pipeline.remember(memory)
+            return
+        self.pipeline.remember(Memory(last, tuple(None for _ in self.pipeline.scans)))
+        for stage in self.pipeline.scans if last is not None else ():
+            log.error(
+                "stream %s: what kernel stage %d remembered after block %d is gone; it is quarantined",
+                self.info.path,
+                stage,
+                last,
+            )
+            self.pipeline.quarantine(stage)
+            self.on_quarantine(stage)
 
     def refine(self, fresh: Extent, space: Region | None) -> list[tuple[str, Extent]]:
         """The records to write, each with the id of its stream, in the order in which to write them."""
@@ -62,8 +97,10 @@ class Refinery:
         if came.any():
             blocks = fresh.select(came)
             outcome = self.pipeline.run(
-                blocks.frames(self.came_as), blocks.columns, None if space is None else space.data
+                blocks.frames(self.came_as), blocks.columns, None if space is None else space.data, blocks.index
             )
+            if self.memory is not None and (remembered := self.pipeline.memory) is not None:
+                self.memory.keep(remembered)
             self._report(outcome)
             status[came], cause[came] = outcome.status, outcome.cause
         records = []

@@ -5,6 +5,7 @@ from hiss.kernels.authoring import Kernel, column, filter, kernel, reduce, scan
 from hiss.kernels.checker import check
 from hiss.kernels.compiler import Compiler, ResolvedStage
 from hiss.kernels.library.statistics import BUILTIN, builtin
+from hiss.kernels.memory import Memory
 from hiss.kernels.pipeline import Fault, Outcome, Pipeline
 from hiss.kernels.reduction import Reduction
 from hiss.kernels.untyped import CheckedKernel
@@ -15,6 +16,7 @@ __all__ = [
     "Compiler",
     "Fault",
     "Kernel",
+    "Memory",
     "Outcome",
     "Pipeline",
     "Reduction",

@@ -212,6 +212,11 @@ class Pipeline:
         self._stages[stage].quarantined = True
 
     @property
+    def scans(self) -> tuple[int, ...]:
+        """The stages that have a memory."""
+        return tuple(place for place, stage in enumerate(self._stages) if stage.scan is not None)
+
+    @property
     def memory(self) -> Memory | None:
         """What its scans remember, to be kept and given to `remember`; None where there is no scan."""
         if not self._scans:

@@ -2,8 +2,8 @@
 BLOCKS`.
 
 It resumes the stream where it stands, sends blocks that follow from (seed, index) alone, prints an index whenever all
-blocks up to it are acknowledged as durable, and seals the stream at the end. Odd seeds have a kernel on the way, and
-keep the raw blocks too.
+blocks up to it are acknowledged as durable, and seals the stream at the end. Odd seeds have a kernel on the way, every
+other of them a scan, and keep the raw blocks too.
 """
 
 from __future__ import annotations
@@ -31,8 +31,24 @@ def inverted(frame):  # type: ignore[no-untyped-def]
     return ~frame
 
 
+@hiss.scan
+class total:
+    def init(frame):  # type: ignore[no-untyped-def]
+        return np.zeros_like(frame), 0
+
+    def step(state, frame):  # type: ignore[no-untyped-def]
+        so_far, count = state  # type: ignore[misc]
+        return (so_far + frame, count + 1), so_far + frame + (count % 5).astype(np.uint16)  # type: ignore[has-type]
+
+
+KERNELS: dict[int, list[Any]] = {0: [], 1: [inverted], 2: [], 3: [total]}  # by the seed modulo 4
+
+
 def result(seed: int, index: int) -> npt.NDArray[Any]:
     """What is stored of it."""
+    if seed % 4 == 3:
+        blocks = np.stack([block(seed, before) for before in range(index + 1)])
+        return np.asarray(np.sum(blocks, axis=0, dtype=np.uint16) + np.uint16(index % 5))
     return ~block(seed, index) if seed % 2 else block(seed, index)
 
 
@@ -45,7 +61,7 @@ def main(address: str, path: str, seed: int, blocks: int) -> None:
             shape=SHAPE,
             ack="durable",
             columns={"angle": "f8 deg"},
-            kernels=[inverted] if seed % 2 else [],
+            kernels=KERNELS[seed % 4],
             keep="both",
             resume=True,
         )
