@@ -35,8 +35,9 @@ FEEDBACK_MESSAGES_MAX: Final = 256  # kept for a producer that does not look
 ARENA_BYTES_DEFAULT: Final = 1 * GiB  # or a quarter of the machine's memory, if that is less
 ARENA_BYTES_MIN: Final = 8 * MiB
 ARENA_PAGE_BYTES: Final = 64 * KiB  # the smallest region
+ARENA_SLOT_BYTES: Final = 8 * MiB  # half of the arena is slots of this size, for one region each
 UNSYNCED_BYTES_MAX: Final = 256 * MiB  # or half the arena, if that is less
-CREDIT_FRACTION: Final = 4  # one producer may have 1/4 of the arena unacknowledged
+CREDIT_FRACTION: Final = 4  # one producer may have 1/4 of the arena unacknowledged, which is its largest region too
 STREAM_QUEUE_EXTENTS_MAX: Final = 256  # landed, waiting for the stream's kernels
 
 # The log
@@ -61,6 +62,7 @@ RESERVATION_HOURS_MAX: Final = 10_000.0
 LOCATION_CHARS_MAX: Final = 4096  # where a stream is archived
 ARCHIVES_MAX: Final = 16  # places that the catalog knows of one stream; the newest stay
 EVICT_EVERY_S: Final = 5.0  # the retention looks at the streams so often, and where somebody waits for space
+EVICT_PAUSE_S: Final = 0.1  # between two looks, whoever waits
 EVICTIONS_AT_ONCE: Final = 64  # streams that one look takes at most
 PRESSURE_SEGMENTS: Final = 2  # space is short where fewer whole segments are free beyond what is promised
 
@@ -177,5 +179,6 @@ assert FEEDBACK_BYTES_MAX + KiB < LANE_REPLY_BYTES_MAX
 assert LANDING_FRACTION <= CREDIT_FRACTION, "the extent of one producer at least lands in place"
 assert BLOCK_BYTES_MAX + MiB <= SEGMENT_BYTES, "a block and its header fit into one segment"
 assert ARENA_BYTES_MIN % ARENA_PAGE_BYTES == 0
+assert EXTENT_BYTES_TARGET <= ARENA_SLOT_BYTES
 assert RECORD_ALIGN_BYTES <= ARENA_PAGE_BYTES
 assert SEGMENT_BYTES_MIN % RECORD_ALIGN_BYTES == 0

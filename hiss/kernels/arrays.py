@@ -10,9 +10,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from hiss.kernels import arrays_indexed, arrays_ordered
+from hiss.kernels import (
+    arrays_groups,
+    arrays_indexed,
+    arrays_ordered,
+    arrays_ranks,
+    arrays_recursive,
+    arrays_windows,
+)
 from hiss.kernels.arrays_rows import ArrayPrimitive
 from hiss.kernels.primitives import PRIMITIVES, REDUCTIONS
 
-ARRAYS: Final[dict[str, ArrayPrimitive]] = {row.name: row for row in (*arrays_indexed.ROWS, *arrays_ordered.ROWS)}
+_ROWS: Final = (
+    *arrays_indexed.ROWS,
+    *arrays_ordered.ROWS,
+    *arrays_windows.ROWS,
+    *arrays_ranks.ROWS,
+    *arrays_groups.ROWS,
+    *arrays_recursive.ROWS,
+)
+ARRAYS: Final[dict[str, ArrayPrimitive]] = {row.name: row for row in _ROWS}
+assert len(ARRAYS) == len(_ROWS), "two rows of one name"
 assert not set(ARRAYS) & (set(PRIMITIVES) | set(REDUCTIONS))

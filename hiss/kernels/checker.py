@@ -300,6 +300,8 @@ class _Checker:
         if isinstance(value, str):
             if value in SPELLINGS:
                 return self.literal(SPELLINGS[value], node)
+            if value in functions.WORDS:
+                return self.literal(value, node)
             raise self.error(node, f"texts are not in the language, but for dtypes such as 'float32'{_meant(value)}")
         if value is None or value is ... or isinstance(value, bool):
             return self.literal(value, node)
@@ -491,7 +493,7 @@ def _did_you_mean(names: list[str], prefix: str) -> str:
 
 
 def _meant(text: str) -> str:
-    close = difflib.get_close_matches(text, SPELLINGS, 1)
+    close = difflib.get_close_matches(text, [*SPELLINGS, *functions.WORDS], 1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

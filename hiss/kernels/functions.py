@@ -16,8 +16,12 @@ from typing import Any, Final
 
 from hiss.kernels import lowering
 from hiss.kernels import lowering_arrays as arrays
+from hiss.kernels import lowering_groups as groups
+from hiss.kernels import lowering_ranks as ranks
 from hiss.kernels import lowering_reductions as reductions
 from hiss.kernels import lowering_shapes as shapes
+from hiss.kernels import lowering_windows as windows
+from hiss.kernels.arrays_windows import MODES
 from hiss.kernels.builder import Builder, Value
 from hiss.kernels.primitives import PRIMITIVES
 
@@ -207,6 +211,82 @@ _ROWS: Final = [
         "`length` results; what lies beyond is dropped",
     ),
     _row("bin2d", "a, factor", "h", "as np.sum", arrays.bin2d, "sums over blocks of factor x factor of the last axes"),
+    # windows around each pixel
+    *(
+        _row(name, "a, size=3, mode='reflect'", "h", dtypes, windows.window(primitive), f"{note} around each pixel")
+        for name, primitive, dtypes, note in (
+            (
+                "median_filter",
+                "window_median",
+                "as a",
+                "median of size x size pixels, size odd, or of (rows, columns),",
+            ),
+            ("minimum_filter", "window_minimum", "as a", "smallest, NaN if there is one, of size x size pixels"),
+            ("maximum_filter", "window_maximum", "as a", "largest, NaN if there is one, of size x size pixels"),
+            ("uniform_filter", "window_mean", _FLOAT, "mean of size x size pixels"),
+        )
+    ),
+    _row(
+        "gaussian_filter",
+        "a, sigma, mode='reflect', truncate=4.0",
+        "h",
+        _FLOAT,
+        windows.gaussian_filter,
+        "weighted by a Gaussian of sigma pixels, cut off at `truncate` sigmas",
+    ),
+    _row(
+        "correlate",
+        "a, weights, mode='reflect'",
+        "h",
+        _FLOAT,
+        windows.correlate,
+        "sum of weight times neighbour, the weights' middle on the pixel",
+    ),
+    # order statistics
+    _row("median", "a, axis=None, *, keepdims=False", "n", "float64 of integers; floats as a", ranks.median),
+    _row(
+        "nanmedian",
+        "a, axis=None, *, keepdims=False",
+        "n",
+        "float64 of integers; floats as a",
+        ranks.nanmedian,
+        "NaN where nothing else is",
+    ),
+    _row(
+        "percentile",
+        "a, q, axis=None, *, keepdims=False",
+        "n",
+        "float64 of integers; floats as a",
+        ranks.percentile,
+        "one q from 0 to 100, between neighbours",
+    ),
+    # groups of pixels, bit fields, recursion
+    _row(
+        "group_sum",
+        "a, index, *, length",
+        "h",
+        "64 bits of integers; float64",
+        groups.group_sum,
+        "sums of the elements whose index is 0 … length - 1; others are dropped",
+    ),
+    _row(
+        "groups_count",
+        "mask, connectivity=8, least=1",
+        "h",
+        "int64",
+        groups.groups_count,
+        "how many groups of at least `least` pixels touch: at edges (4), or also at corners (8)",
+    ),
+    _row("otsu", "a", "h", "float64", groups.otsu, "Otsu's threshold; 256 bins, uint8 and uint16 each value"),
+    _row("bits", "a, first, count", "h", "as a", groups.bits, "the field of `count` bits from bit `first`"),
+    _row(
+        "iir",
+        "a, b0, b1, a1, axis=-1",
+        "h",
+        _FLOAT,
+        groups.iir,
+        "y[k] = b0 x[k] + b1 x[k-1] + a1 y[k-1] along an axis, from rest",
+    ),
     # shape
     _row("reshape", "a, shape", "nm", "as a", shapes.reshape, "row-major; one size may be -1"),
     _row("ravel", "a", "nm", "as a", shapes.ravel),
@@ -235,6 +315,9 @@ _ROWS: Final = [
 ]
 FUNCTIONS: Final[dict[str, TableFunction]] = {row.name: row for row in _ROWS}
 assert len(FUNCTIONS) == len(_ROWS), "two rows of one name"
+
+WORDS: Final = frozenset(MODES)
+"""Texts that a kernel may have, besides names of dtypes."""
 
 ALIASES: Final = {
     "abs": "absolute",

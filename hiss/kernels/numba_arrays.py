@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from hiss.kernels import numba_indexed, numba_ordered, views
+from hiss.kernels import (
+    numba_groups,
+    numba_indexed,
+    numba_ordered,
+    numba_ranks,
+    numba_recursive,
+    numba_windows,
+    views,
+)
 from hiss.kernels.arrays import ARRAYS
 from hiss.kernels.ir import Node
 from hiss.kernels.numba_operations import unsigned
@@ -19,7 +27,14 @@ from hiss.kernels.numba_routines import RoutineMaker
 from hiss.kernels.numba_writer import Writer
 from hiss.kernels.schedule import Nest
 
-ROUTINES: Final[dict[str, RoutineMaker]] = {**numba_indexed.ROUTINES, **numba_ordered.ROUTINES}
+ROUTINES: Final[dict[str, RoutineMaker]] = {
+    **numba_indexed.ROUTINES,
+    **numba_ordered.ROUTINES,
+    **numba_windows.ROUTINES,
+    **numba_ranks.ROUTINES,
+    **numba_groups.ROUTINES,
+    **numba_recursive.ROUTINES,
+}
 assert ROUTINES.keys() == ARRAYS.keys()
 
 

@@ -26,7 +26,7 @@ from hiss.model import ColumnParam, KernelDef, KernelKind, ScalarParam
 
 SHAPES = ((), (1,), (5,), (130,), (3, 4), (7, 1), (2, 3, 5), (4, 70), (65, 3), (1, 64), (3, 2, 4, 2), (2, 200))
 COLUMNS = np.dtype([("angle", "<f8"), ("stage", "u1"), ("shot", "<i4")])
-_VALUES = frozenset({"x", "x1", "x2", "a", "m", "array", "y", "condition", "fill_value", "indices", "weights"})
+_VALUES = frozenset({"x", "x1", "x2", "a", "m", "array", "y", "condition", "fill_value", "indices", "weights", "mask"})
 _AXES = ("None", "None", "0", "1", "-1", "2", "(0, 1)", "(0, 2)", "(-1,)", "(1, 0)")
 _STATIC = {  # texts for parameters that are known before the kernel runs, by their names in the table
     **dict.fromkeys(("axis", "axes", "axis1", "axis2"), _AXES),
@@ -35,6 +35,16 @@ _STATIC = {  # texts for parameters that are known before the kernel runs, by th
     "ddof": ("0",),
     "length": ("1", "5", "300"),
     "factor": ("1", "2", "5"),
+    "size": ("1", "3", "5", "(3, 1)", "(1, 7)"),
+    "mode": ("'reflect'", "'mirror'", "'nearest'", "'wrap'"),
+    "sigma": ("0.5", "1", "2.3"),
+    "truncate": ("2.0", "4"),
+    "q": ("0", "50", "33.3", "100"),
+    "connectivity": ("4", "8"),
+    "least": ("1", "2"),
+    "first": ("0", "3"),
+    "count": ("1", "5"),
+    **dict.fromkeys(("b0", "b1", "a1"), ("0", "1", "0.5", "-0.25")),
 }
 _AMPLIFIERS = {"divide", "floor_divide", "remainder", "power", "arctan2"}  # of the sign of zero
 
@@ -150,6 +160,10 @@ class Maker:
         rng = self.rng
         if name in _VALUES and row.name == "power" and name == "x2" and rng.random() < 0.7:
             return rng.choice(["0", "1", "2", "3", "4", "7", "0.5", "-1", "2.5"])
+        if name == "index":
+            return f"{rng.choice(names)}.astype(np.{rng.choice(['int64', 'uint8', 'int16'])})"
+        if row.name == "correlate" and name == "weights":
+            return rng.choice([f"{rng.choice(names)}[:1, :3]", "frame[:3, :5]", "frame[:7]", "np.full((3, 3), 0.5)"])
         if name in _VALUES or name in ("a_min", "a_max"):
             literals = ["0", "1", "-1", "2", "7", "255", "70000", "0.5", "-2.25", "1e30", "np.inf", "np.nan", "True"]
             optional = ["None"] if name.startswith("a_") else []
