@@ -123,7 +123,7 @@ class Spaces:
 
 def share_of(arena: Arena) -> int:
     """The most bytes that one extent and its result may take together."""
-    return arena.capacity // limits.CREDIT_FRACTION
+    return arena.largest_bytes
 
 
 def check_block_fits(arena: Arena, what: str, block_bytes: int) -> None:

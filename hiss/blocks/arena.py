@@ -1,21 +1,31 @@
 """The arena: fixed, pre-faulted memory in which each extent lands once.
 
 First-touched memory costs about 25 times as much as warm memory, so all of it is touched at the start, and handed out
-again and again. A buddy allocator (Knowlton 1965) over pages of `limits.ARENA_PAGE_BYTES`; what a request does not need
-of its power of two is given back at once, so that no more than one page a region is wasted.
+again and again. It has three parts, so that no mix of sizes, live or long gone, can make it useless:
 
-Invariants: free and live pieces tile the memory; no two free buddies of the same order lie side by side; a request is
-met whole or not at all, in the order of asking, so that two users who each need two regions cannot dead-lock and a
-large request cannot starve. Any thread may allocate and release.
+    a quarter   reserved for large regions, up to all of it: `largest_bytes`
+    a quarter   for any, in pages of `limits.ARENA_PAGE_BYTES`, first fit
+    a half      slots of `slot_bytes`, 8 MiB (less in an arena below 32 MiB), each of them for one region at a time
+
+**Guaranteed**, whatever was allocated and released before: a region of up to `slot_bytes` is given
+at once while fewer than `slots` such regions are live, and `slots * slot_bytes` is at least half of the arena; a region
+of up to `largest_bytes` is given at once while none larger than `slot_bytes` is live. Regions that only `recent` still
+holds count as released: under pressure it lets go of them.
+
+Invariants: free and live pieces tile the memory; no two free pieces of a part lie side by side; a slot holds one region
+or none; a request is met whole or not at all, in the order of asking, so that two users who each need two
+regions cannot dead-lock and a large request cannot starve. Any thread may allocate, hold and release.
 """
 
 from __future__ import annotations
 
+import bisect
 import collections
 import contextlib
 import mmap
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -43,20 +53,33 @@ def _touched_memory(size: int) -> mmap.mmap:
 
 
 class Region:
-    """A piece of the arena. Its owner releases it exactly once; after that `data` belongs to somebody else."""
+    """A piece of the arena. Whoever allocated it, and whoever holds it beside, releases it exactly once; after the last
+    of them `data` belongs to somebody else."""
 
-    __slots__ = ("_arena", "_page", "_pages", "data")
+    __slots__ = ("_arena", "_holders", "_page", "data", "pages")
 
     def __init__(self, arena: Arena, page: int, pages: int, data: ByteArray) -> None:
-        self._arena, self._page, self._pages = arena, page, pages
+        self._arena, self._page, self._holders = arena, page, 1
+        self.pages = pages  # that it takes, 0 for none
         self.data = data  # uint8, 1-D, of the size that was asked for
 
     def __repr__(self) -> str:
         return f"Region(page={self._page}, bytes={len(self.data)})"
 
+    def hold(self) -> None:
+        """Keep the memory until one more `release`."""
+        with self._arena.changed:
+            assert self._holders > 0, f"{self} is held after it was released"
+            self._holders += 1
+
     def release(self) -> None:
-        """Give the memory back. Releasing twice is an assertion: the second owner would lose its data."""
-        self._arena._release(self)
+        """One holder less; the last one gives the memory back. Once too often is an assertion: the next owner would
+        lose its data."""
+        with self._arena.changed:
+            assert self._holders > 0, f"{self} was released twice"
+            self._holders -= 1
+            if not self._holders:
+                self._arena._give_back(self)
 
 
 class Arena:
@@ -65,34 +88,51 @@ class Arena:
     Parameters
     ----------
     capacity : int
-        Bytes, at least one page; rounded down to whole pages.
+        Bytes, at least four pages; rounded down to whole pages.
+
+    Attributes
+    ----------
+    capacity, slot_bytes, slots, largest_bytes : int
+        See above.
+    changed : threading.Condition
+        Guards all of it; reentrant.
+    on_pressure : callable
+        Called with `changed` held where there is no room; frees something and tells whether it did.
 
     Raises
     ------
     InvalidInput
-        A capacity below one page.
+        A capacity below four pages.
     """
 
     def __init__(self, capacity: int) -> None:
         pages = capacity // PAGE
-        if pages < 1:
-            raise InvalidInput(f"arena of {capacity} bytes: expected at least {PAGE}")
+        if pages < 4:
+            raise InvalidInput(f"arena of {capacity} bytes: expected at least {4 * PAGE}")
+        reserve = pages // 4
+        self._slot_pages = min(limits.ARENA_SLOT_BYTES // PAGE, reserve)
+        self.slots: Final = -(-pages // (2 * self._slot_pages))
+        self._first_slot = pages - self.slots * self._slot_pages
         self.capacity: Final = pages * PAGE
+        self.slot_bytes: Final = self._slot_pages * PAGE
+        self.largest_bytes: Final = reserve * PAGE
         self._bytes: ByteArray = np.frombuffer(_touched_memory(self.capacity), np.uint8)
-        self._changed = threading.Condition()
+        self.changed = threading.Condition(threading.RLock())
+        self.on_pressure: Callable[[], bool] = lambda: False
         self._waiting: collections.deque[object] = collections.deque()  # tickets, in the order of asking
         self._live: dict[int, Region] = {}  # first page -> region
-        self._free: list[set[int]] = [set() for _ in range(pages.bit_length())]  # by order: first pages
-        self._free_pages = 0
-        self._put(0, pages)
+        self._reserved = _Span(0, reserve)
+        self._any = _Span(reserve, self._first_slot - reserve)
+        self._free_slots = list(range(self._first_slot, pages, self._slot_pages))
 
     @property
     def free_bytes(self) -> int:
-        return self._free_pages * PAGE
+        """What no region takes; a slot is taken whole."""
+        return (self._reserved.free + self._any.free + len(self._free_slots) * self._slot_pages) * PAGE
 
     def live(self) -> list[Region]:
         """The regions that nobody has released yet."""
-        with self._changed:
+        with self.changed:
             return list(self._live.values())
 
     def allocate(self, *sizes: int, timeout_s: float | None) -> tuple[Region, ...]:
@@ -115,29 +155,35 @@ class Arena:
         pages = [-(-size // PAGE) for size in sizes]
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         ticket = object()
-        with self._changed:
+        with self.changed:
             self._waiting.append(ticket)
             try:
                 while self._waiting[0] is not ticket or (starts := self._take_all(pages)) is None:
-                    if self._waiting[0] is ticket and self.free_bytes == self.capacity:
-                        raise LimitExceeded(
-                            f"{len(sizes)} regions of {sum(sizes)} bytes do not fit into an arena of {self.capacity}; "
-                            "raise arena_bytes",
-                            limit="arena_bytes",
-                            allowed=self.capacity,
-                            found=sum(sizes),
-                        )
+                    if self._waiting[0] is ticket:
+                        if self.on_pressure():
+                            continue
+                        self._check_not_empty(sizes)
                     remaining = None if deadline is None else deadline - time.monotonic()
                     if remaining is not None and remaining <= 0:
                         raise DeadlineExceeded(
                             f"no room for {sum(sizes)} bytes in the arena within {timeout_s} s: {self.free_bytes} of "
                             f"{self.capacity} are free; the disk may be too slow for what arrives"
                         )
-                    self._changed.wait(remaining)
+                    self.changed.wait(remaining)
                 return tuple(self._region(*each) for each in zip(starts, pages, sizes, strict=True))
             finally:
                 self._waiting.remove(ticket)
-                self._changed.notify_all()
+                self.changed.notify_all()
+
+    def _check_not_empty(self, sizes: tuple[int, ...]) -> None:
+        if not self._live:
+            raise LimitExceeded(
+                f"{len(sizes)} regions of {sum(sizes)} bytes do not fit into an arena of {self.capacity}, of which one "
+                f"may take a quarter; raise arena_bytes",
+                limit="arena_bytes",
+                allowed=self.largest_bytes,
+                found=sum(sizes),
+            )
 
     def _region(self, page: int, pages: int, size: int) -> Region:
         region = Region(self, page, pages, self._bytes[page * PAGE : page * PAGE + size])
@@ -145,16 +191,13 @@ class Arena:
             self._live[page] = region
         return region
 
-    def _release(self, region: Region) -> None:
-        with self._changed:
-            assert region._pages >= 0, f"{region} was released twice"
-            if region._pages:
-                assert self._live.pop(region._page) is region
-                self._put(region._page, region._pages)
-                self._changed.notify_all()
-            region._pages = -1
+    def _give_back(self, region: Region) -> None:
+        if region.pages:
+            assert self._live.pop(region._page) is region
+            self._put(region._page, region.pages)
+            self.changed.notify_all()
 
-    # ---- pages; the lock is held
+    # ---- places; the lock is held
 
     def _take_all(self, pages: list[int]) -> list[int] | None:
         taken: list[int] = []
@@ -162,32 +205,62 @@ class Arena:
             start = self._take(count) if count else 0
             if start is None:
                 for undone, size in zip(taken, pages, strict=False):
-                    self._put(undone, size)
+                    if size:
+                        self._put(undone, size)
                 return None
             taken.append(start)
         return taken
 
     def _take(self, count: int) -> int | None:
-        """The first page of `count` consecutive ones, or None. The tail of the power of two is given back."""
-        for order in range((count - 1).bit_length(), len(self._free)):
-            if self._free[order]:
-                start = self._free[order].pop()
-                self._free_pages -= 1 << order
-                self._put(start + count, (1 << order) - count)
+        """The first page of `count` consecutive ones, or None."""
+        if count > self._slot_pages:
+            start = self._any.take(count)
+            return self._reserved.take(count) if start is None else start
+        if 2 * count > self._slot_pages and self._free_slots:  # little of it is wasted
+            return self._free_slots.pop()
+        start = self._any.take(count)
+        return self._free_slots.pop() if start is None and self._free_slots else start
+
+    def _put(self, start: int, count: int) -> None:
+        if start >= self._first_slot:
+            self._free_slots.append(start)
+        elif start >= self._any.first:
+            self._any.put(start, count)
+        else:
+            self._reserved.put(start, count)
+
+
+class _Span:
+    """Consecutive pages from `first` on, handed out first fit: the free pieces of them, by address, never adjacent."""
+
+    def __init__(self, first: int, count: int) -> None:
+        self.first = first
+        self.free = count
+        self._starts = [first] if count else []
+        self._ends = [first + count] if count else []
+
+    def take(self, count: int) -> int | None:
+        """The first page of `count` consecutive ones, or None."""
+        for place, (start, end) in enumerate(zip(self._starts, self._ends, strict=True)):
+            if end - start >= count:
+                self.free -= count
+                if end - start == count:
+                    del self._starts[place], self._ends[place]
+                else:
+                    self._starts[place] = start + count
                 return start
         return None
 
-    def _put(self, start: int, count: int) -> None:
-        """Free `count` pages from `start`, as the largest aligned powers of two, merged with their free buddies."""
-        self._free_pages += count
-        while count:
-            order = min((start & -start).bit_length() - 1 if start else count.bit_length(), count.bit_length() - 1)
-            self._put_piece(start, order)
-            start, count = start + (1 << order), count - (1 << order)
-
-    def _put_piece(self, start: int, order: int) -> None:
-        while order + 1 < len(self._free) and (start ^ (1 << order)) in self._free[order]:
-            self._free[order].remove(start ^ (1 << order))
-            start &= ~(1 << order)
-            order += 1
-        self._free[order].add(start)
+    def put(self, start: int, count: int) -> None:
+        """Free `count` pages from `start`."""
+        self.free += count
+        place = bisect.bisect(self._starts, start)
+        end = start + count
+        if place < len(self._starts) and self._starts[place] == end:
+            end = self._ends.pop(place)
+            del self._starts[place]
+        if place and self._ends[place - 1] == start:
+            self._ends[place - 1] = end
+        else:
+            self._starts.insert(place, start)
+            self._ends.insert(place, end)
