@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiss.cli.output import say_fields, say_json, say_table
+from hiss.cli.output import say_json, say_table
 from hiss.cli.reach import Reach, command, local_command
 from hiss.errors import InvalidInput, KernelRejected
 
@@ -93,21 +93,6 @@ def list_kernels(reach: Reach) -> None:
         for info in infos
     ]
     say_table(("kernel", "kind", "hash", "registered"), rows)
-
-
-@command(kernel, "show")
-@click.argument("name")
-def show(reach: Reach, name: str) -> None:
-    """Show a kernel and its source, by name or hash."""
-    with reach.buffer() as buffer:
-        info = buffer.store.kernel(name)
-    if reach.json:
-        say_json(info)
-        return
-    definition = info.definition
-    say_fields((("kernel", definition.name), ("kind", definition.kind.name.lower()), ("hash", info.hash)))
-    click.echo()
-    click.echo(definition.source.rstrip())
 
 
 @local_command(kernel, "check")

@@ -12,11 +12,12 @@ import sys
 import click
 
 from hiss.cli.failure import INTERRUPTED, exit_status, say_failure
-from hiss.cli.kernels import group as kernel_commands
+from hiss.cli.kernel_code import group as kernel_commands
 from hiss.cli.node import group as node_commands
 from hiss.cli.reach import Reach
 from hiss.cli.rules import group as rule_commands
 from hiss.cli.settings import settings_of_this_process
+from hiss.cli.space import group as space_commands
 from hiss.cli.storage import group as storage_commands
 from hiss.cli.transfer import group as transfer_commands
 from hiss.cli.verification import group as verification_commands
@@ -53,6 +54,7 @@ def root(context: click.Context) -> None:
 for _group in (
     node_commands,
     storage_commands,
+    space_commands,
     transfer_commands,
     verification_commands,
     kernel_commands,
