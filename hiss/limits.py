@@ -36,6 +36,7 @@ ARENA_BYTES_DEFAULT: Final = 1 * GiB  # or a quarter of the machine's memory, if
 ARENA_BYTES_MIN: Final = 8 * MiB
 ARENA_PAGE_BYTES: Final = 64 * KiB  # the smallest region
 ARENA_SLOT_BYTES: Final = 8 * MiB  # half of the arena is slots of this size, for one region each
+RECENT_FRACTION: Final = 4  # 1/4 of the arena may hold what is durable already, for readers
 UNSYNCED_BYTES_MAX: Final = 256 * MiB  # or half the arena, if that is less
 CREDIT_FRACTION: Final = 4  # one producer may have 1/4 of the arena unacknowledged, which is its largest region too
 STREAM_QUEUE_EXTENTS_MAX: Final = 256  # landed, waiting for the stream's kernels

@@ -225,7 +225,7 @@ class Milestones:
                 log.exception("events of open streams: a bug; trying again")
                 wait_s = _RETRY_S
             with self._changed:
-                if wait_s == _RETRY_S or not self._crossed:
+                if not self._stopped and (wait_s == _RETRY_S or not self._crossed):
                     self._changed.wait(wait_s)
                 if self._stopped:
                     return

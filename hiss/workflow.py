@@ -202,6 +202,9 @@ class Pattern:
     With `event="stream.progress"` jobs are made while a stream is still written: each time that another `every` blocks
     of it can be read. With `event="stream.stalled"`, when an open stream got no block for `stalled_s` seconds.
 
+    A trigger that begins with `file:/` is a glob over the files of watched directories: each content that is written
+    makes the event `file.written`, and the recipe gets the file's path.
+
     With `event="timer"` jobs are made by the clock: `every_s` seconds, or as the line `cron` says, in UTC. `trigger` is
     then the path of the collection that they work in. `catch_up` says what becomes of times that were missed: `none` of
     them is made up for, the newest `one`, or `all`.
@@ -247,6 +250,7 @@ class Pattern:
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise InvalidPattern(f"pattern {self.name!r}: {twice} are given twice (input, variables, outputs, sweep)")
+        self._check_file()
         self._check_timer()
         self._check_watch()
         if self.timeout_s is not None and not 0 < self.timeout_s <= limits.JOB_TIMEOUT_MAX_S:
@@ -268,6 +272,18 @@ class Pattern:
                 raise InvalidPattern(
                     f"pattern {self.name!r}: {limit} is {value}, expected more than 0, or none for no limit"
                 )
+
+    def _check_file(self) -> None:
+        is_file = self.trigger.startswith("file:")
+        if is_file and self.event == "stream.sealed":
+            object.__setattr__(self, "event", "file.written")
+        if is_file != (self.event == "file.written"):
+            raise InvalidPattern(
+                f"pattern {self.name!r}: event {self.event!r} of trigger {self.trigger[:80]!r}; files make the event "
+                "file.written, and only those"
+            )
+        if is_file and (self.where or self.complete_only):
+            raise InvalidPattern(f"pattern {self.name!r}: files have no attributes and no gaps (where, complete_only)")
 
     def _check_timer(self) -> None:
         given = (self.every_s is not None) + (self.cron is not None)

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from hiss.meow_bridge.file_paths import file_keywords, local_path
+
 KEYWORDS: Final = {
     "PATH": "the stream's path, COLLECTION/STREAM",
     "COLLECTION": "the collection's path",
@@ -31,8 +33,16 @@ KEYWORDS: Final = {
 _KEYWORD = re.compile(r"\{(" + "|".join(KEYWORDS) + r")\}")
 
 
-def keyword_values(collection: str, stream: str, version: int, event: str, job: str) -> dict[str, str]:
-    """What each keyword stands for; `stream` is '' for the event of a collection."""
+def keyword_values(
+    collection: str, stream: str, version: int, event: str, job: str, file_root: str = ""
+) -> dict[str, str]:
+    """What each keyword stands for; `stream` is '' for the event of a collection.
+
+    For the event of a watched file they are of its path in the file system, and `file_root` is the watched directory.
+    """
+    if file_root:
+        path = local_path(f"{collection}/{stream}")
+        return {**file_keywords(path, file_root), "JOB": job, "EVENT": event, "VERSION": str(version)}
     path = f"{collection}/{stream}" if stream else collection
     root, _, below = path.partition("/")
     prefix, extension = posixpath.splitext(stream)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hiss import limits
+from hiss.meow_bridge.file_paths import SCHEME, is_file, watched_root
 from hiss.meow_bridge.identity import canonical_json, job_id
 from hiss.meow_bridge.jobs import NewJob
 from hiss.meow_bridge.keywords import keyword_values, replaced
@@ -78,15 +79,17 @@ def new_jobs(rule: ActiveRule, event: Event) -> Iterator[NewJob]:
     """One job for each point of the rule's sweep."""
     for point in rule.points:
         job = job_id(event.id, rule.rule.id, point)
-        values = keyword_values(event.collection, event.stream, event.version, event.id, job)
+        root = watched_root(rule.pattern.trigger) if is_file(rule.pattern.trigger) else ""
+        values = keyword_values(event.collection, event.stream, event.version, event.id, job, root)
         variables = _variables(rule, event, point, values)
-        size = len(canonical_json(variables))
+        variables_json = canonical_json(variables)
+        size = len(variables_json)
         error = ""
         if size > limits.VARIABLES_BYTES_MAX:
             error = (
                 f"its variables take {size} characters with their keywords replaced, {limits.VARIABLES_BYTES_MAX} may"
             )
-            variables = {}
+            variables_json = "{}"
         yield NewJob(
             id=job,
             rule=rule.rule.id,
@@ -99,9 +102,11 @@ def new_jobs(rule: ActiveRule, event: Event) -> Iterator[NewJob]:
             version=event.version,
             input=rule.pattern.input,
             write_prefix=_write_prefix(rule, event, values),
-            variables=variables,
+            variables_json=variables_json,
             timeout_s=rule.timeout_s,
             retries=rule.retries,
+            cores=rule.cores,
+            memory_bytes=rule.memory_bytes,
             at_once=rule.pattern.jobs_at_once,
             error=error,
         )
@@ -109,14 +114,17 @@ def new_jobs(rule: ActiveRule, event: Event) -> Iterator[NewJob]:
 
 def _variables(rule: ActiveRule, event: Event, point: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     given = {**rule.pattern.variables, **rule.pattern.outputs, **point}
-    variables = {rule.pattern.input: event.path, **replaced(given, values)}
+    variables = {rule.pattern.input: event.path.removeprefix(SCHEME), **replaced(given, values)}
     if event.kind == PROGRESS:
         variables |= {name: event.data[name] for name in PROGRESS_VARIABLES if name in event.data}
     return variables
 
 
 def _write_prefix(rule: ActiveRule, event: Event, values: Mapping[str, str]) -> str:
-    """What the pattern says, or the first part of the path. An event of no path lets its job write below its own id."""
+    """What the pattern says, or the first part of the path. An event of no path lets its job write below its own id,
+    one of a watched file below `files/` and the pattern's name."""
     if rule.pattern.writes is not None:
         return str(replaced(rule.pattern.writes, values))
+    if is_file(event.path):
+        return f"files/{rule.pattern.name}"
     return event.path.partition("/")[0] or values["JOB"]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from hiss.errors import PatternNotFound, RecipeNotFound
 from hiss.meow_bridge.database import Database
+from hiss.meow_bridge.file_paths import is_file
 from hiss.meow_bridge.identity import (
     content_hash,
     pattern_from_json,
@@ -41,6 +43,8 @@ class ActiveRule:
     points: list[dict[str, Any]]  # of its sweep
     timeout_s: float
     retries: int
+    cores: int
+    memory_bytes: int | None
     since_seq: int  # earlier events are met by looking back
 
 
@@ -55,6 +59,7 @@ class Change:
 class RuleBook:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.newest_file: Callable[[], int] = lambda: 0  # event of a watched file: their rules look back up to it
         self._rules: dict[str, ActiveRule] = {}
         self._index: dict[str, TriggerIndex[ActiveRule]] = {}  # by kind of event
         with database.transaction():
@@ -110,12 +115,14 @@ class RuleBook:
     def forget_events(self) -> None:
         """The events are those of another node: nothing of them was met."""
         with self._database.transaction():
-            self._database.execute("UPDATE patterns SET after_seq = 0")
-            self._database.execute("UPDATE rules SET since_seq = 0, met_seq = 0")
+            names = [active.pattern.name for active in self._rules.values() if not is_file(active.pattern.trigger)]
+            for name in names:
+                self._database.execute("UPDATE patterns SET after_seq = 0 WHERE name = ?", name)
+                self._database.execute("UPDATE rules SET since_seq = 0, met_seq = 0 WHERE pattern = ?", name)
             self._database.after_commit(self._start_anew)
 
     def _start_anew(self) -> None:
-        for active in list(self._rules.values()):
+        for active in [each for each in self._rules.values() if not is_file(each.pattern.trigger)]:
             self._forget(active)
             self._remember(dataclasses.replace(active, since_seq=0))
 
@@ -187,6 +194,8 @@ class RuleBook:
         return removed
 
     def _make_rule(self, pattern: sqlite3.Row, recipe_hash: str, seq: int, now_ns: int) -> str:
+        if is_file(self.pattern(pattern["name"]).trigger):
+            seq = self.newest_file()
         rule = rule_id(pattern["hash"], recipe_hash)
         self._database.execute(
             "INSERT INTO rules(id, pattern, recipe, pattern_hash, recipe_hash, created_ns, since_seq, met_seq,"
@@ -268,6 +277,8 @@ class RuleBook:
             points=sweep_points(pattern.sweep),
             timeout_s=recipe.timeout_s if pattern.timeout_s is None else pattern.timeout_s,
             retries=recipe.retries if pattern.retries is None else pattern.retries,
+            cores=recipe.cores if pattern.cores is None else pattern.cores,
+            memory_bytes=recipe.memory_bytes if pattern.memory_bytes is None else pattern.memory_bytes,
             since_seq=row["since_seq"],
         )
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,8 @@ from hiss import limits
 from hiss.errors import NotFound, Stopping
 from hiss.meow_bridge.admission import Admission
 from hiss.meow_bridge.database import Database
+from hiss.meow_bridge.file_ledger import Content, FileLedger
+from hiss.meow_bridge.file_paths import is_file, local_path
 from hiss.meow_bridge.jobs import JobTable
 from hiss.meow_bridge.matching import Subject, accepts, concerns, has_conditions, is_own, new_jobs, placed
 from hiss.meow_bridge.retry import PASSING, Pauses, log, until_done
@@ -42,6 +45,7 @@ class Scheduler:
         database: Database,
         rules: RuleBook,
         jobs: JobTable,
+        files: FileLedger,
         store: Store,
         clock_ns: Callable[[], int],
         jobs_made: Callable[[], None],
@@ -50,6 +54,7 @@ class Scheduler:
         self._database = database
         self._rules = rules
         self._jobs = jobs
+        self._files = files
         self._store = store
         self._clock_ns = clock_ns
         self._jobs_made = jobs_made
@@ -220,6 +225,16 @@ class Scheduler:
         except NotFound:
             return None
 
+    def deal_with_file(self, content: Content) -> None:
+        """A watched file is settled: its event, if the content is new, commits together with the jobs that it makes."""
+        with self._database.transaction():
+            event = self._files.record(content, self._clock_ns())
+            if event is None:
+                return
+            rules = [rule for rule in self._rules.matching(event.kind, event.path) if event.seq > rule.since_seq]
+            if sum(self._insert(rule, event) for rule in rules):
+                self._database.after_commit(self._jobs_made)
+
     # ---- looking back
 
     def meet_existing(self, rule: str) -> int:
@@ -230,6 +245,9 @@ class Scheduler:
         mark = self._rules.met(rule)
         if mark is None or mark[0] >= mark[1]:
             return 0
+        active = self._rules.active(rule)
+        if active is not None and is_file(active.pattern.trigger):
+            return self._meet_files(active, *mark)
         made = 0
         events = self._store.events(mark[0], self._stop, follow=False)
         for page in _pages(placed(event) for event in itertools.takewhile(lambda event: event.seq <= mark[1], events)):
@@ -238,16 +256,27 @@ class Scheduler:
             raise Stopping(f"rule {rule}: the rule engine stops; it meets the rest of what is there at the next start")
         return made + self._meet(rule, [], mark[1])
 
+    def _meet_files(self, rule: ActiveRule, after: int, until: int) -> int:
+        """The same for a rule over watched files: those that are there, in the content that was seen."""
+        made = 0
+        for page in self._files.pages(after, until):
+            there = [event for event in page if self._fits(rule, event) and os.path.isfile(local_path(event.path))]
+            made += self._insert_met(rule, there, page[-1].seq)
+        return made + self._insert_met(rule, [], until)
+
     def _meet(self, rule: str, page: Sequence[Event], to_seq: int) -> int:
         active = self._rules.active(rule)
         if active is None:
             return 0
         there = [event for event in page if self._fits(active, event) and self._met(active, self._subject(event))]
+        return self._insert_met(active, there, to_seq)
+
+    def _insert_met(self, rule: ActiveRule, there: Sequence[Event], to_seq: int) -> int:
         with self._database.transaction():
-            if self._rules.met(rule) is None:
+            if self._rules.met(rule.rule.id) is None:
                 return 0
-            made = sum(self._insert(active, event) for event in there)
-            self._rules.set_met(rule, to_seq)
+            made = sum(self._insert(rule, event) for event in there)
+            self._rules.set_met(rule.rule.id, to_seq)
             if made:
                 self._database.after_commit(self._jobs_made)
             return made

@@ -2,7 +2,7 @@
 
 `*` stands for any run of characters within one part of a path and `?` for one of them; a part `**` stands for any
 number of whole parts, none included. Nothing but its own name stands for the part `_jobs`, where executed notebooks
-are kept, or every job with a notebook would start the next.
+are kept, or every job with a notebook would start the next. Triggers over watched files begin with `file:/`.
 
 The index is a tree over the parts of triggers. Below each node literal parts are found in a dict, globs by the
 literal text that they begin with; so the cost of a look-up grows with what matches and with the length of the path,
@@ -19,6 +19,7 @@ from typing import Final, Generic, TypeVar
 
 from hiss import limits
 from hiss.errors import InvalidPattern
+from hiss.meow_bridge.file_paths import file_trigger_parts, is_file
 
 T = TypeVar("T")
 
@@ -29,6 +30,8 @@ _TRIGGER_PART = re.compile(r"[A-Za-z0-9_.\-*?]+")
 
 def trigger_parts(trigger: str, owner: str = "pattern") -> tuple[str, ...]:
     """The parts of a trigger, checked; repeated `**` are one."""
+    if is_file(trigger):
+        return file_trigger_parts(trigger, owner)
     parts: list[str] = []
     for part in trigger.split("/"):
         if not _TRIGGER_PART.fullmatch(part) or (DEEP in part and part != DEEP):
