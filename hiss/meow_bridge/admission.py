@@ -44,6 +44,11 @@ class Admission:
             self._used_in_hour = _admitted(database, rule.rule.id, now_ns - HOUR_NS, rule.pattern.jobs_an_hour)
         self._standing = self._refusal_of_event(rule, event)
 
+    @property
+    def holds_none(self) -> bool:
+        """Whether every job may run, however many there are: nobody has to look at each."""
+        return not self.counts and not self._standing
+
     def refusal(self) -> str:
         """Why the next job is held back; '' where it may run."""
         pattern = self._pattern
@@ -90,14 +95,14 @@ def _place_in_chain(database: Database, cause: str, pattern: str) -> tuple[int, 
 
     The second is looked for `limits.LOOP_SEARCH_JOBS_MAX` jobs back; from there on that job knows.
     """
-    row = database.row("SELECT pattern, cause, chain, laps FROM jobs WHERE id = ?", cause) if cause else None
+    row = database.row("SELECT pattern, cause, chain, laps FROM every_job WHERE id = ?", cause) if cause else None
     if row is None:
         return 1, 0
     chain = row["chain"] + 1
     for _ in range(limits.LOOP_SEARCH_JOBS_MAX):
         if row["pattern"] == pattern:
             return chain, row["laps"] + 1
-        row = database.row("SELECT pattern, cause, laps FROM jobs WHERE id = ?", row["cause"])
+        row = database.row("SELECT pattern, cause, laps FROM every_job WHERE id = ?", row["cause"])
         if row is None:
             break
     return chain, 0
@@ -107,7 +112,7 @@ def _admitted(database: Database, rule: str, after_ns: int, at_most: int) -> int
     """How many jobs of a rule count since then; counted up to `at_most`."""
     row = database.row(
         "SELECT count(*) AS many FROM"
-        " (SELECT 1 FROM jobs WHERE rule = ? AND admitted_ns > ? AND admitted_ns > 0 LIMIT ?)",
+        " (SELECT 1 FROM every_job WHERE rule = ? AND admitted_ns > ? AND admitted_ns > 0 LIMIT ?)",
         rule,
         after_ns,
         at_most,

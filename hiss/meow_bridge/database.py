@@ -10,14 +10,48 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from hiss.errors import CatalogDamaged, Stopping
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
+
+_JOB_COLUMNS: Final = """    id TEXT NOT NULL UNIQUE,
+    rule TEXT NOT NULL,
+    pattern TEXT NOT NULL,
+    recipe TEXT NOT NULL,
+    pattern_hash TEXT NOT NULL,
+    recipe_hash TEXT NOT NULL,
+    event TEXT NOT NULL,
+    path TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    input TEXT NOT NULL,        -- the variable that holds the input
+    write_prefix TEXT NOT NULL,
+    variables TEXT NOT NULL,    -- JSON
+    timeout_s REAL NOT NULL,
+    retries INTEGER NOT NULL,
+    cores INTEGER NOT NULL,
+    memory_bytes INTEGER,       -- NULL: what the executor gives
+    state INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0,
+    interruptions INTEGER NOT NULL DEFAULT 0,
+    cancelled INTEGER NOT NULL DEFAULT 0,   -- jobs.Cancelled
+    cause TEXT NOT NULL,        -- the job that wrote what triggered it, or ''
+    chain INTEGER NOT NULL,     -- jobs that led to one another, this one included
+    laps INTEGER NOT NULL,      -- how many of them are of its pattern, itself not counted, as far as was looked
+    at_once INTEGER,            -- the limit of its pattern
+    admitted_ns INTEGER NOT NULL DEFAULT 0, -- counts for its rule's limits since then; 0: not, or there are none
+    created_ns INTEGER NOT NULL,
+    started_ns INTEGER NOT NULL DEFAULT 0,
+    finished_ns INTEGER NOT NULL DEFAULT 0,
+    ready_ns INTEGER NOT NULL DEFAULT 0,   -- not before this time
+    host TEXT NOT NULL DEFAULT '',
+    error TEXT NOT NULL DEFAULT '',
+    output TEXT NOT NULL DEFAULT ''"""
 
 _SCHEMA: Final = """
 CREATE TABLE cursor(           -- one row: the last event that was dealt with
@@ -50,46 +84,23 @@ CREATE TABLE rules(
     met_seq INTEGER NOT NULL,   -- how far the looking back has come; done at since_seq
     timed_ns INTEGER NOT NULL   -- the times of a timer up to here have been dealt with
 ) WITHOUT ROWID;
-CREATE TABLE jobs(
-    seq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    rule TEXT NOT NULL,
-    pattern TEXT NOT NULL,
-    recipe TEXT NOT NULL,
-    pattern_hash TEXT NOT NULL,
-    recipe_hash TEXT NOT NULL,
-    event TEXT NOT NULL,
-    path TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    input TEXT NOT NULL,        -- the variable that holds the input
-    write_prefix TEXT NOT NULL,
-    variables TEXT NOT NULL,    -- JSON
-    timeout_s REAL NOT NULL,
-    retries INTEGER NOT NULL,
-    state INTEGER NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    failures INTEGER NOT NULL DEFAULT 0,
-    interruptions INTEGER NOT NULL DEFAULT 0,
-    cancelled INTEGER NOT NULL DEFAULT 0,   -- jobs.Cancelled
-    cause TEXT NOT NULL,        -- the job that wrote what triggered it, or ''
-    chain INTEGER NOT NULL,     -- jobs that led to one another, this one included
-    laps INTEGER NOT NULL,      -- how many of them are of its pattern, itself not counted, as far as was looked
-    at_once INTEGER,            -- the limit of its pattern
-    admitted_ns INTEGER NOT NULL DEFAULT 0, -- counts for its rule's limits since then; 0: not, or there are none
-    created_ns INTEGER NOT NULL,
-    started_ns INTEGER NOT NULL DEFAULT 0,
-    finished_ns INTEGER NOT NULL DEFAULT 0,
-    ready_ns INTEGER NOT NULL DEFAULT 0,   -- not before this time
-    host TEXT NOT NULL DEFAULT '',
-    error TEXT NOT NULL DEFAULT '',
-    output TEXT NOT NULL DEFAULT ''
+CREATE TABLE jobs(             -- what waits, is held, or runs
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+__JOB_COLUMNS__
 );
 CREATE INDEX jobs_queued ON jobs(ready_ns, seq, rule) WHERE state = 1;
 CREATE INDEX jobs_admitted ON jobs(rule, admitted_ns) WHERE admitted_ns > 0;
 CREATE INDEX jobs_state ON jobs(state, seq);
-CREATE INDEX jobs_unfinished ON jobs(rule) WHERE state IN (1, 2, 6);
-CREATE INDEX jobs_cancelled ON jobs(rule) WHERE cancelled = 2;
+CREATE INDEX jobs_rule ON jobs(rule);
 CREATE INDEX jobs_path ON jobs(path, version);
+CREATE TABLE archive(          -- what has ended; the same columns
+    seq INTEGER PRIMARY KEY,
+__JOB_COLUMNS__
+);
+CREATE INDEX archive_admitted ON archive(rule, admitted_ns) WHERE admitted_ns > 0;
+CREATE INDEX archive_state ON archive(state, seq);
+CREATE INDEX archive_path ON archive(path, version);
+CREATE VIEW every_job AS SELECT * FROM jobs UNION ALL SELECT * FROM archive;
 CREATE TABLE attempts(
     id TEXT PRIMARY KEY,
     job TEXT NOT NULL,
@@ -116,7 +127,7 @@ CREATE TABLE refs(              -- what a job that is done read and wrote
     PRIMARY KEY (job, role, stream)
 ) WITHOUT ROWID;
 CREATE INDEX refs_path ON refs(path, version);
-"""
+""".replace("__JOB_COLUMNS__", _JOB_COLUMNS)
 
 
 class Database:
@@ -187,6 +198,11 @@ class Database:
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         assert self._depth, "outside of a transaction"
         return self._connection.execute(statement, values)
+
+    def execute_many(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> int:
+        """The statement for each of the rows; how many rows it changed."""
+        assert self._depth, "outside of a transaction"
+        return self._connection.executemany(statement, rows).rowcount
 
     def row(self, statement: str, *values: Any) -> sqlite3.Row | None:
         found: sqlite3.Row | None = self.execute(statement, *values).fetchone()

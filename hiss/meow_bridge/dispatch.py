@@ -1,27 +1,31 @@
 """Jobs to processes: attempts are claimed, run, and their outputs published or refused for ever.
 
-One thread for each attempt at once. The order makes every crash harmless: `jobs.db` says RUNNING before the process
-starts; it says COMMITTING before the buffer is asked to publish; it says DONE after that. Whatever is found open at a
-start is *fenced*: the buffer is told to refuse what the attempt wrote and may still write; if it answers that the
-attempt is committed, the job is done, else it is queued again. A commit repeated changes nothing, so does a discard.
+One thread for each attempt at once; an attempt is claimed when its cores and its memory are free. The order makes every
+crash harmless: `jobs.db` says RUNNING before the process starts; it says COMMITTING before the buffer is asked to
+publish; it says DONE after that. Whatever is found open at a start is *fenced*: the buffer is told to refuse what the
+attempt wrote and may still write; if it answers that the attempt is committed, the job is done, else it is queued
+again. So is an attempt that its executor has lost. A commit repeated changes nothing, so does a discard.
 """
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
+from hiss import limits
 from hiss.errors import Conflict, HissError, Stopping
-from hiss.meow_bridge.database import Database
+from hiss.meow_bridge.executor import AttemptEnd, Capacity, EndKind, Executor, Room, RunningAttempt
 from hiss.meow_bridge.job_events import finished_event
+from hiss.meow_bridge.job_order import order_of
 from hiss.meow_bridge.jobs import Attempt, JobTable
 from hiss.meow_bridge.retry import Pauses, log, until_done
-from hiss.meow_bridge.runner import AttemptEnd, AttemptProcess, EndKind, job_specification
 from hiss.store import Store
 from hiss.workflow import JobState
+
+_ROOM_LOOK_S: Final = 0.05  # how soon a job that waits for room is looked at again
 
 JobEnvironment = Callable[[str, str], Mapping[str, str]]  # of an attempt's id and the paths that it may write
 
@@ -31,8 +35,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        directory: Path,
-        database: Database,
+        make_executor: Callable[[], Executor],
         jobs: JobTable,
         store: Store,
         job_environment: JobEnvironment,
@@ -40,8 +43,8 @@ class Dispatcher:
         clock_ns: Callable[[], int],
         stop: threading.Event,
     ) -> None:
-        self._directory = directory / "attempts"
-        self._database = database
+        self._make_executor = make_executor
+        self._executor: Executor
         self._jobs = jobs
         self._store = store
         self._job_environment = job_environment
@@ -50,7 +53,10 @@ class Dispatcher:
         self._host = socket.gethostname()
         self._changed = threading.Condition()
         self._wanted = 0  # counts `jobs_made`, so that none is slept through
-        self._running: dict[str, AttemptProcess] = {}
+        self._running: dict[str, RunningAttempt] = {}
+        self._jobs_at_once = jobs_at_once
+        self._room = threading.Lock()  # over what is in use, from the look at it until the claim
+        self._in_use: dict[str, tuple[int, int]] = {}  # cores and bytes of each attempt
         self._threads = [
             threading.Thread(target=self._work, name=f"hiss-meow-job-{number}", daemon=True)
             for number in range(jobs_at_once)
@@ -58,8 +64,7 @@ class Dispatcher:
 
     def start(self) -> None:
         left = self._jobs.open_attempts()
-        shutil.rmtree(self._directory, ignore_errors=True)
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._executor = self._make_executor()
         recovery = threading.Thread(target=self._recover, args=(left,), name="hiss-meow-recovery", daemon=True)
         self._threads.append(recovery)
         for thread in self._threads:
@@ -75,6 +80,7 @@ class Dispatcher:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
+        self._executor.close()
 
     def jobs_made(self) -> None:
         """There may be jobs to start."""
@@ -98,13 +104,13 @@ class Dispatcher:
             with self._changed:
                 seen = self._wanted
             try:
-                attempt = self._jobs.claim(self._clock_ns(), self._host)
+                with self._claimed() as attempt:
+                    if attempt is not None:
+                        self._run_or_fence(attempt)
                 if attempt is None:
                     self._wait_for_jobs(seen)
-                else:
-                    self._run_or_fence(attempt)
-                    if attempt.pattern.jobs_at_once is not None:
-                        self.jobs_made()  # one more of its rule may start
+                elif attempt.pattern.jobs_at_once is not None or self._jobs_at_once > 1:
+                    self.jobs_made()  # one more of its rule may start, or one that needs what it took
                 pauses.reset()
             except Stopping:
                 return
@@ -112,9 +118,29 @@ class Dispatcher:
                 log.exception("running jobs: trying again")
                 pauses.wait()
 
+    @contextlib.contextmanager
+    def _claimed(self) -> Iterator[Attempt | None]:
+        """An attempt for which there is room, and the room for as long as it takes."""
+        capacity = self._executor.capacity()
+        default_bytes = min(limits.JOB_MEMORY_BYTES, capacity.memory_bytes // self._jobs_at_once)
+        with self._room:
+            cores = capacity.cores - sum(cores for cores, _ in self._in_use.values())
+            memory = capacity.memory_bytes - sum(memory for _, memory in self._in_use.values())
+            room = Room(Capacity(cores, memory), capacity, default_bytes)
+            attempt = self._jobs.claim(self._clock_ns(), self._host, room)
+            if attempt is not None:
+                self._in_use[attempt.id] = (attempt.cores, attempt.memory_bytes)
+        try:
+            yield attempt
+        finally:
+            if attempt is not None:
+                with self._room:
+                    del self._in_use[attempt.id]
+
     def _wait_for_jobs(self, seen: int) -> None:
+        """Until jobs are made, one becomes ready, or, where one waits for room, an attempt ends or the room grows."""
         ready_ns = self._jobs.next_ready_ns()
-        wait_s = None if ready_ns is None else max(0.0, (ready_ns - self._clock_ns()) / 1e9)
+        wait_s = None if ready_ns is None else max(_ROOM_LOOK_S, (ready_ns - self._clock_ns()) / 1e9)
         with self._changed:
             if self._wanted == seen and not self._stop.is_set():
                 self._changed.wait(wait_s)
@@ -135,6 +161,9 @@ class Dispatcher:
             self._release(attempt)
         elif end.kind is EndKind.WELL:
             self._publish(attempt, end.output)
+        elif end.kind is EndKind.LOST:
+            self._discard(attempt)
+            self._interrupted(attempt, end.error)
         else:
             self._refuse(attempt, end.error, end.output)
 
@@ -144,9 +173,7 @@ class Dispatcher:
             environment = until_done(
                 lambda: self._job_environment(attempt.id, attempt.write_prefix), f"job {attempt.job}", self._stop
             )
-            process = AttemptProcess(
-                self._directory / attempt.id, job_specification(attempt), environment, attempt.timeout_s
-            )
+            process = self._executor.begin(order_of(attempt, environment))
         except Stopping:
             return AttemptEnd(EndKind.STOPPED)
         except (HissError, OSError) as error:
@@ -156,9 +183,7 @@ class Dispatcher:
         try:
             if self._stop.is_set() or not self._jobs.is_current(attempt):
                 process.stop()
-            return process.run()
-        except OSError as error:
-            return AttemptEnd(EndKind.FAILED, f"its process could not be started: {error}")
+            return process.wait()
         finally:
             with self._changed:
                 del self._running[attempt.id]
@@ -224,5 +249,11 @@ class Dispatcher:
             reads = until_done(lambda: self._store.attempt_reads(attempt.id), what, self._stop)
             self._jobs.finish(attempt, reads, writes, "", self._clock_ns())
             return
-        if self._jobs.interrupt(attempt, self._clock_ns()) is JobState.QUEUED:
+        self._interrupted(attempt, "the rule engine died while it ran")
+
+    def _interrupted(self, attempt: Attempt, error: str) -> None:
+        """It ended by no fault of its own, and is refused: its job is tried again, if that did not happen too often."""
+        what = f"job {attempt.job}"
+        state = until_done(lambda: self._jobs.interrupt(attempt, error, self._clock_ns()), what, self._stop)
+        if state is JobState.QUEUED:
             self.jobs_made()

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hiss import limits
@@ -20,8 +21,13 @@ from hiss.errors import DataDirectoryLocked, InvalidInput, Unavailable
 from hiss.meow_bridge.announcements import Announcements
 from hiss.meow_bridge.database import Database
 from hiss.meow_bridge.dispatch import Dispatcher, JobEnvironment
+from hiss.meow_bridge.executor import Executor
+from hiss.meow_bridge.file_ledger import FileLedger
+from hiss.meow_bridge.file_paths import is_file
+from hiss.meow_bridge.file_watch import FileWatch
 from hiss.meow_bridge.identity import job_of_attempt
 from hiss.meow_bridge.jobs import Cancelled, JobTable
+from hiss.meow_bridge.local_executor import local_executor
 from hiss.meow_bridge.provenance import provenance_graph
 from hiss.meow_bridge.retry import log
 from hiss.meow_bridge.rules import Change, RuleBook
@@ -45,8 +51,13 @@ class Engine(Meow):
         buffer (`HISS_ADDRESS`, `HISS_TOKEN`).
     jobs_at_once : int
         Attempts that run at the same time.
+    executor : callable, optional
+        From a directory of its own and `jobs_at_once`, where attempts run; processes of this machine by default. The
+        engine starts and closes it.
     clock_ns : callable
         UTC in nanoseconds since 1970.
+    monotonic_s : callable
+        A clock that is never set, for files that are to settle; seconds.
 
     Raises
     ------
@@ -63,7 +74,9 @@ class Engine(Meow):
         job_environment: JobEnvironment,
         *,
         jobs_at_once: int = limits.JOBS_AT_ONCE,
+        executor: Callable[[Path, int], Executor] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         if jobs_at_once < 1:
             raise InvalidInput(f"jobs_at_once is {jobs_at_once}, expected at least 1")
@@ -83,11 +96,20 @@ class Engine(Meow):
         self._jobs = JobTable(self._database, self._announcements)
         self._rules = RuleBook(self._database)
         self._dispatcher = Dispatcher(
-            directory, self._database, self._jobs, store, job_environment, jobs_at_once, clock_ns, self._stop
+            partial(executor or local_executor, directory / "attempts", jobs_at_once),
+            self._jobs,
+            store,
+            job_environment,
+            jobs_at_once,
+            clock_ns,
+            self._stop,
         )
+        files = FileLedger(self._database)
+        self._rules.newest_file = files.newest
         self._scheduler = Scheduler(
-            self._database, self._rules, self._jobs, store, clock_ns, self._dispatcher.jobs_made, self._stop
+            self._database, self._rules, self._jobs, files, store, clock_ns, self._dispatcher.jobs_made, self._stop
         )
+        self._file_watch = FileWatch(self._rules, files, self._scheduler.deal_with_file, monotonic_s, self._stop)
         self._watches = StreamWatches(self._rules, store, self._stop)
         self._timers = Timers(self._database, self._rules, self._jobs, clock_ns, self._dispatcher.jobs_made, self._stop)
 
@@ -99,6 +121,7 @@ class Engine(Meow):
         self._scheduler.start()
         self._timers.start()
         self._watches.start()
+        self._file_watch.start()
 
     def stop(self) -> None:
         """Stop: running attempts are killed, their jobs wait for the next start. Does nothing the second time."""
@@ -109,6 +132,7 @@ class Engine(Meow):
             self._scheduler.join()
             self._timers.join()
             self._watches.join()
+            self._file_watch.join()
             self._dispatcher.join()
             self._announcements.join()
         self._database.close()
@@ -142,17 +166,22 @@ class Engine(Meow):
 
         Without a buffer at hand, meeting what is there is made up for later, and `existing=False` raises `Unavailable`.
         """
+        self._file_watch.prepare(pattern)
         newest = self._newest_or_known() if existing else self._scheduler.newest()
         with self._database.transaction():
             newest = max(newest, self._scheduler.cursor())
+            if is_file(pattern.trigger):
+                newest = self._rules.newest_file()
             change = self._rules.put_pattern(pattern, 0 if existing else newest, newest, self._clock_ns())
             self._cancel_jobs_of(change)
+        self._file_watch.patterns_changed()
         return self._meet(change)
 
     def remove_pattern(self, name: str) -> None:
         with self._database.transaction():
             self._cancel_jobs_of(self._rules.drop_pattern(name))
         self._watches.rules_changed()
+        self._file_watch.patterns_changed()
 
     def patterns(self) -> list[Pattern]:
         return self._rules.patterns()

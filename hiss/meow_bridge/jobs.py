@@ -1,7 +1,8 @@
 """Jobs and their attempts in `jobs.db`.
 
 A job is one row under the hash of (event, rule, sweep point); its state goes QUEUED -> RUNNING -> DONE, FAILED or
-CANCELLED, with RUNNING -> QUEUED for a retry; what a limit holds back is HELD first, until it is released. An attempt
+CANCELLED, with RUNNING -> QUEUED for a retry; what a limit holds back is HELD first, until it is released. With its
+end it moves from the table `jobs`, which stays as small as what is going on, to `archive`. An attempt
 is open from its start until its outputs are known to be either published or refused for ever; open attempts are what
 a start after a crash has to look at. An attempt changes its job only while the job is RUNNING and the attempt is its
 latest.
@@ -12,33 +13,46 @@ Every method joins or opens a transaction; callable from any thread.
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from hiss import limits
-from hiss.errors import InvalidInput, JobNotFound
 from hiss.meow_bridge.admission import Admission
 from hiss.meow_bridge.announcements import Announcements
 from hiss.meow_bridge.database import Database
+from hiss.meow_bridge.executor import Capacity, Room
 from hiss.meow_bridge.identity import (
     attempt_id,
-    canonical_json,
     failed_attempt_id,
     looping_event_id,
     pattern_from_json,
     recipe_from_json,
 )
 from hiss.meow_bridge.job_events import failed_event, looping_event
+from hiss.meow_bridge.job_list import JobList
 from hiss.meow_bridge.retry import log
-from hiss.workflow import Job, JobState, Pattern, Recipe, StreamRef
+from hiss.workflow import JobState, Pattern, Recipe, StreamRef
 
 _MAY_START: Final = (  # a job that waits, and of whose rule not as many run as may run at once
     "state = 1 AND rule NOT IN"
     " (SELECT rule FROM jobs WHERE state = 2 AND at_once IS NOT NULL GROUP BY rule HAVING count(*) >= at_once)"
 )
+
+
+_INSERT: Final = (
+    "INSERT INTO jobs(id, rule, pattern, recipe, pattern_hash, recipe_hash, event, path, version, input,"
+    " write_prefix, variables, timeout_s, retries, cores, memory_bytes, state, error, created_ns, ready_ns,"
+    " finished_ns, cause, chain, laps, at_once, admitted_ns)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    " ON CONFLICT(id) DO UPDATE SET state = excluded.state, cancelled = 0, failures = 0, interruptions = 0,"
+    " error = excluded.error, finished_ns = 0, ready_ns = excluded.ready_ns,"
+    " admitted_ns = excluded.admitted_ns WHERE cancelled = 2 AND state = 5"
+)
+_BATCH_ROWS: Final = 500  # looked up at once; SQLite takes so many values, and more
 
 
 class AttemptState(enum.IntEnum):
@@ -51,6 +65,9 @@ class Cancelled(enum.IntEnum):
     NOT = 0
     BY_REQUEST = 1
     WITH_RULE = 2  # and comes back to life if the same rule does
+
+
+_WOKEN: Final = (JobState.CANCELLED, Cancelled.WITH_RULE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +85,11 @@ class NewJob:
     version: int
     input: str
     write_prefix: str
-    variables: Mapping[str, Any]
+    variables_json: str
     timeout_s: float
     retries: int
+    cores: int
+    memory_bytes: int | None
     at_once: int | None = None
     error: str = ""
 
@@ -89,13 +108,15 @@ class Attempt:
     write_prefix: str
     variables: Mapping[str, Any]
     timeout_s: float
+    cores: int
+    memory_bytes: int
     pattern: Pattern
     recipe: Recipe
 
 
-class JobTable:
+class JobTable(JobList):
     def __init__(self, database: Database, announcements: Announcements) -> None:
-        self._database = database
+        super().__init__(database)
         self._announcements = announcements
 
     # ---- scheduling
@@ -105,21 +126,48 @@ class JobTable:
 
         They are all of one event and one rule, whose `admission` says which of them are held back.
         """
-        made = 0
         with self._database.transaction():
-            for job in jobs:
-                held = "" if job.error else admission.refusal()
-                state = JobState.FAILED if job.error else JobState.HELD if held else JobState.QUEUED
-                if not self._insert_one(job, state, job.error or held, admission, now_ns):
-                    continue
-                made += 1
-                if state is JobState.QUEUED:
-                    admission.admitted()
-                elif state is JobState.FAILED:
-                    self._announce_failure(job.id)
-                if made == 1:
-                    self._tell_of_limits(job, held, admission)
+            made = 0
+            for some in _batches(jobs):
+                some = self._not_ended(some)
+                if admission.holds_none and not any(job.error for job in some):
+                    new = self._insert_rows(some, JobState.QUEUED, "", admission, now_ns)
+                    if new and not made:
+                        self._tell_of_limits(some[0], "", admission)
+                    made += new
+                else:
+                    made += sum(self._insert_checked(job, admission, now_ns, not made) for job in some)
         return made
+
+    def _insert_checked(self, job: NewJob, admission: Admission, now_ns: int, is_first: bool) -> int:
+        """Insert one that may be held back, or has failed already; whether it was new."""
+        held = "" if job.error else admission.refusal()
+        state = JobState.FAILED if job.error else JobState.HELD if held else JobState.QUEUED
+        if not self._insert_rows([job], state, job.error or held, admission, now_ns):
+            return 0
+        if state is JobState.QUEUED:
+            admission.admitted()
+        elif state is JobState.FAILED:
+            self._announce_failure(job.id)
+            self._archive(job.id)
+        if is_first:
+            self._tell_of_limits(job, held, admission)
+        return 1
+
+    def _not_ended(self, jobs: Sequence[NewJob]) -> list[NewJob]:
+        """Those that have not ended before; one that was cancelled with its rule has not, now that this is back."""
+        marks = ",".join("?" * len(jobs))
+        rows = self._database.rows(
+            f"SELECT id, state, cancelled FROM archive WHERE id IN ({marks})", *(job.id for job in jobs)
+        )
+        if not rows:
+            return list(jobs)
+        woken = [row["id"] for row in rows if (row["state"], row["cancelled"]) == _WOKEN]
+        for job in woken:
+            self._database.execute("INSERT INTO jobs SELECT * FROM archive WHERE id = ?", job)
+            self._database.execute("DELETE FROM archive WHERE id = ?", job)
+        ended = {row["id"] for row in rows} - set(woken)
+        return [job for job in jobs if job.id not in ended]
 
     def _tell_of_limits(self, job: NewJob, held: str, admission: Admission) -> None:
         """Say aloud that a chain of causes loops, or that jobs are held back."""
@@ -133,53 +181,70 @@ class JobTable:
             event = looping_event(self.job(job.id), admission.laps)
             self._announcements.put(looping_event_id(job.id), "chain.looping", event)
 
-    def _insert_one(self, job: NewJob, state: JobState, error: str, admission: Admission, now_ns: int) -> int:
-        return self._database.execute(
-            "INSERT INTO jobs(id, rule, pattern, recipe, pattern_hash, recipe_hash, event, path, version, input,"
-            " write_prefix, variables, timeout_s, retries, state, error, created_ns, ready_ns, finished_ns,"
-            " cause, chain, laps, at_once, admitted_ns)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-            " ON CONFLICT(id) DO UPDATE SET state = excluded.state, cancelled = 0, failures = 0, interruptions = 0,"
-            " error = excluded.error, finished_ns = 0, ready_ns = excluded.ready_ns,"
-            " admitted_ns = excluded.admitted_ns WHERE cancelled = ? AND state = ?",
-            job.id,
-            job.rule,
-            job.pattern,
-            job.recipe,
-            job.pattern_hash,
-            job.recipe_hash,
-            job.event,
-            job.path,
-            job.version,
-            job.input,
-            job.write_prefix,
-            canonical_json(job.variables),
-            job.timeout_s,
-            job.retries,
-            state,
-            error,
-            now_ns,
-            now_ns,
-            now_ns if job.error else 0,
-            admission.cause,
-            admission.chain,
-            admission.laps,
-            job.at_once,
-            admission.admitted_ns if state is JobState.QUEUED else 0,
-            Cancelled.WITH_RULE,
-            JobState.CANCELLED,
-        ).rowcount
+    def _insert_rows(
+        self, jobs: Sequence[NewJob], state: JobState, error: str, admission: Admission, now_ns: int
+    ) -> int:
+        """Insert those that are not there, or wait to be woken; returns how many."""
+        finished_ns = now_ns if state.final else 0
+        admitted_ns = admission.admitted_ns if state is JobState.QUEUED else 0
+        return self._database.execute_many(
+            _INSERT,
+            [
+                (
+                    job.id,
+                    job.rule,
+                    job.pattern,
+                    job.recipe,
+                    job.pattern_hash,
+                    job.recipe_hash,
+                    job.event,
+                    job.path,
+                    job.version,
+                    job.input,
+                    job.write_prefix,
+                    job.variables_json,
+                    job.timeout_s,
+                    job.retries,
+                    job.cores,
+                    job.memory_bytes,
+                    int(state),
+                    error,
+                    now_ns,
+                    now_ns,
+                    finished_ns,
+                    admission.cause,
+                    admission.chain,
+                    admission.laps,
+                    job.at_once,
+                    admitted_ns,
+                )
+                for job in jobs
+            ],
+        )
+
+    def _archive(self, job: str) -> None:
+        """The job has ended: it leaves the table of what is going on."""
+        self._database.execute("INSERT INTO archive SELECT * FROM jobs WHERE id = ?", job)
+        self._database.execute("DELETE FROM jobs WHERE id = ?", job)
 
     # ---- attempts
 
-    def claim(self, now_ns: int, host: str) -> Attempt | None:
-        """Start an attempt of the job that has waited longest."""
+    def claim(self, now_ns: int, host: str, room: Room) -> Attempt | None:
+        """Start an attempt of the job that has waited longest, if what it needs is free.
+
+        If it is not, one that needs less goes first, but not when the other has waited for `limits.JOB_OVERTAKEN_S`.
+        What needs more than there is at all fails, unless that may grow.
+        """
         with self._database.transaction():
-            row = self._database.row(
-                f"SELECT * FROM jobs WHERE {_MAY_START} AND ready_ns <= ? ORDER BY ready_ns, seq LIMIT 1", now_ns
-            )
+            row = self._longest_waiting(now_ns, room)
             if row is None:
                 return None
+            if not _fits(row, room.free, room):
+                if now_ns - row["ready_ns"] > limits.JOB_OVERTAKEN_S * 1e9:
+                    return None
+                row = self._next(now_ns, room.free, room)
+                if row is None:
+                    return None
             number = row["attempts"] + 1
             self._database.execute(
                 "UPDATE jobs SET state = ?, attempts = ?, host = ?,"
@@ -198,7 +263,40 @@ class JobTable:
                 AttemptState.RUNNING,
                 now_ns,
             )
-            return self._attempt(row, number)
+            return self._attempt(row, number, room.default_bytes)
+
+    def _longest_waiting(self, now_ns: int, room: Room) -> sqlite3.Row | None:
+        """The job that has waited longest of those that can start at all; the others fail."""
+        while True:
+            row = self._next(now_ns, None, room)
+            if row is None or _fits(row, room.whole, room):
+                return row
+            if room.whole.may_grow:
+                return self._next(now_ns, room.whole, room)
+            self._fail_unstarted(row, room.whole, now_ns)
+
+    def _next(self, now_ns: int, within: Capacity | None, room: Room) -> sqlite3.Row | None:
+        """The job that has waited longest, of those that need no more than what is given."""
+        may = f"SELECT * FROM jobs WHERE {_MAY_START} AND ready_ns <= ?"
+        order = "ORDER BY ready_ns, seq LIMIT 1"
+        if within is None:
+            return self._database.row(f"{may} {order}", now_ns)
+        fitting = "cores <= ? AND coalesce(memory_bytes, ?) <= ?"
+        values = (now_ns, within.cores, room.default_bytes, within.memory_bytes)
+        return self._database.row(f"{may} AND {fitting} {order}", *values)
+
+    def _fail_unstarted(self, row: sqlite3.Row, whole: Capacity, now_ns: int) -> None:
+        """A job that can never start, as things are."""
+        wanted = f"{row['cores']} cores" + (f" and {row['memory_bytes']} bytes" if row["memory_bytes"] else "")
+        self._database.execute(
+            "UPDATE jobs SET state = ?, finished_ns = ?, error = ? WHERE seq = ?",
+            JobState.FAILED,
+            now_ns,
+            f"it needs {wanted}; where jobs run there are {whole.cores} cores and {whole.memory_bytes} bytes",
+            row["seq"],
+        )
+        self._announce_failure(row["id"])
+        self._archive(row["id"])
 
     def open_attempts(self) -> list[Attempt]:
         with self._database.transaction():
@@ -239,14 +337,15 @@ class JobTable:
                         ref.version,
                         ref.digest,
                     )
+            self._archive(attempt.job)
 
     def fail(self, attempt: Attempt, error: str, output: str, now_ns: int) -> JobState:
         """The attempt failed and its outputs are refused. Returns the job's state: QUEUED for a retry."""
         return self._unsuccessful(attempt, "failed", error, output, now_ns)
 
-    def interrupt(self, attempt: Attempt, now_ns: int) -> JobState:
-        """The attempt ended with the engine that ran it, and its outputs are refused."""
-        return self._unsuccessful(attempt, "interrupted", "the rule engine died while it ran", "", now_ns)
+    def interrupt(self, attempt: Attempt, error: str, now_ns: int) -> JobState:
+        """The attempt ended with what ran it, and its outputs are refused."""
+        return self._unsuccessful(attempt, "interrupted", error, "", now_ns)
 
     def release(self, attempt: Attempt, now_ns: int) -> JobState:
         """The attempt was stopped because the engine stops; that costs the job nothing."""
@@ -282,6 +381,8 @@ class JobTable:
             )
             if state is JobState.FAILED:
                 self._announce_failure(attempt.job)
+            if state.final:
+                self._archive(attempt.job)
             return state
 
     def _close(self, attempt: Attempt, outcome: str, now_ns: int) -> None:
@@ -351,6 +452,7 @@ class JobTable:
                 Cancelled.WITH_RULE,
                 job,
             )
+            self._archive(job)
             return [latest] if row["state"] == JobState.RUNNING else []
 
     def cancel_rule(self, rule: str, spared: str | None, now_ns: int) -> list[str]:
@@ -363,67 +465,7 @@ class JobTable:
                     attempts += self.cancel(row["id"], Cancelled.WITH_RULE, now_ns)
             return attempts
 
-    # ---- looking
-
-    def job(self, prefix: str) -> Job:
-        """Raises `JobNotFound` for no job, `InvalidInput` where several ids begin so."""
-        with self._database.transaction():
-            rows = self._database.rows(
-                "SELECT * FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 2", prefix, prefix + "\x7f"
-            )
-            if not rows or not prefix:
-                raise JobNotFound(f"no job {prefix!r}; `hiss job ls` lists them", job=prefix)
-            if len(rows) > 1 and rows[0]["id"] != prefix:
-                raise InvalidInput(f"several jobs begin with {prefix!r}: give more digits of the id", job=prefix)
-            return self._jobs(rows[:1])[0]
-
-    def jobs(self, state: JobState | None, limit: int) -> list[Job]:
-        """Newest first."""
-        limit = max(0, min(limit, limits.JOBS_LISTED_MAX))
-        with self._database.transaction():
-            if state is None:
-                rows = self._database.rows("SELECT * FROM jobs ORDER BY seq DESC LIMIT ?", limit)
-            else:
-                rows = self._database.rows("SELECT * FROM jobs WHERE state = ? ORDER BY seq DESC LIMIT ?", state, limit)
-            return self._jobs(rows)
-
-    def jobs_touching(self, path: str, version: int) -> list[Job]:
-        """Those that a version of a stream triggered, that read it, or wrote it."""
-        with self._database.transaction():
-            rows = self._database.rows(
-                "SELECT * FROM jobs WHERE (path = ? AND version = ?)"
-                " OR id IN (SELECT job FROM refs WHERE path = ? AND version = ?) ORDER BY seq",
-                path,
-                version,
-                path,
-                version,
-            )
-            return self._jobs(rows)
-
-    def content_hashes(self, job: str) -> tuple[str, str]:
-        """Of the pattern and the recipe that a job ran under."""
-        with self._database.transaction():
-            row = self._job_row(job)
-            return row["pattern_hash"], row["recipe_hash"]
-
-    def _job_row(self, job: str) -> sqlite3.Row:
-        row = self._database.row("SELECT * FROM jobs WHERE id = ?", job)
-        if row is None:
-            raise JobNotFound(f"no job {job!r}; `hiss job ls` lists them", job=job)
-        return row
-
-    def _jobs(self, rows: Sequence[sqlite3.Row]) -> list[Job]:
-        refs: dict[tuple[str, str], list[StreamRef]] = {}
-        done = [row["id"] for row in rows if row["state"] == JobState.DONE]
-        for start in range(0, len(done), 500):
-            some = done[start : start + 500]
-            for ref in self._database.rows(f"SELECT * FROM refs WHERE job IN ({','.join('?' * len(some))})", *some):
-                refs.setdefault((ref["job"], ref["role"]), []).append(
-                    StreamRef(ref["stream"], ref["path"], ref["version"], ref["digest"])
-                )
-        return [_job(row, refs) for row in rows]
-
-    def _attempt(self, row: sqlite3.Row, number: int) -> Attempt:
+    def _attempt(self, row: sqlite3.Row, number: int, default_bytes: int = 0) -> Attempt:
         return Attempt(
             id=attempt_id(row["id"], number),
             job=row["id"],
@@ -435,6 +477,8 @@ class JobTable:
             write_prefix=row["write_prefix"],
             variables=json.loads(row["variables"]),
             timeout_s=row["timeout_s"],
+            cores=row["cores"],
+            memory_bytes=row["memory_bytes"] or default_bytes,
             pattern=pattern_from_json(self._content(row["pattern_hash"])),
             recipe=recipe_from_json(self._content(row["recipe_hash"])),
         )
@@ -445,28 +489,15 @@ class JobTable:
         return str(row["body"])
 
 
-def _job(row: sqlite3.Row, refs: Mapping[tuple[str, str], list[StreamRef]]) -> Job:
-    return Job(
-        id=row["id"],
-        rule=row["rule"],
-        pattern=row["pattern"],
-        recipe=row["recipe"],
-        event=row["event"],
-        path=row["path"],
-        version=row["version"],
-        variables=json.loads(row["variables"]),
-        state=JobState(row["state"]),
-        attempts=row["attempts"],
-        created_ns=row["created_ns"],
-        started_ns=row["started_ns"],
-        finished_ns=row["finished_ns"],
-        host=row["host"],
-        error=row["error"],
-        output=row["output"],
-        reads=tuple(refs.get((row["id"], "read"), ())),
-        writes=tuple(refs.get((row["id"], "write"), ())),
-        chain=row["chain"],
-    )
+def _fits(row: sqlite3.Row, within: Capacity, room: Room) -> bool:
+    needed = row["memory_bytes"] or room.default_bytes
+    return bool(row["cores"] <= within.cores and needed <= within.memory_bytes)
+
+
+def _batches(jobs: Iterable[NewJob]) -> Iterator[list[NewJob]]:
+    jobs = iter(jobs)
+    while some := list(itertools.islice(jobs, _BATCH_ROWS)):
+        yield some
 
 
 def _backoff_ns(failures: int) -> int:

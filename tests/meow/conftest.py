@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from hiss.limits import GiB
 from hiss.meow_bridge import Engine
+from hiss.meow_bridge.executor import Capacity, Room
 from hiss.workflow import Job, Pattern, Recipe, RecipeKind
 
 from .memory_store import MemoryStore
 
+ROOM = Room(Capacity(4, GiB), Capacity(4, GiB), GiB)  # for whoever claims a job by hand
 WAIT_S = 60.0  # far more than anything takes; only a failing test waits that long
 
 

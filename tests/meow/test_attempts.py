@@ -18,7 +18,7 @@ from hiss.meow_bridge.identity import attempt_id
 from hiss.model import Caller
 from hiss.workflow import Job, JobState, Recipe, RecipeKind, acting
 
-from .conftest import command, finished, pattern, script, wait_for
+from .conftest import ROOM, command, finished, pattern, script, wait_for
 from .memory_store import MemoryStore
 
 MakeEngine = Callable[..., Engine]
@@ -401,7 +401,7 @@ def test_a_job_that_takes_its_engine_along_is_not_tried_for_ever(make_engine: Ma
     engine._scheduler.deal_with(store.all_events())
     for number in range(limits.JOB_INTERRUPTIONS_MAX + 1):
         assert engine.jobs()[0].state is JobState.QUEUED
-        attempt = engine._jobs.claim(time.time_ns(), "here")
+        attempt = engine._jobs.claim(time.time_ns(), "here", ROOM)
         assert attempt is not None
         assert attempt.number == number + 1
         engine.stop()  # as if it had died: nothing of it runs, the attempt is open

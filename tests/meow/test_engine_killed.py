@@ -29,7 +29,7 @@ from hiss.node import Node
 from hiss.transport.server import GrpcServer
 from hiss.workflow import JobState
 
-from .conftest import finished, pattern, script, wait_for
+from .conftest import ROOM, finished, pattern, script, wait_for
 
 SUM = """
 import hiss, numpy as np, time, os, pathlib
@@ -81,7 +81,7 @@ class Site:
         """Of the jobs, read beside the running engine."""
         database = sqlite3.connect(f"file:{self.directory / 'rules' / 'jobs.db'}?mode=ro", uri=True)
         try:
-            return Counter(state for (state,) in database.execute("SELECT state FROM jobs"))
+            return Counter(state for (state,) in database.execute("SELECT state FROM every_job"))
         finally:
             database.close()
 
@@ -176,7 +176,7 @@ def test_killed_between_the_commit_and_its_record(site: Site) -> None:
     engine = site.engine_here()
     engine._scheduler.adopt(site.node.catalog.node)
     engine._scheduler.deal_with(site.node.catalog.events_after(0, 10))
-    attempt = engine._jobs.claim(time.time_ns(), "here")
+    attempt = engine._jobs.claim(time.time_ns(), "here", ROOM)
     assert attempt is not None
     assert engine._jobs.begin_commit(attempt)
     engine._store.commit_attempt(attempt.id, "job.finished", {})

@@ -15,8 +15,9 @@ import pytest
 
 import hiss
 from hiss.errors import InvalidRecipe, JobNotFound
-from hiss.job import CurrentJob, command_words, store_result
+from hiss.job import CurrentJob
 from hiss.limits import MiB
+from hiss.recipe_run import command_words, store_result
 from hiss.workflow import Job, JobState
 
 from .conftest import wait_for

@@ -16,7 +16,7 @@ from hiss.meow_bridge.jobs import Attempt
 from hiss.model import Caller
 from hiss.workflow import Job, JobState
 
-from .conftest import finished, pattern, script, wait_for
+from .conftest import ROOM, finished, pattern, script, wait_for
 from .memory_store import MemoryStore
 from .test_schedule import deal
 
@@ -30,7 +30,7 @@ def by_state(engine: Engine) -> dict[str, int]:
 
 def run_one(engine: Engine, store: MemoryStore, output: str) -> Attempt:
     """Claim a job and let it write one stream, as a worker does."""
-    attempt = engine._jobs.claim(engine._clock_ns(), "here")
+    attempt = engine._jobs.claim(engine._clock_ns(), "here", ROOM)
     assert attempt is not None
     store.seal(output, caller=Caller(attempt.id, ""))
     assert engine._jobs.begin_commit(attempt)

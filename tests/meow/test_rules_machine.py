@@ -20,6 +20,7 @@ from hiss.meow_bridge.identity import pattern_json
 from hiss.model import Caller, Event
 from hiss.workflow import JobState, Pattern, Recipe, RecipeKind
 
+from .conftest import ROOM
 from .memory_store import MemoryStore
 
 IN_MEMORY = Path("/dev/shm")  # thousands of commits: not on a disk, where there is another place
@@ -243,7 +244,7 @@ class Rules(RuleBasedStateMachine):
 
     @rule(well=st.booleans(), output=st.sampled_from([None, *PATHS]))
     def run_a_job(self, well: bool, output: str | None) -> None:
-        attempt = self.engine._jobs.claim(self.clock_ns(), "here")
+        attempt = self.engine._jobs.claim(self.clock_ns(), "here", ROOM)
         if attempt is None:
             return
         job = self.engine.job(attempt.job)

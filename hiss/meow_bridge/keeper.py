@@ -1,0 +1,144 @@
+"""The parent of one attempt's processes, and what guarantees that none of them outlives it or takes more than it may.
+
+A keeper is forked by the zygote and waits, its job's process forked already, at a line to the rule engine. The order
+comes as one message with two descriptors, the specification and the pipe for what is printed, and is passed on to the
+job. Then the keeper looks, several times a second, at what the processes below it take: how many there are, how much
+memory, how much there is in the working directory. Whatever is too much, or the line's end, which is the engine's
+wish or the engine's death, ends all of them; so does the end of the job's own process. The last thing that it says is
+how that was. As a child subreaper it has every process of the attempt below it until the end (`process_tree`), and
+the job dies with its keeper. One thread.
+
+Messages are JSON: `{"pid"}` from the keeper at its start; the order `{"directory", "memory_bytes"}`; the end
+`{"status", "why"}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from hiss import limits
+from hiss.meow_bridge.process_tree import become_subreaper, descendants, die_with, end_descendants, memory_bytes, reap
+
+LINE_BYTES_MAX: Final = 16 * limits.KiB  # of one message
+_LOOK_S: Final = 0.1
+
+RunJob = Callable[[dict[str, Any], int, int], int]
+"""Runs in the job's process: the order, its specification's descriptor, the descriptor for output; the exit status."""
+
+
+def keep(line: socket.socket, run_job: RunJob) -> NoReturn:
+    """The life of a keeper, in a process that was just forked and has no other descriptor that matters."""
+    status = 1
+    try:
+        os.setsid()
+        become_subreaper()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        wake = _wake_for_children()
+        job = _fork_job(theirs, (line, ours), run_job)
+        theirs.close()
+        line.send(json.dumps({"pid": os.getpid()}).encode())
+        message, descriptors, _, _ = socket.recv_fds(line, LINE_BYTES_MAX, 2)
+        if message:
+            socket.send_fds(ours, [message], descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            _watch(line, wake, job, json.loads(message))
+        status = 0
+    finally:
+        end_descendants()
+        os._exit(status)
+
+
+def _wake_for_children() -> int:
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return wake_read
+
+
+def _fork_job(line: socket.socket, others: tuple[socket.socket, ...], run_job: RunJob) -> int:
+    keeper = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        die_with(keeper)
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for other in others:
+            other.close()
+        message, descriptors, _, _ = socket.recv_fds(line, LINE_BYTES_MAX, 2)
+        line.close()
+        if message:
+            status = run_job(json.loads(message), *descriptors)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _watch(line: socket.socket, wake: int, job: int, order: dict[str, Any]) -> None:
+    """Until the job's process ends, the engine lets go, or it takes more than it may; then say how it ended."""
+    poll = select.poll()
+    poll.register(line, select.POLLIN)
+    poll.register(wake, select.POLLIN)
+    statuses: dict[int, int] = {}
+    why = ""
+    while job not in statuses and not why:
+        ready = dict(poll.poll(_LOOK_S * 1000))
+        if line.fileno() in ready:
+            break
+        if wake in ready:
+            os.read(wake, 4096)
+        else:
+            why = excess(os.getpid(), Path(order["directory"]), order["memory_bytes"])
+        reap(statuses)
+    statuses = end_descendants() | statuses
+    end = {"status": os.waitstatus_to_exitcode(statuses.get(job, signal.SIGKILL)), "why": why}
+    line.send(json.dumps(end).encode())
+
+
+def excess(root: int, directory: Path, memory_max: int) -> str:
+    """What the processes below `root`, working in `directory`, take beyond what they may; '' if all is well."""
+    pids = descendants(root)
+    if len(pids) > limits.JOB_PROCESSES_MAX:
+        return f"it ran {len(pids)} processes at once, {limits.JOB_PROCESSES_MAX} may"
+    memory = memory_bytes(pids, memory_max)
+    if memory > memory_max:
+        return f"its processes took {memory} bytes of memory, {memory_max} may; say Recipe(…, memory_bytes=…)"
+    return _excess_of_directory(directory)
+
+
+def _excess_of_directory(directory: Path) -> str:
+    files = size = 0
+    until_s = time.monotonic() + 10 * _LOOK_S  # a look at a huge tree is cut short, and begins anew the next time
+    folders = [str(directory)]
+    while folders and time.monotonic() < until_s:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    found = entry.stat(follow_symlinks=False)
+                    files += 1
+                    size += 512 * found.st_blocks
+                    if stat.S_ISDIR(found.st_mode):
+                        folders.append(entry.path)
+        except OSError:
+            continue  # it went while we looked
+        if files > limits.JOB_WORK_FILES_MAX:
+            return f"its working directory holds more than {limits.JOB_WORK_FILES_MAX} files"
+        if size > limits.JOB_WORK_BYTES_MAX:
+            return f"its working directory holds more than {limits.JOB_WORK_BYTES_MAX} bytes"
+    return ""
