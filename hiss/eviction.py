@@ -3,7 +3,7 @@
 An eviction is one transaction of the catalog, with its event; the space is freed after it. A crash between the two
 leaves records that nobody asks for, and recovery counts them as dead. What is to go, and in which order, is decided by
 `blocks.retention`. `look`, `evict` and `make_room` may be called from any thread, one at a time does the work; `start`
-runs `look` in a thread of its own, every `limits.EVICT_EVERY_S` and whenever somebody waits for space.
+runs `look` in a thread of its own, every `limits.EVICT_EVERY_S` and where space runs short.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class Evictor:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._wake.wait(limits.EVICT_EVERY_S)
-            self._wake.clear()
-            if self._stop.is_set():
+            if self._stop.wait(limits.EVICT_PAUSE_S):
                 return
+            self._wake.clear()
             try:
                 self.look()
             except HissError as error:

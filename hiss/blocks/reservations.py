@@ -246,6 +246,8 @@ class Reservations:
     def _short(self, collection: str, cost: int, arena_bytes: int) -> str | None:
         """What an extent lacks: `space`, a share of the `arena`, or nothing."""
         if not self._kept:
+            if self._room().segments < limits.PRESSURE_SEGMENTS:
+                self.on_short()
             return None
         self.expire()
         kept = self._find(collection)
@@ -263,8 +265,12 @@ class Reservations:
             return -(-(self._pending + promised + size) // self._usable(room.segment_bytes)) - room.segments
 
     def _usable(self, segment_bytes: int) -> int:
-        """Bytes of records that a segment holds whatever comes: less its header, its marks, its index, and a tail."""
-        record = max(self._largest, min(limits.EXTENT_BYTES_TARGET, segment_bytes // 8))
+        """Bytes of records that a segment holds whatever comes: less its header, its marks, its index, and its tail.
+
+        The tail is what the next record does not fit into. Records are taken for a sixteenth of a segment until a
+        larger one has come.
+        """
+        record = max(self._largest, segment_bytes // 16)
         ends = 3 * limits.RECORD_ALIGN_BYTES + segment_bytes // limits.FOOTER_FRACTION
         return max(limits.RECORD_ALIGN_BYTES, segment_bytes - ends - min(record, segment_bytes // 2))
 

@@ -58,6 +58,7 @@ class SegmentPool:
         self.lock = threading.RLock()
         self.space_freed = threading.Condition(self.lock)
         self.segments: dict[int, Segment] = {}
+        self._log_bytes = 0  # of all segments
         self.log_bytes_max = 0  # that all segments may take together; 0: as much as the disk has
         self.pressed = 0  # how many wait for space
         self.on_sparse: Callable[[], None] = lambda: None  # a segment has become worth compacting; must not block
@@ -77,6 +78,7 @@ class SegmentPool:
         with self.lock:
             segment.held = True
             self.segments[segment.number] = segment
+            self._log_bytes += segment.size
             self._generation = max(self._generation, segment.generation)
             self._next_number = max(self._next_number, segment.number + 1)
 
@@ -209,14 +211,13 @@ class SegmentPool:
         with self.lock:
             makeable = disk
             if self.log_bytes_max:
-                makeable = min(disk, max(0, self.log_bytes_max - sum(each.size for each in self.segments.values())))
+                makeable = min(disk, max(0, self.log_bytes_max - self._log_bytes))
             whole = len(self._spares) + makeable // self.segment_bytes - self._kept_spares
             return Room(max(0, whole), self.segment_bytes, disk)
 
     def _make(self) -> Segment:
         with self.lock:
-            taken = sum(each.size for each in self.segments.values()) + self.segment_bytes
-            if self.log_bytes_max and taken > self.log_bytes_max:
+            if self.log_bytes_max and self._log_bytes + self.segment_bytes > self.log_bytes_max:
                 raise OSError(errno.ENOSPC, f"the log may take {self.log_bytes_max} bytes")
             number = self._next_number
             self._next_number += 1
@@ -234,6 +235,7 @@ class SegmentPool:
         segment = Segment(number, path, self.segment_bytes, fd=fd)
         with self.lock:
             self.segments[number] = segment
+            self._log_bytes += segment.size
             self._idle[number] = segment
         return segment
 
@@ -292,7 +294,8 @@ class SegmentPool:
     def discard(self, segment: Segment) -> None:
         """Forget a segment and delete its file; it holds nothing live."""
         with self.lock:
-            self.segments.pop(segment.number, None)
+            if self.segments.pop(segment.number, None) is not None:
+                self._log_bytes -= segment.size
             self._idle.pop(segment.number, None)
             fd, segment.fd = segment.fd, None
         try:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiss.cli.output import say_fields, say_json, say_table, size
+from hiss.cli.output import plain, say_fields, say_json, say_table, size
 from hiss.cli.reach import Reach, command
 from hiss.errors import NotFound
 
 if TYPE_CHECKING:
     from hiss.model import CollectionInfo, StageInfo, StreamInfo
+    from hiss.space import Reservation
     from hiss.store import Store
 
 group = click.Group()
@@ -34,16 +35,21 @@ def list_paths(reach: Reach, path: str, all_versions: bool) -> None:
         if path and not found:
             raise NotFound(f"{path}: no collection of that path or below it; `hiss ls` shows all")
         below = [info for info in found if info.path != path]
+        promises = store.reservations()
     if reach.json:
-        say_json({"collections": below, "streams": streams})
+        say_json({"collections": below, "streams": streams, "reservations": promises})
         return
+    reserved = {kept.collection: f"{size(kept.used_bytes)} of {size(kept.bytes)}" for kept in promises}
     if streams or exact:
         _say_streams(streams)
     if below or not path:
         if streams:
             click.echo()
-        rows = [(info.path, len(info.streams), info.sealed, _time(info.created_ns)) for info in below]
-        say_table(("collection", "streams", "sealed", "created"), rows)
+        rows = [
+            (info.path, len(info.streams), info.sealed, reserved.get(info.path), _time(info.created_ns))
+            for info in below
+        ]
+        say_table(("collection", "streams", "sealed", "reserved", "created"), rows)
 
 
 def _below(path: str, top: str) -> bool:
@@ -55,7 +61,7 @@ def _say_streams(streams: list[StreamInfo]) -> None:
         (
             info.name,
             info.version,
-            info.state.name.lower(),
+            info.state.name.lower() + (", evicted" if info.eviction else ", archived" if info.archives else ""),
             element(info),
             info.completeness.blocks,
             size(info.completeness.bytes),
@@ -91,12 +97,15 @@ def stat(reach: Reach, path: str, version: int | None) -> None:
     """
     with reach.buffer() as buffer:
         info = _find(buffer.store, path, version)
+        of_stream = hasattr(info, "completeness")
+        kept = None if of_stream else _reservation(buffer.store, info.path)
+        policy = buffer.store.retention(info.collection if of_stream else info.path)
     if reach.json:
-        say_json(info)
-    elif hasattr(info, "completeness"):
+        say_json({**plain(info), "retention": policy, **({} if of_stream else {"reservation": kept})})
+    elif of_stream:
         _say_stream(info)
     else:
-        _say_collection(info)
+        _say_collection(info, kept)
 
 
 def _find(store: Store, path: str, version: int | None) -> Any:
@@ -111,13 +120,21 @@ def _find(store: Store, path: str, version: int | None) -> Any:
         raise NotFound(f"{path}: no stream and no collection of that path; `hiss ls` shows what there is") from None
 
 
-def _say_collection(info: CollectionInfo) -> None:
+def _reservation(store: Store, path: str) -> Reservation | None:
+    """The room that is kept for a collection."""
+    found = [kept for kept in store.reservations() if f"{path}/".startswith(f"{kept.collection}/")]
+    return found[0] if found else None
+
+
+def _say_collection(info: CollectionInfo, kept: Reservation | None) -> None:
+    promise = kept and f"{size(kept.used_bytes)} of {size(kept.bytes)} used, until {_time(kept.expires_ns)} ({kept.id})"
     say_fields(
         (
             ("collection", info.path),
             ("created", _time(info.created_ns)),
             ("sealed", info.sealed),
             ("expects", ", ".join(info.expect)),
+            ("reserved", promise),
             ("streams", "\n".join(info.streams)),
             ("joined", "\n".join(f"{name}: {', '.join(streams)}" for name, streams in info.joins.items())),
             ("attributes", "\n".join(f"{key} = {value}" for key, value in info.attrs.items())),
@@ -126,11 +143,13 @@ def _say_collection(info: CollectionInfo) -> None:
 
 
 def _say_stream(info: StreamInfo) -> None:
-    complete = info.completeness
+    complete, gone = info.completeness, info.eviction
     say_fields(
         (
             ("stream", f"{info.path} (version {info.version})"),
             ("state", info.state.name.lower() + (f": {info.abort_reason}" if info.abort_reason else "")),
+            ("evicted", gone and f"{_time(gone.time_ns)}, by policy {gone.policy}"),
+            ("archived", "\n".join(f"{each.location}, compared {_time(each.verified_ns)}" for each in info.archives)),
             ("element", element(info)),
             ("columns", "\n".join(f"{c.name}: {c.dtype} {c.unit}".rstrip() for c in info.columns)),
             ("acknowledged", info.ack.name.lower()),

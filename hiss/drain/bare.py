@@ -28,6 +28,7 @@ class Bare:
     """A format of `drain` for one stream: `npy` where all blocks have one size, `raw` for any."""
 
     compression = "none"
+    holds_all = False  # no columns, no times, no indices
 
     def __init__(self, form: str, compression: str = "auto") -> None:
         if compression not in ("auto", "none"):

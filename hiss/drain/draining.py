@@ -1,7 +1,8 @@
 """Drain a stream or a collection: written, synced, read back, compared, and only then named.
 
 Invariants: nothing but final streams is drained; the file has its name only after every block in it was read back and
-had the digest that the producer (or the kernel) gave it; an existing file is not touched unless `overwrite` says so.
+had the digest that the producer (or the kernel) gave it; after that the buffer is told where each stream is archived;
+an existing file is not touched unless `overwrite` says so.
 Reads through `Store`, so it works in the data process's host and from afar. Any thread may call `drain`.
 """
 
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from hiss.drain.bare import Bare
-from hiss.drain.formats import Content, Format
+from hiss.drain.formats import Content, Format, Outcome
 from hiss.drain.frames import Progress
 from hiss.drain.nexus import Nexus
 from hiss.drain.publish import published, sync_tree, tree_bytes
 from hiss.drain.report import DrainedStream, DrainReport
-from hiss.errors import InvalidInput, NotFound, StreamNotFinal
+from hiss.errors import InvalidInput, NotFound, PermissionRefused, StreamNotFinal
 from hiss.model import RAW_SUFFIX
 from hiss.store import Store
 
@@ -95,6 +96,7 @@ def drain(
         sync_tree(part)
         chosen.compare(part, outcome, progress)
         file_bytes = tree_bytes(part)
+    recorded = chosen.holds_all and _record(store, file.absolute(), outcome)
     drained = tuple(
         DrainedStream(
             path=one.info.path,
@@ -108,7 +110,20 @@ def drain(
         )
         for one in outcome.placed
     )
-    return DrainReport(file, drained, chosen.compression, file_bytes, time.monotonic() - began, outcome.left_out)
+    return DrainReport(
+        file, drained, chosen.compression, file_bytes, time.monotonic() - began, outcome.left_out, recorded
+    )
+
+
+def _record(store: Store, file: Path, outcome: Outcome) -> bool:
+    """Tell the buffer where its streams are; only now, when every block in the file was compared. Whether it took that
+    from us: a job's attempt may drain, and may not say what can leave the buffer."""
+    try:
+        for one in outcome.placed:
+            store.record_archive(one.info.id, f"{file}::{one.location}", one.info.digest)
+    except PermissionRefused:
+        return False
+    return True
 
 
 def _format(form: str, file: Path, compression: str) -> Format:

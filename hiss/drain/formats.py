@@ -49,6 +49,11 @@ class Format(Protocol):
     @property
     def compression(self) -> str: ...
 
+    @property
+    def holds_all(self) -> bool:
+        """Whether all that is known of the blocks is in it, so that it is an archive of them."""
+        ...
+
     def write(self, part: Path, name: str, content: Content, store: Store, progress: Progress) -> Outcome:
         """Write all blocks and all that is known of them to `part`, which will be called `name`.
 

@@ -30,6 +30,8 @@ _RESERVED = ("data", "instrument", "sample", "control", "hiss", "title", "defini
 class Nexus:
     """A format of `drain`."""
 
+    holds_all = True
+
     def __init__(self, compression: str = "auto") -> None:
         self.compression, self._options = filters(compression)
 

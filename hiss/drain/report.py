@@ -34,6 +34,7 @@ class DrainReport:
     file_bytes: int
     elapsed_s: float
     left_out: tuple[str, ...] = ()  # joins that are no dataset, and why
+    recorded: bool = False  # the buffer knows it as an archive of its streams
 
     @property
     def blocks(self) -> int:

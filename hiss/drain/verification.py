@@ -178,6 +178,8 @@ def _verified_record(file: h5py.File, record: Any, threads: Threads, progress: P
 
 
 def _verified_stream(store: Store, info: StreamInfo, progress: Progress) -> VerifiedStream:
+    if info.eviction is not None:
+        return VerifiedStream(info.path, info.version, "evicted", 0, 0)
     whole = info.completeness
     damage = _Ranges()
     blocks = bytes_ = 0

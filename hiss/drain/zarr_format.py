@@ -50,6 +50,8 @@ def _zarr() -> Any:
 class Zarr:
     """A format of `drain`. `auto` is bitshuffle+LZ4 by Blosc, which every zarr-python has."""
 
+    holds_all = True
+
     def __init__(self, compression: str = "auto") -> None:
         if compression not in NAMES:
             raise InvalidInput(f"compression {compression!r}: expected one of {', '.join(NAMES)}")

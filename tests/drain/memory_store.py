@@ -38,6 +38,7 @@ class MemoryStore:
         self.info = CollectionInfo(collection, attrs or {}, (), joins or {}, True, 1, ())
         self.infos: dict[str, StreamInfo] = {}
         self.extents: dict[str, list[Extent]] = {}
+        self.archived: dict[str, str] = {}
 
     def add(
         self,
@@ -107,6 +108,10 @@ class MemoryStore:
 
     def streams(self, collection: str, *, all_versions: bool = False) -> list[StreamInfo]:
         return [info for info in self.infos.values() if info.collection == collection]
+
+    def record_archive(self, stream_id: str, location: str, digest: str) -> StreamInfo:
+        self.archived[stream_id] = location
+        return self.infos[stream_id]
 
     def read(self, stream_id: str, selection: Selection) -> Iterator[Extent]:
         yield from self.extents[stream_id]
