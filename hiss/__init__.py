@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from hiss.reader import Block as Block
     from hiss.reader import Join as Join
     from hiss.reader import Stream as Stream
+    from hiss.space import Reservation as Reservation
+    from hiss.space import Retention as Retention
     from hiss.workflow import Pattern as Pattern
     from hiss.workflow import Recipe as Recipe
     from hiss.writer import StreamWriter as StreamWriter
@@ -38,6 +40,8 @@ _WHERE = {
     "Join": "hiss.reader",
     "Pattern": "hiss.workflow",
     "Recipe": "hiss.workflow",
+    "Reservation": "hiss.space",
+    "Retention": "hiss.space",
     "Stream": "hiss.reader",
     "StreamWriter": "hiss.writer",
     "column": "hiss.kernels",

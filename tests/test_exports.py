@@ -15,6 +15,8 @@ PUBLIC = {
     "Join",
     "Pattern",
     "Recipe",
+    "Reservation",
+    "Retention",
     "Stream",
     "StreamWriter",
     "__version__",

@@ -546,6 +546,84 @@ class BufferConformance:
         assert (status.blocks_received, status.bytes_received) == (10, 1000)
         assert status.arena_free_bytes == status.arena_bytes, "every region came back"
 
+    # ---- space
+
+    def test_room_is_reserved_listed_and_released(self, buffer: Buffer) -> None:
+        scan = buffer.collection("c/scan")
+        made = scan.reserve("1 MiB", hours=2.0)
+        assert (made.collection, made.bytes, made.used_bytes) == ("c/scan", 1 << 20, 0)
+        assert made.expires_ns - made.created_ns == 7200 * 10**9
+        with scan.create_stream("s", dtype="u1", shape=(100,)) as s:
+            s.extend(np.zeros((10, 100), "u1"))
+        (kept,) = buffer.reservations()
+        assert (kept.id, kept.used_bytes) == (made.id, 4096), "a record is a page at least"
+        assert scan.reservation == kept
+        status = buffer.status()
+        assert (status.promised_bytes, status.promised_used_bytes) == (1 << 20, 4096)
+        with pytest.raises(errors.Conflict, match=made.id):
+            scan.reserve(1, hours=1)
+        with pytest.raises(errors.SpaceExhausted, match="promised and not used") as caught:
+            buffer.collection("other").reserve("1000 PB", hours=1)
+        assert caught.value.details.keys() >= {"room", "disk_free", "promised", "evictable"}
+        with pytest.raises(errors.CollectionNotFound):
+            buffer.store.reserve("nowhere", 1, 1.0)
+        buffer.store.release(made.id)
+        assert buffer.reservations() == []
+        with pytest.raises(errors.ReservationNotFound):
+            buffer.store.release(made.id)
+
+    def test_an_archived_stream_is_evicted_and_says_where_it_is(self, buffer: Buffer) -> None:
+        scan = buffer.collection("c")
+        for name in ("a", "b"):
+            with scan.create_stream(name, dtype="u1", shape=(2,), kernels=[]) as s:
+                s.extend(np.ones((4, 2), "u1"))
+        info = scan["a"].info
+        with pytest.raises(errors.Conflict, match="--undrained"):
+            buffer.evict("c/a")
+        with pytest.raises(errors.Conflict):
+            buffer.store.record_archive(info.id, "/tape/1", "0" * 16)
+        marked = buffer.store.record_archive(info.id, "/tape/1", info.digest)
+        assert [archive.location for archive in marked.archives] == ["/tape/1"]
+        assert scan["a"].info.archives == marked.archives
+        (would,) = buffer.evict("c", dry_run=True)
+        assert buffer.evict("c") == [would]
+        assert (would.path, would.bytes, would.policy, would.location) == ("c/a", 8, "request", "/tape/1")
+        gone = scan["a"].info
+        assert gone.eviction is not None
+        assert gone.completeness == info.completeness, "it is whole, at another place"
+        with pytest.raises(errors.StreamEvicted, match="/tape/1") as caught:
+            scan["a"][0]
+        assert caught.value.details["archive"] == "/tape/1"
+        assert np.asarray(scan["b"]).sum() == 8
+        kinds = [event.kind for event in buffer.store.events(0, threading.Event(), follow=False)]
+        assert kinds[-2:] == ["stream.archived", "stream.evicted"]
+        with scan.create_stream("a", dtype="u1", shape=(2,), new_version=True) as s:
+            s.append(np.zeros(2, "u1"))
+        assert np.asarray(scan["a"]).tolist() == [[0, 0]]
+
+    def test_what_its_owner_gives_up_is_in_the_ledger(self, buffer: Buffer) -> None:
+        scan = buffer.collection("c")
+        with scan.create_stream("s", dtype="u1", shape=(1,), expendable=True) as s:
+            s.extend(np.zeros((3, 1), "u1"), index=[0, 1, 5])
+        assert scan["s"].info.expendable
+        assert [gone.location for gone in buffer.evict("c/s")] == [""]
+        assert [(entry.first, entry.last, entry.stage, entry.reason) for entry in scan["s"].ledger] == [
+            (0, 1, "retention", "evicted: request"),
+            (2, 4, "transport", "never received"),
+            (5, 5, "retention", "evicted: request"),
+        ]
+
+    def test_retention_is_kept_for_a_collection_and_those_below(self, buffer: Buffer) -> None:
+        scan = buffer.collection("c/scan")
+        top = buffer.collection("c")
+        policy = hiss.Retention(age_s=60.0, drained_s=5.0, pressure=False, undrained=True)
+        assert top.retain(policy) == policy
+        assert scan.retention == policy
+        assert scan.retain(hiss.Retention()) == hiss.Retention()
+        assert scan.retain(None) == policy
+        with pytest.raises(errors.InvalidInput):
+            top.retain(hiss.Retention(age_s=-1.0))
+
     def test_ack_levels_are_kept(self, buffer: Buffer) -> None:
         s = buffer.collection("c").create_stream("s", dtype="u1", shape=(1,), ack="written")
         assert s.info.ack is AckLevel.WRITTEN
