@@ -11,6 +11,7 @@ with its input is, if it wants one.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from typing import Any, Final
 from hiss import limits
 from hiss.errors import HissError
 from hiss.job import CurrentJob, become, job
+from hiss.meow_bridge.file_paths import is_file
 from hiss.meow_bridge.process_tree import own_data_bytes
 from hiss.meow_bridge.recipe_source import print_recipe_traceback
 from hiss.meow_bridge.warm import THREAD_COUNTS
@@ -66,7 +68,7 @@ def _run(specification: dict[str, Any], directory: Path) -> None:
 
     recipe = specification["recipe"]
     check_packages(recipe["name"], recipe["packages"])
-    if recipe["input_as"] != "stream":
+    if recipe["input_as"] != "stream" and not is_file(specification["path"]):
         from hiss.job_files import input_file
 
         path = input_file(CurrentJob(specification), recipe["input_as"], directory / "input")
@@ -109,7 +111,7 @@ def _report(report: Path, sentence: str) -> None:
 
 def run_forked(order: Mapping[str, Any], specification_fd: int, output_fd: int) -> int:
     """Run an attempt in this process, which a keeper has just forked. Returns the exit status."""
-    _take_over(output_fd)
+    _take_over(output_fd, specification_fd)
     directory = Path(order["directory"])
     with open(specification_fd, encoding="utf-8") as file:
         file.seek(0)
@@ -120,7 +122,7 @@ def run_forked(order: Mapping[str, Any], specification_fd: int, output_fd: int) 
     os.mkdir(directory / "tmp", 0o700)
     os.chdir(directory / "work")
     sys.path[0] = str(directory / "work")
-    _limit(order["memory_bytes"])
+    _limit(order["memory_bytes"], order["work_bytes"])
     if order["cores"] > 1:
         return _afresh(specification, directory, order["cores"])
     if "numpy" in sys.modules:
@@ -130,13 +132,15 @@ def run_forked(order: Mapping[str, Any], specification_fd: int, output_fd: int) 
     return status
 
 
-def _take_over(output_fd: int) -> None:
+def _take_over(output_fd: int, specification_fd: int) -> None:
     """Print into `output_fd`, read nothing, and hold no other descriptor than the specification's."""
     null = os.open(os.devnull, os.O_RDONLY)
     for descriptor, name in ((null, 0), (output_fd, 1), (output_fd, 2)):
         os.dup2(descriptor, name)
-    os.close(null)
-    os.close(output_fd)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2 and descriptor != specification_fd:
+            with contextlib.suppress(OSError):  # the one by which they were listed
+                os.close(descriptor)
     sys.stdout, sys.stderr = _unbuffered(1, "strict"), _unbuffered(2, "backslashreplace")
 
 
@@ -146,14 +150,14 @@ def _unbuffered(descriptor: int, errors: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(raw, "utf-8", errors, write_through=True)
 
 
-def _limit(memory_bytes: int) -> None:
+def _limit(memory_bytes: int, work_bytes: int) -> None:
     """Bounds that the kernel keeps for each process of the attempt; the keeper watches their sum.
 
     Memory is bounded by its data segment (RLIMIT_DATA: what is private and may be written), not by its address space,
     of which Go, Java, LLVM and thread stacks set aside far more than they ever touch.
     """
     _lower(resource.RLIMIT_DATA, memory_bytes + own_data_bytes())
-    _lower(resource.RLIMIT_FSIZE, limits.JOB_WORK_BYTES_MAX)
+    _lower(resource.RLIMIT_FSIZE, work_bytes)
     _lower(resource.RLIMIT_CORE, 0)
     os.nice(_NICE)
 

@@ -8,12 +8,14 @@ wish or the engine's death, ends all of them; so does the end of the job's own p
 how that was. As a child subreaper it has every process of the attempt below it until the end (`process_tree`), and
 the job dies with its keeper. One thread.
 
-Messages are JSON: `{"pid"}` from the keeper at its start; the order `{"directory", "memory_bytes"}`; the end
+Messages are JSON: `{"pid"}` from the keeper at its start; the order, an
+`Allotment` and what else the job needs; the end
 `{"status", "why"}`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import select
@@ -23,7 +25,7 @@ import stat
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from hiss import limits
@@ -31,6 +33,18 @@ from hiss.meow_bridge.process_tree import become_subreaper, descendants, die_wit
 
 LINE_BYTES_MAX: Final = 16 * limits.KiB  # of one message
 _LOOK_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Allotment:
+    """What an attempt may take."""
+
+    directory: str
+    memory_bytes: int
+    work_bytes: int
+    work_files: int
+    processes: int
+
 
 RunJob = Callable[[dict[str, Any], int, int], int]
 """Runs in the job's process: the order, its specification's descriptor, the descriptor for output; the exit status."""
@@ -92,6 +106,7 @@ def _fork_job(line: socket.socket, others: tuple[socket.socket, ...], run_job: R
 
 def _watch(line: socket.socket, wake: int, job: int, order: dict[str, Any]) -> None:
     """Until the job's process ends, the engine lets go, or it takes more than it may; then say how it ended."""
+    allotment = Allotment(*(order[field.name] for field in dataclasses.fields(Allotment)))
     poll = select.poll()
     poll.register(line, select.POLLIN)
     poll.register(wake, select.POLLIN)
@@ -104,28 +119,31 @@ def _watch(line: socket.socket, wake: int, job: int, order: dict[str, Any]) -> N
         if wake in ready:
             os.read(wake, 4096)
         else:
-            why = excess(os.getpid(), Path(order["directory"]), order["memory_bytes"])
+            why = excess(os.getpid(), allotment)
         reap(statuses)
     statuses = end_descendants() | statuses
     end = {"status": os.waitstatus_to_exitcode(statuses.get(job, signal.SIGKILL)), "why": why}
     line.send(json.dumps(end).encode())
 
 
-def excess(root: int, directory: Path, memory_max: int) -> str:
-    """What the processes below `root`, working in `directory`, take beyond what they may; '' if all is well."""
+def excess(root: int, allotment: Allotment) -> str:
+    """What the processes below `root` take beyond what they may; '' if all is well."""
     pids = descendants(root)
-    if len(pids) > limits.JOB_PROCESSES_MAX:
-        return f"it ran {len(pids)} processes at once, {limits.JOB_PROCESSES_MAX} may"
-    memory = memory_bytes(pids, memory_max)
-    if memory > memory_max:
-        return f"its processes took {memory} bytes of memory, {memory_max} may; say Recipe(…, memory_bytes=…)"
-    return _excess_of_directory(directory)
+    if len(pids) > allotment.processes:
+        return f"it ran {len(pids)} processes at once, {allotment.processes} may"
+    memory = memory_bytes(pids, allotment.memory_bytes)
+    if memory > allotment.memory_bytes:
+        return (
+            f"its processes took {memory} bytes of memory, {allotment.memory_bytes} may; "
+            "say Recipe(…, memory_bytes=…) or Pattern(…, memory_bytes=…)"
+        )
+    return _excess_of_directory(allotment)
 
 
-def _excess_of_directory(directory: Path) -> str:
+def _excess_of_directory(allotment: Allotment) -> str:
     files = size = 0
     until_s = time.monotonic() + 10 * _LOOK_S  # a look at a huge tree is cut short, and begins anew the next time
-    folders = [str(directory)]
+    folders = [allotment.directory]
     while folders and time.monotonic() < until_s:
         try:
             with os.scandir(folders.pop()) as entries:
@@ -137,8 +155,8 @@ def _excess_of_directory(directory: Path) -> str:
                         folders.append(entry.path)
         except OSError:
             continue  # it went while we looked
-        if files > limits.JOB_WORK_FILES_MAX:
-            return f"its working directory holds more than {limits.JOB_WORK_FILES_MAX} files"
-        if size > limits.JOB_WORK_BYTES_MAX:
-            return f"its working directory holds more than {limits.JOB_WORK_BYTES_MAX} bytes"
+        if files > allotment.work_files:
+            return f"its working directory holds more than {allotment.work_files} files"
+        if size > allotment.work_bytes:
+            return f"its working directory holds more than {allotment.work_bytes} bytes"
     return ""

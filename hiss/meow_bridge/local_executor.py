@@ -9,6 +9,7 @@ it that nothing is left. `LocalAttempt.wait()` is called by one thread; `stop()`
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -23,7 +24,7 @@ from typing import Any, Final
 from hiss import limits
 from hiss.errors import Stopping
 from hiss.meow_bridge.executor import AttemptEnd, Capacity, EndKind, Order
-from hiss.meow_bridge.keeper import LINE_BYTES_MAX
+from hiss.meow_bridge.keeper import LINE_BYTES_MAX, Allotment
 from hiss.meow_bridge.output_tail import OutputTail
 from hiss.meow_bridge.process_tree import kill_descendants
 from hiss.meow_bridge.warm import Zygote
@@ -130,9 +131,14 @@ class LocalAttempt:
     def _send(self, zygote: Zygote) -> tuple[socket.socket, int]:
         """Give the order to a keeper; the line to it, and the end from which what is printed is read."""
         order = self._order
-        message = json.dumps(
-            {"directory": str(self._directory), "memory_bytes": order.memory_bytes, "cores": order.cores}
-        ).encode()
+        allotment = Allotment(
+            str(self._directory),
+            order.memory_bytes,
+            limits.JOB_WORK_BYTES_MAX,
+            limits.JOB_WORK_FILES_MAX,
+            limits.JOB_PROCESSES_MAX,
+        )
+        message = json.dumps({**dataclasses.asdict(allotment), "cores": order.cores}).encode()
         specification = os.memfd_create("hiss-job", os.MFD_CLOEXEC)
         printed_read, printed_write = os.pipe()
         try:
