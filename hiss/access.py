@@ -14,6 +14,7 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from hiss.errors import PermissionRefused
@@ -80,9 +81,10 @@ class Access:
             )
         return Caller()
 
-    def job_token(self, attempt: str, write_prefix: str, until_ns: int) -> str:
+    def job_token(self, attempt: str, write_prefix: str, until_ns: int, rights: Sequence[str] = ()) -> str:
         """A token for one attempt of a job, valid until `until_ns`."""
-        claims = json.dumps({"attempt": attempt, "write": write_prefix, "until_ns": until_ns}).encode()
+        told = {"attempt": attempt, "write": write_prefix, "until_ns": until_ns, "rights": list(rights)}
+        claims = json.dumps(told).encode()
         body = base64.urlsafe_b64encode(claims).decode()
         return f"{_JOB}.{body}.{self._sign(body)}"
 
@@ -94,11 +96,12 @@ class Access:
         try:
             claims = json.loads(base64.urlsafe_b64decode(body))
             attempt, prefix, until_ns = str(claims["attempt"]), str(claims["write"]), int(claims["until_ns"])
+            rights = tuple(str(right) for right in claims.get("rights", ()))
         except (ValueError, KeyError, binascii.Error):
             raise PermissionRefused("this job token cannot be read") from None
         if now_ns > until_ns:
             raise PermissionRefused("this job token has run out")
-        return Caller(attempt, prefix)
+        return Caller(attempt, prefix, rights)
 
     def _sign(self, body: str) -> str:
         return hmac.new(self.owner_token.encode(), body.encode(), hashlib.sha256).hexdigest()

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiss.errors import JobNotFound
+from hiss.meow_bridge.file_paths import is_file, local_path
 
 if TYPE_CHECKING:
     from hiss.client import Buffer
-    from hiss.reader import Stream
     from hiss.writer import StreamWriter
 
 
@@ -56,8 +56,11 @@ class CurrentJob:
         return hiss.connect(os.environ.get("HISS_LINE") or address, token=os.environ.get("HISS_TOKEN"))
 
     @cached_property
-    def input(self) -> Stream:
-        """The stream that triggered the job, in that version; for `stream.progress` as far as it was then."""
+    def input(self) -> Any:
+        """The `Stream` that triggered the job, in that version; for `stream.progress` as far as it was then. For a
+        watched file its `Path`."""
+        if is_file(self.specification["path"]):
+            return Path(local_path(self.specification["path"]))
         stream = self.buffer.stream(self.specification["path"], self.specification["version"])
         if self.specification.get("kind") != "stream.progress":
             return stream
@@ -69,6 +72,8 @@ class CurrentJob:
     def collection(self) -> str:
         """The path of the collection that the job was triggered in."""
         path: str = self.specification["path"]
+        if is_file(path):
+            return str(self.specification["writes"])
         return path.rpartition("/")[0] if self.specification["version"] else path
 
     def output(

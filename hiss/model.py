@@ -139,10 +139,12 @@ class BlockStatus(enum.IntEnum):
     STORED = 0
     VETOED = 1  # by a filter; `cause` is the stage's place in the pipeline
     KERNEL_FAILED = 2  # a stage raised or overran its budget; the raw block is in the raw companion
-    SHED = 3  # by the producer's overload policy
+    SHED = 3  # by the producer, on purpose
     DECLARED = 4  # the producer says that there is no such block
     LOST = 5  # acknowledged as `received` only, and gone with a crash
     RAW_ONLY = 6  # `keep="raw"`: handled by the pipeline, computed on the way out
+    DROPPED = 7  # by the producer's overload policy `drop`
+    PRESCALED = 8  # by the producer's overload policy `prescale`
 
 
 def _member(kind: type[E], text: E | str, what: str) -> E:
@@ -333,12 +335,14 @@ Param = ScalarParam | ArrayParam | StreamParam | ColumnParam
 class BoundKernel:
     """A kernel with its parameters: one stage of a pipeline.
 
-    `budget_s` bounds the run on one extent; an overrun is a fault.
+    `budget_s` bounds the run on one extent; an overrun is a fault. With `shadow` it runs beside the stream, on what leaves
+    the pipeline, and reports what it would have done; nothing that is stored changes.
     """
 
     kernel: KernelDef
     params: Mapping[str, Param] = field(default_factory=dict)
     budget_s: float = limits.KERNEL_BUDGET_S
+    shadow: bool = False
 
     def __post_init__(self) -> None:
         if not self.budget_s > 0:
@@ -359,7 +363,9 @@ class StageInfo:
     """One stage of a stream's pipeline, as provenance records it.
 
     `params` maps each name to JSON: `{"scalar": v, "dtype": …}`, `{"array": DIGEST, "dtype": …, "shape": …}`,
-    `{"stream": PATH, "version": n, "reduce": …, "digest": …}`, `{"column": NAME}`.
+    `{"stream": PATH, "version": n, "reduce": …, "digest": …}`, `{"column": NAME}`. `report` is how it fared since the
+    stream was opened (`kernel_report`), `since` the first index that a stage may have decided on which was promoted
+    while the stream was open.
     """
 
     name: str
@@ -369,6 +375,8 @@ class StageInfo:
     params: Attrs
     budget_s: float
     quarantined: bool = False
+    report: Attrs = field(default_factory=dict)
+    since: int | None = None
 
 
 # ---------------------------------------------------------------------------------------------------------- streams
@@ -408,7 +416,7 @@ class LedgerEntry:
     first: int
     last: int
     stage: str  # 'producer', 'transport', 'received', 'log', 'retention', or the kernel's name
-    reason: str  # 'never received', 'vetoed', 'kernel-failed', 'shed', 'declared missing', 'lost in a crash'
+    reason: str  # 'never received', 'vetoed', 'kernel-failed', 'shed', 'shed: drop', 'declared missing', …
 
     @property
     def count(self) -> int:
@@ -464,6 +472,7 @@ class StreamInfo:
     expendable: bool = False  # its producer allows that it goes where it is archived nowhere
     archives: tuple[Archive, ...] = ()  # in permanent storage, read back and compared; the newest last
     eviction: Eviction | None = None  # it has left the log
+    shadows: tuple[StageInfo, ...] = ()  # kernels that run beside it and change nothing
 
     @property
     def path(self) -> str:
@@ -592,6 +601,9 @@ class NodeStatus:
     room_bytes: int = 0  # that the log may still take, promised or not
     promised_bytes: int = 0  # by all reservations
     promised_used_bytes: int = 0  # of those
+    kernel_backend: str = ""  # what runs kernels
+    kernel_notice: str = ""  # why that is not what was configured
+    kernels: Attrs = field(default_factory=dict)  # how they fared since the start, by hash (`kernel_report`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -600,6 +612,7 @@ class Caller:
 
     attempt: str | None = None  # id of the job's attempt whose outputs are staged until it commits
     write_prefix: str = ""  # paths that it may write, '' for all
+    rights: tuple[str, ...] = ()  # of an attempt: `rules`, to add, change and remove patterns and recipes
 
 
 def now_text(time_ns: int) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from hiss.errors import InvalidRecipe
 from hiss.job import CurrentJob
+from hiss.meow_bridge.file_paths import is_file
 from hiss.meow_bridge.recipe_source import compiled
 
 _WORD_VARIABLE: Final = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -62,7 +63,12 @@ def _run_function(current: CurrentJob, recipe: Mapping[str, Any], specification:
             f"recipe {recipe['name']!r}: {recipe['entry']}() wants {', '.join(lacking)}, "
             f"but the pattern gives {', '.join(current.variables)}"
         )
-    if specification["input"] in arguments and specification["version"] and recipe["input_as"] == "stream":
+    if (
+        specification["input"] in arguments
+        and specification["version"]
+        and recipe["input_as"] == "stream"
+        and not is_file(specification["path"])
+    ):
         arguments[specification["input"]] = current.input
     store_result(current, function(**arguments), recipe["name"], specification["outputs"])
 

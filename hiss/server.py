@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,12 +101,12 @@ def run_rules(config: ServeConfig) -> None:
         store.close()
 
 
-def job_environment(address: str, tokens: Access) -> Callable[[str, str], Mapping[str, str]]:
+def job_environment(address: str, tokens: Access) -> Callable[[str, str, Sequence[str]], Mapping[str, str]]:
     """What a job's process finds in its environment: where the buffer is, and a token for its attempt."""
 
-    def environment(attempt: str, write_prefix: str) -> Mapping[str, str]:
+    def environment(attempt: str, write_prefix: str, rights: Sequence[str]) -> Mapping[str, str]:
         until_ns = time.time_ns() + int((limits.JOB_TIMEOUT_MAX_S + 86400) * 1e9)
-        return {"HISS_ADDRESS": address, "HISS_TOKEN": tokens.job_token(attempt, write_prefix, until_ns)}
+        return {"HISS_ADDRESS": address, "HISS_TOKEN": tokens.job_token(attempt, write_prefix, until_ns, rights)}
 
     return environment
 

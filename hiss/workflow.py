@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from hiss import limits
 from hiss.errors import HissError, InvalidPattern, InvalidRecipe, LimitExceeded
-from hiss.model import Attrs, check_name, checked_attrs
+from hiss.model import Attrs, Caller, check_name, checked_attrs
 
 
 class RecipeKind(enum.IntEnum):
@@ -221,6 +221,7 @@ class Pattern:
     where: Attrs = field(default_factory=dict)
     complete_only: bool = False  # only streams without gaps
     writes: str | None = None
+    rights: Sequence[str] = ()  # of its jobs: 'rules', to add, change and remove patterns and recipes
     timeout_s: float | None = None
     retries: int | None = None
     cores: int | None = None
@@ -250,6 +251,7 @@ class Pattern:
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise InvalidPattern(f"pattern {self.name!r}: {twice} are given twice (input, variables, outputs, sweep)")
+        self._check_rights()
         self._check_file()
         self._check_timer()
         self._check_watch()
@@ -272,6 +274,12 @@ class Pattern:
                 raise InvalidPattern(
                     f"pattern {self.name!r}: {limit} is {value}, expected more than 0, or none for no limit"
                 )
+
+    def _check_rights(self) -> None:
+        object.__setattr__(self, "rights", tuple(dict.fromkeys(self.rights)))
+        unknown = [right for right in self.rights if right != "rules"]
+        if unknown or isinstance(self.rights, str):
+            raise InvalidPattern(f"pattern {self.name!r}: rights {unknown}; the one that there is is 'rules'")
 
     def _check_file(self) -> None:
         is_file = self.trigger.startswith("file:")
@@ -390,25 +398,26 @@ class ProvenanceGraph:
     edges: tuple[tuple[str, str, str], ...]  # from node id, to node id, role
 
 
-_acting: Final[contextvars.ContextVar[str | None]] = contextvars.ContextVar("hiss_acting_attempt", default=None)
+_PERSON: Final = Caller()
+_acting: Final[contextvars.ContextVar[Caller]] = contextvars.ContextVar("hiss_acting")
 
 
 @contextmanager
-def acting(attempt: str | None) -> Iterator[None]:
-    """What this thread asks of a rule engine inside is asked by an attempt of a job (`model.Caller.attempt`).
+def acting(caller: Caller) -> Iterator[None]:
+    """What this thread asks of a rule engine inside is asked by `caller`: a person, or the attempt of a job.
 
-    A job that removes or changes its own rule is not cancelled by that.
+    A job that removes or changes its own rule is not cancelled by that; what it may is for the engine to say.
     """
-    token = _acting.set(attempt)
+    token = _acting.set(caller)
     try:
         yield
     finally:
         _acting.reset(token)
 
 
-def acting_attempt() -> str | None:
-    """The attempt that asks, or None for a person."""
-    return _acting.get()
+def acting_caller() -> Caller:
+    """Who asks; a person unless `acting` says otherwise."""
+    return _acting.get(_PERSON)
 
 
 class Meow(Protocol):

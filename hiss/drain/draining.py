@@ -97,6 +97,7 @@ def drain(
         chosen.compare(part, outcome, progress)
         file_bytes = tree_bytes(part)
     recorded = chosen.holds_all and _record(store, file.absolute(), outcome)
+    _announce(store, content, file.absolute(), file_bytes)
     drained = tuple(
         DrainedStream(
             path=one.info.path,
@@ -124,6 +125,16 @@ def _record(store: Store, file: Path, outcome: Outcome) -> bool:
     except PermissionRefused:
         return False
     return True
+
+
+def _announce(store: Store, content: Content, file: Path, file_bytes: int) -> None:
+    """The event `drain.completed`, of the stream or the collection; the drain of a job's attempt makes none."""
+    one = content.streams[0] if len(content.streams) == 1 and content.streams[0].path == content.title else None
+    data = {"file": str(file), "bytes": file_bytes, "streams": len(content.streams)}
+    if one is not None:
+        data["digest"] = one.digest
+    with suppress(PermissionRefused):
+        store.publish_event("drain.completed", content.title, one.version if one is not None else 0, data)
 
 
 def _format(form: str, file: Path, compression: str) -> Format:

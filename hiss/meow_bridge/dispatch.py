@@ -27,7 +27,8 @@ from hiss.workflow import JobState
 
 _ROOM_LOOK_S: Final = 0.05  # how soon a job that waits for room is looked at again
 
-JobEnvironment = Callable[[str, str], Mapping[str, str]]  # of an attempt's id and the paths that it may write
+# Of an attempt's id, the path below which it may write, and its rights.
+JobEnvironment = Callable[[str, str, Sequence[str]], Mapping[str, str]]
 
 
 class Dispatcher:
@@ -171,7 +172,9 @@ class Dispatcher:
         """Run the attempt's process, unless its job was cancelled just now."""
         try:
             environment = until_done(
-                lambda: self._job_environment(attempt.id, attempt.write_prefix), f"job {attempt.job}", self._stop
+                lambda: self._job_environment(attempt.id, attempt.write_prefix, attempt.pattern.rights),
+                f"job {attempt.job}",
+                self._stop,
             )
             process = self._executor.begin(order_of(attempt, environment))
         except Stopping:

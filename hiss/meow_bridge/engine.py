@@ -30,12 +30,13 @@ from hiss.meow_bridge.jobs import Cancelled, JobTable
 from hiss.meow_bridge.local_executor import local_executor
 from hiss.meow_bridge.provenance import provenance_graph
 from hiss.meow_bridge.retry import log
+from hiss.meow_bridge.rights import check_patterns
 from hiss.meow_bridge.rules import Change, RuleBook
 from hiss.meow_bridge.schedule import Scheduler
 from hiss.meow_bridge.stream_watches import StreamWatches
 from hiss.meow_bridge.timers import Timers
 from hiss.store import Store
-from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rule, acting_attempt
+from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rule, acting_caller
 
 
 class Engine(Meow):
@@ -142,14 +143,17 @@ class Engine(Meow):
 
     def add_recipe(self, recipe: Recipe) -> None:
         """Add or change a recipe; its rules meet what is there, as far as their patterns want that."""
+        self._check_recipe(recipe.name, "changes recipes")
         newest = self._newest_or_known()
         with self._database.transaction():
+            self._check_recipe(recipe.name, "changes recipes")
             change = self._rules.put_recipe(recipe, max(newest, self._scheduler.cursor()), self._clock_ns())
             self._cancel_jobs_of(change)
         self._meet(change)
 
     def remove_recipe(self, name: str) -> None:
         with self._database.transaction():
+            self._check_recipe(name, "removes recipes")
             self._cancel_jobs_of(self._rules.drop_recipe(name))
         self._watches.rules_changed()
 
@@ -166,10 +170,12 @@ class Engine(Meow):
 
         Without a buffer at hand, meeting what is there is made up for later, and `existing=False` raises `Unavailable`.
         """
+        check_patterns(acting_caller(), [pattern], "adds patterns")
         self._file_watch.prepare(pattern)
         newest = self._newest_or_known() if existing else self._scheduler.newest()
         with self._database.transaction():
             newest = max(newest, self._scheduler.cursor())
+            check_patterns(acting_caller(), self._rules.named(pattern.name), "changes patterns")
             if is_file(pattern.trigger):
                 newest = self._rules.newest_file()
             change = self._rules.put_pattern(pattern, 0 if existing else newest, newest, self._clock_ns())
@@ -179,6 +185,7 @@ class Engine(Meow):
 
     def remove_pattern(self, name: str) -> None:
         with self._database.transaction():
+            check_patterns(acting_caller(), self._rules.named(name), "removes patterns")
             self._cancel_jobs_of(self._rules.drop_pattern(name))
         self._watches.rules_changed()
         self._file_watch.patterns_changed()
@@ -197,6 +204,11 @@ class Engine(Meow):
         """The patterns that make no rule yet, because there is no recipe of the name that they give."""
         return self._rules.waiting()
 
+    def _check_recipe(self, name: str, what: str) -> None:
+        """Its code runs with the rights of every pattern that names it."""
+        patterns = self._rules.patterns() if acting_caller().attempt is not None else []
+        check_patterns(acting_caller(), [pattern for pattern in patterns if pattern.recipe == name], what)
+
     def _newest_or_known(self) -> int:
         try:
             return self._scheduler.newest()
@@ -205,7 +217,7 @@ class Engine(Meow):
             return self._scheduler.cursor()
 
     def _cancel_jobs_of(self, change: Change) -> None:
-        attempt = acting_attempt()
+        attempt = acting_caller().attempt
         spared = None if attempt is None else job_of_attempt(attempt)
         for rule in change.removed:
             attempts = self._jobs.cancel_rule(rule, spared, self._clock_ns())
@@ -241,6 +253,7 @@ class Engine(Meow):
         """
         with self._database.transaction():
             job = self._jobs.job(job_id)
+            self._check_job(job, "cancels jobs")
             attempts = self._jobs.cancel(job.id, Cancelled.BY_REQUEST, self._clock_ns())
             self._database.after_commit(lambda: self._dispatcher.kill(attempts))
         return self._jobs.job(job.id)
@@ -249,9 +262,14 @@ class Engine(Meow):
         """Let a job run that a limit of its pattern held back; any other stays as it is."""
         with self._database.transaction():
             job = self._jobs.job(job_id)
+            self._check_job(job, "releases jobs")
             if self._jobs.release_held(job.id, self._clock_ns()):
                 self._database.after_commit(self._dispatcher.jobs_made)
             return self._jobs.job(job.id)
+
+    def _check_job(self, job: Job, what: str) -> None:
+        if acting_caller().attempt is not None:
+            check_patterns(acting_caller(), [self._rules.pattern_of(self._jobs.content_hashes(job.id)[0])], what)
 
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
         """All that led to a version of a stream (the newest unless one is named) and all that it led to."""

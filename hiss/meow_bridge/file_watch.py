@@ -1,8 +1,8 @@
 """Watched directories: files that are settled become events, each content version once.
 
 A file is settled when nobody has it open for writing: after its close, its renaming into place, or, for files that a
-scan finds, when the kernel says so (`open_files`). Where the kernel cannot say, as for files that other hosts write into
-a network file system, it is settled once it was the same for `limits.FILE_SETTLE_S`. Reads and changes of attributes
+scan finds, when the kernel says so (`open_files`). Where it cannot say, as for files that other hosts write into a
+network file system, it is settled once it was the same for `limits.FILE_SETTLE_S`. Reads and changes of attributes
 are never looked at. What was written while nobody watched is found by a scan: at the start, when a pattern comes, and
 now and then, should the kernel have dropped something; on network file systems every `limits.FILE_SCAN_S`.
 

@@ -31,6 +31,8 @@ def specification_of(attempt: Attempt) -> dict[str, Any]:
         "path": attempt.path,
         "version": attempt.version,
         "input": attempt.pattern.input,
+        "kind": attempt.pattern.event,
+        "writes": attempt.write_prefix,
         "outputs": dict(attempt.pattern.outputs),
         "variables": dict(attempt.variables),
         "recipe": {

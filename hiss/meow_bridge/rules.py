@@ -236,6 +236,18 @@ class RuleBook:
             raise _no_pattern(name)
         return pattern_from_json(body)
 
+    def named(self, name: str) -> list[Pattern]:
+        """The pattern of that name, if there is one."""
+        body = self._body("patterns", name)
+        return [] if body is None else [pattern_from_json(body)]
+
+    def pattern_of(self, content: str) -> Pattern:
+        """By the hash of its content, whether or not it is still there."""
+        with self._database.transaction():
+            row = self._database.row("SELECT body FROM contents WHERE hash = ?", content)
+        assert row is not None, content
+        return pattern_from_json(row["body"])
+
     def rules(self) -> list[Rule]:
         with self._database.transaction():
             return sorted((active.rule for active in self._rules.values()), key=lambda rule: rule.pattern)

@@ -82,9 +82,9 @@ def get_provenance(meow: Meow, request: meow_pb2.GetProvenanceRequest) -> Any:
 
 
 def on_behalf_of(engine_and_caller: tuple[Meow, Caller], key: str, request: Any) -> Any:
-    """Make the call `key`; the engine knows by `workflow.acting_attempt` whether an attempt of a job makes it."""
+    """Make the call `key`; the engine knows by `workflow.acting_caller` whether an attempt of a job makes it."""
     meow, caller = engine_and_caller
-    with acting(caller.attempt):
+    with acting(caller):
         return CALLS[key](meow, request)
 
 

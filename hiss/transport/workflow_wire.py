@@ -90,6 +90,7 @@ def encode_pattern(pattern: Pattern) -> meow_pb2.Pattern:
         catch_up=pattern.catch_up,
         every=pattern.every,
         stalled_s=pattern.stalled_s,
+        rights=pattern.rights,
     )
 
 
@@ -121,6 +122,7 @@ def decode_pattern(message: meow_pb2.Pattern) -> Pattern:
         catch_up=message.catch_up or "one",
         every=message.every if message.HasField("every") else None,
         stalled_s=message.stalled_s if message.HasField("stalled_s") else None,
+        rights=tuple(message.rights),
     )
 
 

@@ -63,7 +63,7 @@ class Recipe(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[RecipeKind, str]] = ..., body: _Optional[str] = ..., entry: _Optional[str] = ..., timeout_s: _Optional[float] = ..., retries: _Optional[int] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., packages: _Optional[_Iterable[str]] = ..., input_as: _Optional[str] = ...) -> None: ...
 
 class Pattern(_message.Message):
-    __slots__ = ("name", "trigger", "recipe", "event", "input", "variables_json", "outputs", "sweep_json", "where_json", "complete_only", "writes", "timeout_s", "retries", "jobs_at_once", "jobs_an_hour", "jobs_expected", "chain_jobs", "lifetime_s", "every_s", "cron", "catch_up", "every", "stalled_s", "cores", "memory_bytes")
+    __slots__ = ("name", "trigger", "recipe", "event", "input", "variables_json", "outputs", "sweep_json", "where_json", "complete_only", "writes", "timeout_s", "retries", "jobs_at_once", "jobs_an_hour", "jobs_expected", "chain_jobs", "lifetime_s", "every_s", "cron", "catch_up", "every", "stalled_s", "rights", "cores", "memory_bytes")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +94,7 @@ class Pattern(_message.Message):
     CATCH_UP_FIELD_NUMBER: _ClassVar[int]
     EVERY_FIELD_NUMBER: _ClassVar[int]
     STALLED_S_FIELD_NUMBER: _ClassVar[int]
+    RIGHTS_FIELD_NUMBER: _ClassVar[int]
     CORES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -119,9 +120,10 @@ class Pattern(_message.Message):
     catch_up: str
     every: int
     stalled_s: float
+    rights: _containers.RepeatedScalarFieldContainer[str]
     cores: int
     memory_bytes: int
-    def __init__(self, name: _Optional[str] = ..., trigger: _Optional[str] = ..., recipe: _Optional[str] = ..., event: _Optional[str] = ..., input: _Optional[str] = ..., variables_json: _Optional[str] = ..., outputs: _Optional[_Mapping[str, str]] = ..., sweep_json: _Optional[str] = ..., where_json: _Optional[str] = ..., complete_only: _Optional[bool] = ..., writes: _Optional[str] = ..., timeout_s: _Optional[float] = ..., retries: _Optional[int] = ..., jobs_at_once: _Optional[int] = ..., jobs_an_hour: _Optional[int] = ..., jobs_expected: _Optional[int] = ..., chain_jobs: _Optional[int] = ..., lifetime_s: _Optional[float] = ..., every_s: _Optional[float] = ..., cron: _Optional[str] = ..., catch_up: _Optional[str] = ..., every: _Optional[int] = ..., stalled_s: _Optional[float] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., trigger: _Optional[str] = ..., recipe: _Optional[str] = ..., event: _Optional[str] = ..., input: _Optional[str] = ..., variables_json: _Optional[str] = ..., outputs: _Optional[_Mapping[str, str]] = ..., sweep_json: _Optional[str] = ..., where_json: _Optional[str] = ..., complete_only: _Optional[bool] = ..., writes: _Optional[str] = ..., timeout_s: _Optional[float] = ..., retries: _Optional[int] = ..., jobs_at_once: _Optional[int] = ..., jobs_an_hour: _Optional[int] = ..., jobs_expected: _Optional[int] = ..., chain_jobs: _Optional[int] = ..., lifetime_s: _Optional[float] = ..., every_s: _Optional[float] = ..., cron: _Optional[str] = ..., catch_up: _Optional[str] = ..., every: _Optional[int] = ..., stalled_s: _Optional[float] = ..., rights: _Optional[_Iterable[str]] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class Rule(_message.Message):
     __slots__ = ("id", "pattern", "recipe", "trigger", "event", "created_ns")

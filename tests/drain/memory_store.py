@@ -39,6 +39,7 @@ class MemoryStore:
         self.infos: dict[str, StreamInfo] = {}
         self.extents: dict[str, list[Extent]] = {}
         self.archived: dict[str, str] = {}
+        self.published: list[tuple[str, str, int, dict[str, Any]]] = []
 
     def add(
         self,
@@ -108,6 +109,9 @@ class MemoryStore:
 
     def streams(self, collection: str, *, all_versions: bool = False) -> list[StreamInfo]:
         return [info for info in self.infos.values() if info.collection == collection]
+
+    def publish_event(self, kind: str, path: str, version: int, data: Any) -> None:
+        self.published.append((kind, path, version, dict(data)))
 
     def record_archive(self, stream_id: str, location: str, digest: str) -> StreamInfo:
         self.archived[stream_id] = location

@@ -60,7 +60,7 @@ def make_engine(tmp_path: Path, store: MemoryStore) -> Iterator[Callable[..., En
     engines: list[Engine] = []
 
     def make(*, start: bool = True, directory: Path = tmp_path, **options: Any) -> Engine:
-        engine = Engine(directory, store, lambda attempt, writes: {"TEST_WRITES": writes}, **options)  # type: ignore[arg-type]
+        engine = Engine(directory, store, lambda attempt, writes, rights: {"TEST_WRITES": writes}, **options)  # type: ignore[arg-type]
         engines.append(engine)
         if start:
             engine.start()

@@ -168,6 +168,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
 EVENTS: list[dict[str, Any]] = [
     {"event": "stream.sealed"},
     {"event": "stream.aborted"},
+    {"event": "stream.progress", "every": 100},
+    {"event": "stream.stalled", "stalled_s": 2.5},
     {"event": "timer", "every_s": 60.5},
     {"event": "timer", "cron": "*/5 2 * * 1-5"},
 ]
@@ -196,6 +198,7 @@ def patterns(draw: st.DrawFn) -> Pattern:
         chain_jobs=draw(optional(st.integers(1, 2**40))),
         lifetime_s=draw(optional(seconds)),
         catch_up=draw(st.sampled_from(["none", "one", "all"])),
+        rights=draw(st.sampled_from([(), ("rules",)])),
     )
 
 

@@ -24,7 +24,7 @@ from hiss.workflow import (
     RecipeKind,
     Rule,
     StreamRef,
-    acting_attempt,
+    acting_caller,
 )
 from transport.conftest import TOKEN, authenticate
 from transport.memory_store import MemoryStore
@@ -43,7 +43,7 @@ class MemoryMeow(Meow):
         self._recipes[recipe.name] = recipe
 
     def remove_recipe(self, name: str) -> None:
-        self.asked_by.append(acting_attempt())
+        self.asked_by.append(acting_caller().attempt)
         del self._recipes[self.recipe(name).name]
 
     def recipes(self) -> list[Recipe]:
