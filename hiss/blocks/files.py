@@ -38,6 +38,10 @@ class Files(Protocol):
 
     def fdatasync(self, fd: int) -> None: ...
 
+    def drop_cached(self, fd: int) -> None:
+        """Forget what memory holds of the file and is not to be written: the next read asks the disk."""
+        ...
+
     def fsync_directory(self, path: Path) -> None: ...
 
     def rename(self, old: Path, new: Path) -> None: ...
@@ -72,6 +76,9 @@ class OsFiles:
 
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)
+
+    def drop_cached(self, fd: int) -> None:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def fsync_directory(self, path: Path) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -234,10 +234,16 @@ class Recovery:
         footer = None
         if scan.header is not None and not segment.retired:
             footer = read_footer(self._pool.files, fd, segment.size, segment.number, scan.generation, self._salt)
-        if footer is None:
-            self._scan_segment(segment, scan, trusted_end, newest)
-        else:
+        if footer is not None:
             self._take_footer(segment, footer)
+            return
+        if not segment.retired:
+            # Killed between a sync that failed and the new name that says so, the bytes can be read from memory, count
+            # as clean, and will never reach the disk.
+            self._pool.files.drop_cached(fd)
+            scan = SegmentScan(self._pool.files, fd, segment.size, segment.number, self._salt)
+            segment.generation = scan.generation
+        self._scan_segment(segment, scan, trusted_end, newest)
 
     def _take_footer(self, segment: Segment, footer: SegmentFooter) -> None:
         """All records of a segment, by the index at its end."""

@@ -26,6 +26,7 @@ class Inode:
     durable: bytearray = field(default_factory=bytearray)
     dirty: set[int] = field(default_factory=set)  # sectors that a sync would write
     size_dirty: bool = False
+    before: dict[int, bytes] = field(default_factory=dict)  # sector -> its bytes before the last write
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class SimulatedDisk:
         self.free = free
         self.syncing = True  # False: the negative control, syncs do nothing
         self.syncing_names = True
+        self.stale: Callable[[], bool] | None = None  # whether a read gives old bytes; None: never, and none are kept
         self.on_operation: Callable[[], None] = lambda: None  # called with the lock held, after each change
         self._open: dict[int, Inode] = {}
         self._next_fd = 1000
@@ -109,15 +111,24 @@ class SimulatedDisk:
                 data = data[: max(1, len(data) // 3)]
             inode = self._open[fd]
             assert offset + len(data) <= len(inode.cached), "a write behind the preallocated end"
+            sectors = range(offset // SECTOR, -(-(offset + len(data)) // SECTOR))
+            if self.stale is not None:
+                inode.before |= {k: bytes(inode.cached[k * SECTOR : (k + 1) * SECTOR]) for k in sectors}
             inode.cached[offset : offset + len(data)] = data
-            inode.dirty.update(range(offset // SECTOR, -(-(offset + len(data)) // SECTOR)))
+            inode.dirty.update(sectors)
             self.on_operation()
             return len(data)
 
     def preadv(self, fd: int, buffer: bytearray | memoryview, offset: int) -> int:
         with self.lock:
             self._maybe_fail("preadv")
-            data = self._open[fd].cached[offset : offset + len(buffer)]
+            inode = self._open[fd]
+            data = inode.cached[offset : offset + len(buffer)]
+            if self.stale is not None and self.stale():
+                for sector in inode.before.keys() & set(range(offset // SECTOR, (offset + len(data)) // SECTOR + 1)):
+                    start = max(sector * SECTOR, offset)
+                    old = inode.before[sector][start - sector * SECTOR :][: offset + len(data) - start]
+                    data[start - offset : start - offset + len(old)] = old
             memoryview(buffer)[: len(data)] = data
             return len(data)
 
@@ -136,6 +147,17 @@ class SimulatedDisk:
                 write_sectors(inode, inode.dirty)
                 inode.dirty.clear()
             self.on_operation()
+
+    def drop_cached(self, fd: int) -> None:
+        with self.lock:
+            inode = self._open[fd]
+            if not inode.size_dirty:
+                written = bytearray(inode.durable)
+                for sector in inode.dirty:
+                    written[sector * SECTOR : (sector + 1) * SECTOR] = inode.cached[
+                        sector * SECTOR : (sector + 1) * SECTOR
+                    ]
+                inode.cached = written
 
     def fsync_directory(self, path: Path) -> None:
         with self.lock:
@@ -171,9 +193,10 @@ class SimulatedDisk:
     def after_kill(self) -> SimulatedDisk:
         """What the next process finds when this one was killed: the page cache, with what is dirty in it."""
         with self.lock:
-            copy, twins = SimulatedDisk(), {}
+            copy, twins = SimulatedDisk(free=self.free), {}
             for inode in {*self.names.values(), *self.durable_names.values(), *self._pending_inodes()}:
                 twin = Inode(bytearray(inode.cached), bytearray(inode.durable), set(inode.dirty), inode.size_dirty)
+                twin.before = dict(inode.before)
                 twins[id(inode)] = twin
             copy.names = {name: twins[id(inode)] for name, inode in self.names.items()}
             copy.durable_names = {name: twins[id(inode)] for name, inode in self.durable_names.items()}
