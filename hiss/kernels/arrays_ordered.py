@@ -1,4 +1,5 @@
-"""Whole-array primitives in which order matters: running sums, products, extremes; selection by rank.
+"""Whole-array primitives in which order matters: running sums, products and extremes, joining, counting, the first of
+the largest.
 
 Operands have three axes, (outer, count, inner); the middle one is worked along. Constant; any thread.
 """
@@ -36,4 +37,36 @@ def _running(name: str) -> ArrayPrimitive:
     )
 
 
-ROWS: Final = tuple(map(_running, RUNNING))
+def _joined(kinds: tuple[Kind, ...], attrs: Attrs) -> Kind:
+    dtype, (outer, _, inner) = kinds[0]
+    return dtype, (outer, sum(shape[1] for _, shape in kinds), inner)
+
+
+def _arg_extreme(name: str) -> ArrayPrimitive:
+    function = {"argmin": np.argmin, "argmax": np.argmax}[name]
+
+    def result(kinds: tuple[Kind, ...], attrs: Attrs) -> Kind:
+        outer, _, inner = kinds[0][1]
+        return np.dtype(np.int64), (outer, inner)
+
+    return ArrayPrimitive(
+        name, result, lambda attrs, values: function(values, axis=1), lambda kinds, attrs: 2 * math.prod(kinds[0][1])
+    )
+
+
+ROWS: Final = (
+    *map(_running, RUNNING),
+    ArrayPrimitive(
+        "concatenate",
+        _joined,
+        lambda attrs, *parts: np.concatenate(parts, axis=1),
+        lambda kinds, attrs: 2 * math.prod(_joined(kinds, attrs)[1]),
+    ),
+    ArrayPrimitive(  # (start, step, count)
+        "arange",
+        lambda kinds, attrs: (np.dtype(np.int64), (attrs[2],)),
+        lambda attrs: attrs[0] + attrs[1] * np.arange(attrs[2]),
+        lambda kinds, attrs: attrs[2],
+    ),
+    *map(_arg_extreme, ("argmin", "argmax")),
+)

@@ -380,6 +380,10 @@ class _Checker:
                 raise self._unknown(target, target.id)
             raise self.error(target, "only functions of `np` and `hk` and array methods are called")
         owner = target.value
+        if isinstance(owner, ast.Attribute) and isinstance(owner.value, ast.Name) and owner.value.id == "np":
+            method = functions.find(f"{owner.attr}.{target.attr}", "n") if "np" not in self.scope else None
+            if method is not None:  # np.maximum.accumulate
+                return self._bind(method, (), node)
         if isinstance(owner, ast.Name) and owner.id in _MODULES and owner.id not in self.scope:
             if owner.id == "np" and target.attr in SPELLINGS:
                 return self._converted(target.attr, node)
@@ -424,7 +428,9 @@ class _Checker:
         return self.make(row.name, args, None, node)
 
     def _filled(self, default: Any, node: ast.AST) -> Expr:
-        return self.make(untyped.TUPLE, (), None, node) if default == () else self.literal(default, node)
+        if isinstance(default, tuple):
+            return self.make(untyped.TUPLE, [self.literal(part, node) for part in default], None, node)
+        return self.literal(default, node)
 
     def _binary(self, node: ast.BinOp) -> Expr:
         name = _BINARY.get(type(node.op))

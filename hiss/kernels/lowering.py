@@ -104,7 +104,7 @@ def _repeated(builder: Builder, node: Node, exponent: int) -> Node:
     return result if result is not None else splat(builder, Static(1), node.dtype, node.shape)
 
 
-def _inexact(builder: Builder, args: Args) -> list[Node]:
+def inexact_operands(builder: Builder, args: Args) -> list[Node]:
     """Each operand decides which float it needs: uint16 and int8 meet in float32, though as integers in int32."""
     weak = [type(arg.value) for arg in args if isinstance(arg, Static)]
     strong = [dtypes.inexact(dtypes.promote([arg.dtype], weak)) for arg in args if isinstance(arg, Node)]
@@ -113,7 +113,7 @@ def _inexact(builder: Builder, args: Args) -> list[Node]:
 
 def inexact(name: str) -> Lowering:
     """Functions of floats; integers are converted as the table says."""
-    return lambda builder, args: builder.point(name, *_inexact(builder, args))
+    return lambda builder, args: builder.point(name, *inexact_operands(builder, args))
 
 
 def whole(name: str) -> Lowering:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from hiss.kernels import dtypes
 from hiss.kernels.builder import Builder, Misfit, Static, Value, describe, kind_of
 from hiss.kernels.dtypes import F64, I64
@@ -47,6 +49,21 @@ def running(name: str) -> Lowering:
         laid, shape = along(builder, wide, axis_argument(builder, args[1], len(node.shape)))
         result = builder.reshape(builder.arrays(name, laid), shape)
         return builder.cast(result, node.dtype if node.dtype.kind == "f" else wide.dtype)
+
+    return lower
+
+
+def running_extreme(name: str) -> Lowering:
+    """`np.maximum.accumulate` and its like, in the array's own dtype."""
+
+    def lower(builder: Builder, args: Args) -> Value:
+        node = builder.node(args[0])
+        axis = axis_argument(builder, args[1], len(node.shape))
+        if axis is None:
+            raise Misfit("accumulate goes along one axis", args[1])
+        wide = builder.cast(node, np.dtype(np.uint8)) if node.dtype.kind == "b" else node
+        laid, shape = along(builder, wide, axis)
+        return builder.cast(builder.reshape(builder.arrays(name, laid), shape), node.dtype)
 
     return lower
 

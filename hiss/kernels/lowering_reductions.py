@@ -36,7 +36,8 @@ def distinct_axes(axes: tuple[Any, ...], rank: int, value: Value) -> list[int]:
     return found
 
 
-def _flag(builder: Builder, value: Value, what: str) -> bool:
+def flag_argument(builder: Builder, value: Value, what: str) -> bool:
+    """A static truth."""
     known = builder.known(value, what)
     if not isinstance(known, bool):
         raise Misfit(f"{what} is True or False, found {kind_of(Static(known))}", value)
@@ -58,7 +59,7 @@ def total(name: str) -> Lowering:
             wide = builder.cast(node, F64)
         else:  # as NumPy: converted to the dtype that was asked for, then summed
             wide = builder.cast(builder.cast(node, dtype), dtypes.total(dtype))
-        return builder.cast(builder.reduce(name, wide, axes, _flag(builder, args[3], "keepdims")), dtype)
+        return builder.cast(builder.reduce(name, wide, axes, flag_argument(builder, args[3], "keepdims")), dtype)
 
     return lower
 
@@ -78,7 +79,7 @@ def mean(builder: Builder, args: Args) -> Value:
     if dtype is not None and dtype.kind != "f":
         raise Misfit(f"a mean is a float, not {dtype}; convert it with .astype", *args)
     axes = axes_argument(builder, args[1], len(node.shape))
-    return builder.cast(_mean(builder, node, axes, _flag(builder, args[3], "keepdims")), _result(node, dtype))
+    return builder.cast(_mean(builder, node, axes, flag_argument(builder, args[3], "keepdims")), _result(node, dtype))
 
 
 def _variance(builder: Builder, args: Args) -> tuple[Node, DType]:
@@ -91,7 +92,7 @@ def _variance(builder: Builder, args: Args) -> tuple[Node, DType]:
     deviation = subtract(builder, (builder.cast(node, F64), _mean(builder, node, axes, True)))
     assert isinstance(deviation, Node)
     squares = builder.point("multiply", deviation, deviation)
-    summed = builder.reduce("sum", squares, axes, _flag(builder, args[3], "keepdims"))
+    summed = builder.reduce("sum", squares, axes, flag_argument(builder, args[3], "keepdims"))
     divisor = builder.broadcast(builder.const(count - ddof, F64), summed.shape)
     return builder.point("divide", summed, divisor), _result(node, None)
 
@@ -109,7 +110,7 @@ def std(builder: Builder, args: Args) -> Value:
 def extremum(name: str) -> Lowering:
     def lower(builder: Builder, args: Args) -> Value:
         node = builder.node(args[0])
-        axes, keepdims = axes_argument(builder, args[1], len(node.shape)), _flag(builder, args[2], "keepdims")
+        axes, keepdims = axes_argument(builder, args[1], len(node.shape)), flag_argument(builder, args[2], "keepdims")
         wide = builder.cast(node, np.dtype(np.uint8)) if node.dtype == BOOL else node
         return builder.cast(builder.reduce(name, wide, axes, keepdims), node.dtype)
 
@@ -117,7 +118,7 @@ def extremum(name: str) -> Lowering:
 
 
 def _counted(builder: Builder, truth: Node, args: Args) -> Node:
-    axes, keepdims = axes_argument(builder, args[1], len(truth.shape)), _flag(builder, args[2], "keepdims")
+    axes, keepdims = axes_argument(builder, args[1], len(truth.shape)), flag_argument(builder, args[2], "keepdims")
     return builder.reduce("sum", builder.cast(truth, I64), axes, keepdims)
 
 

@@ -3,7 +3,8 @@
 Numba's own promotion differs from NumPy's, so every integer result is cast back to its dtype. In a template `{T}` is
 the operand's class (`np.uint16`), `{D}` its code (`u2`), `{0}` to `{2}` the operands. A row maps a dtype (`f4`) or its
 kind to a template; what is missing takes the entry `""`. The entry `"number"` is for floats whose second operand is a
-literal and no NaN, where that is simpler. Constant; any thread.
+literal and no NaN, where that is simpler. `exp2` and `log2` are computed in float64, since Numba 0.68 cannot compile
+one function that calls them for both floats. Constant; any thread.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ NUMBA: Final[dict[str, dict[str, str]]] = {
     "trunc": _same("np.trunc({0})"),
     "rint": _same("np.rint({0})"),
     "exp": {"": "np.exp({0})", "f4": "exp_f4({0})"},
-    "exp2": _same("np.exp2({0})"),
+    "exp2": {"": "np.exp2({0})", "f4": "np.exp2(np.float64({0}))"},
     "expm1": _same("np.expm1({0})"),
     "log": {"": "np.log({0})", "f4": "log_f4({0})"},
-    "log2": _same("np.log2({0})"),
+    "log2": {"": "np.log2({0})", "f4": "np.log2(np.float64({0}))"},
     "log10": _same("np.log10({0})"),
     "log1p": _same("np.log1p({0})"),
     "sin": _same("np.sin({0})"),

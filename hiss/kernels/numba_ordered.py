@@ -24,6 +24,27 @@ _RUNNING: Final = """\
                 out[o + here + j] = {joined}
 """
 
+_ARANGE: Final = """\
+(out, o):
+    for k in range(U({count})):
+        out[o + k] = np.int64(np.int64({start}) + np.int64(np.int64({step}) * np.int64(k)))
+"""
+_ARG_EXTREME: Final = """\
+(values, v, out, o):
+    # along the middle axis of ({outer}, {count}, {inner})
+    for row in range(U({outer})):
+        for j in range(U({inner})):
+            first = v + row * U({count} * {inner}) + j
+            best = values[first]
+            place = np.int64(0)
+            for k in range(U(1), U({count})):
+                a = values[first + k * U({inner})]
+                if {better}:
+                    best = a
+                    place = np.int64(k)
+            out[o + row * U({inner}) + j] = place
+"""
+
 
 def _running(node: Node) -> Routine:
     outer, count, inner = node.shape
@@ -31,4 +52,38 @@ def _running(node: Node) -> Routine:
     return Routine(_RUNNING.format(outer=outer, count=count, inner=inner, joined=joined))
 
 
-ROUTINES: Final[dict[str, RoutineMaker]] = dict.fromkeys(RUNNING, _running)
+def _concatenate(node: Node) -> Routine:
+    """One run of copies for each operand: (outer, count, inner) lies in rows of count * inner."""
+    outer, count, inner = node.shape
+    arguments, lines, first = list[str](), list[str](), 0
+    for k, arg in enumerate(node.args):
+        size = arg.shape[1] * inner
+        arguments += [f"x{k}", f"i{k}"]
+        lines.append(f"        for j in range(U({size})):")
+        lines.append(
+            f"            out[o + row * U({count * inner}) + U({first}) + j] = x{k}[i{k} + row * U({size}) + j]"
+        )
+        first += size
+    body = "\n".join(lines)
+    return Routine(f"({', '.join(arguments)}, out, o):\n    for row in range(U({outer})):\n{body}\n")
+
+
+def _arange(node: Node) -> Routine:
+    start, step, count = node.attrs
+    return Routine(_ARANGE.format(start=start, step=step, count=count))
+
+
+def _arg_extreme(node: Node) -> Routine:
+    outer, count, inner = node.args[0].shape
+    better = "a < best" if node.op == "argmin" else "a > best"
+    if node.args[0].dtype.kind == "f":
+        better = f"(best == best) & (({better}) | (a != a))"
+    return Routine(_ARG_EXTREME.format(outer=outer, count=count, inner=inner, better=better))
+
+
+ROUTINES: Final[dict[str, RoutineMaker]] = {
+    **dict.fromkeys(RUNNING, _running),
+    "concatenate": _concatenate,
+    "arange": _arange,
+    **dict.fromkeys(("argmin", "argmax"), _arg_extreme),
+}

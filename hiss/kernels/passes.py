@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import limits
+from hiss.kernels.arrays import ARRAYS
 from hiss.kernels.interpreter import evaluate
 from hiss.kernels.ir import LEAVES, VIEWS, Interner, Node, Program, verify
 
+_HOISTED_BYTES_MAX: Final = 64 * limits.MiB  # of a whole array that is computed once, when the kernel is bound
 _VARIABLE: Final = frozenset({"frame", "state", "column"})
 
 
@@ -80,6 +82,8 @@ def _fixed(node: Node, fixed: set[int]) -> bool:
 def _pays(node: Node) -> bool:
     if node.op == "cast" and node.shape:
         return False
+    if node.op in ARRAYS:
+        return node.nbytes <= _HOISTED_BYTES_MAX
     leaves = {id(leaf): leaf.nbytes for leaf in _leaves(node)}
     return not node.shape or node.nbytes <= max(4 * sum(leaves.values()), limits.KiB)
 

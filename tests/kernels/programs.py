@@ -19,6 +19,7 @@ from hiss.kernels.checker import check
 from hiss.kernels.dtypes import SUPPORTED
 from hiss.kernels.functions import FUNCTIONS, TableFunction
 from hiss.kernels.ir import Program, in_order
+from hiss.kernels.lowering_joins import EDGES
 from hiss.kernels.passes import optimise
 from hiss.kernels.primitives import PRIMITIVES
 from hiss.kernels.specialiser import FrameType, specialise
@@ -32,7 +33,18 @@ _STATIC = {  # texts for parameters that are known before the kernel runs, by th
     **dict.fromkeys(("axis", "axes", "axis1", "axis2"), _AXES),
     "shape": ("frame.shape", "-1", "(-1,)", "(2, -1)", "(-1, 2)", "(5, -1)", "(2, 3)", "(-1, 2, 5)"),
     "keepdims": ("True", "False"),
-    "ddof": ("0",),
+    "ddof": ("0", "1"),
+    "pad_width": ("1", "(0, 2)", "((1, 0), (2, 1))", "0"),
+    "constant_values": ("0", "7", "-1.5"),
+    "k": ("1", "2", "-1", "0"),
+    "shift": ("1", "-2", "0", "1000"),
+    **dict.fromkeys(("source", "destination"), ("0", "1", "-1")),
+    "start": ("5", "1", "0"),
+    "stop": ("None", "9", "-7"),
+    "step": ("1", "2", "-3"),
+    "nan": ("0", "2.5"),
+    **dict.fromkeys(("posinf", "neginf"), ("None", "1", "-1.5")),
+    "decimals": ("0",),
     "length": ("1", "5", "300"),
     "factor": ("1", "2", "5"),
     "size": ("1", "3", "5", "(3, 1)", "(1, 7)"),
@@ -168,6 +180,10 @@ class Maker:
             literals = ["0", "1", "-1", "2", "7", "255", "70000", "0.5", "-2.25", "1e30", "np.inf", "np.nan", "True"]
             optional = ["None"] if name.startswith("a_") else []
             return rng.choice([*names * 3, *rng.sample(literals, 2), *optional])
+        if name == "arrays":
+            return f"({', '.join(rng.choices(names, k=rng.randint(1, 3)))},)"
+        if name == "mode" and row.name == "pad":
+            return repr(rng.choice(EDGES))
         if name == "dtype":
             some = [f"np.{dtype}" for dtype in SUPPORTED]
             return rng.choice(some if row.name == "astype" else [*some, *["None"] * 6])
