@@ -26,7 +26,10 @@ BLOCK_BYTES_MAX: Final = 256 * MiB
 EXTENT_BYTES_TARGET: Final = 8 * MiB  # the client closes an extent at this size; one block may be larger
 EXTENT_BLOCKS_MAX: Final = 4096
 GAP_BLOCKS_MAX: Final = 1_000_000  # declared missing in one call
-LINGER_S: Final = 0.02  # the longest that a block waits in the client for its extent to fill
+LINGER_S: Final = 0.02  # a block waits so long in the client for its extent to fill, unless its writer says otherwise
+LINGER_S_MAX: Final = 60.0
+PATIENCE_S: Final = 1.0  # a producer with an overload policy waits so long for room, unless it says otherwise
+GAP_EXTENTS_UNDER_WAY: Final = 8  # declarations of gaps that a writer has sent and not seen acknowledged
 SPARE_BUFFERS_MAX: Final = 8  # extents' memory that a producer keeps for the next ones
 FEEDBACK_BYTES_MAX: Final = 64 * KiB
 FEEDBACK_MESSAGES_MAX: Final = 256  # kept for a producer that does not look
@@ -81,12 +84,15 @@ KERNEL_OUTPUT_BYTES_MAX: Final = BLOCK_BYTES_MAX
 KERNEL_TEMPORARY_BYTES_MAX: Final = 2 * GiB  # per block
 KERNEL_OPS_PER_BYTE_MAX: Final = 20_000
 KERNEL_WINDOW_MAX: Final = 63  # rows or columns of a filter's window; the sum of a window of uint16 fits 32 bits
-KERNEL_MEDIAN_PIXELS_MAX: Final = 49  # of a median's window: its sorting network is written out
+KERNEL_MEDIAN_PIXELS_MAX: Final = (
+    25  # of a median's window: its sorting network is written out, and Numba takes seconds for 49
+)
 KERNEL_STENCIL_PIXELS_MAX: Final = 225  # of a stencil of weights
 KERNEL_GROUPS_MAX: Final = 1 << 24  # results of sums by group
 KERNEL_COMPILE_S_MAX: Final = 120.0
 KERNEL_BUDGET_S: Final = 30.0  # per extent, unless the binding says otherwise
 KERNEL_SLICE_BYTES: Final = 2 * MiB  # an extent goes through its kernels in slices of this size, at least a block
+KERNEL_TIMES_KEPT: Final = 1_024  # of the newest extents of each kernel, for its percentiles
 KERNEL_FAULTS_MAX: Final = 3  # in a row, then the kernel is quarantined
 SCAN_SNAPSHOTS_MAX: Final = 8  # kept of what a stream's scans remember; then the log is synced, and the last is enough
 KERNEL_CACHE_FILES_MAX: Final = 4096  # compiled kernels kept on disk; the longest unused go first
@@ -115,7 +121,8 @@ STATUS_TEXT_BYTES_MAX: Final = 512  # of an error, for clients that do not know 
 ERROR_TEXT_BYTES_MAX: Final = 2 * KiB  # message of an error that travels, and as much again of details
 TOKEN_CHARS_MAX: Final = 1024
 
-# Lanes
+# Lanes and lines
+LINES_MAX: Final = 256  # connections of jobs at once
 LANE_TICKET_S: Final = 10.0  # a ticket that was not used by then is worth nothing
 LANE_TICKETS_MAX: Final = 1024  # unused; the oldest goes when there is one more
 LANE_HELLOS_MAX: Final = 64  # connections that have not shown a ticket; the oldest goes when there is one more
