@@ -11,6 +11,7 @@ from hiss.blocks import Storage, StorageOptions
 from hiss.model import StreamInfo
 
 from .bench_log import stream_info
+from .victims import Victims
 
 OPTIONS = StorageOptions(arena_bytes=8 << 20, segment_bytes=1 << 20)
 
@@ -34,6 +35,14 @@ class Opened:
             [stream_info(name)], **{"new_version": False, "attempt": None} | options
         )
         return made[0]
+
+
+@pytest.fixture(scope="session")
+def victims() -> Iterator[Victims]:
+    """Processes to be killed."""
+    made = Victims()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -1,78 +1,50 @@
-"""kill -9 of a process that appends: everything that it had printed as acknowledged is there, byte for byte, and it
-goes on.
-"""
+"""kill -9 of a process that uses a storage: everything that it was promised is there, byte for byte, and it goes on."""
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from hiss.blocks import Storage
-
-from .bench_log import block_bytes
-from .conftest import OPTIONS
-
-TESTS = Path(__file__).parents[1]
+from .audit import Audit, Broken, Promises
+from .victims import Victims, promised, recover
 
 
-def run_and_kill(directory: Path, seed: int, after: int) -> list[tuple[str, int, int]]:
-    """Append until `after` blocks were acknowledged, kill; all acknowledgements that were printed."""
-    command = [sys.executable, "-m", "blocks.appender", str(directory), str(seed)]
-    process = subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        lines = [process.stdout.readline() for _ in range(after + 1)]
-        os.kill(process.pid, signal.SIGKILL)
-        lines += process.stdout.read().splitlines(keepends=True)
-        errors = process.stderr.read()
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
-    assert lines[0] == b"ready\n", errors.decode()
-    words = [line.decode().split() for line in lines[1:] if line.endswith(b"\n")]
-    assert len(words) >= after, errors.decode()
-    return [(stream, int(index), int(size)) for stream, index, size in words]
-
-
-def rounds(directory: Path, seed: int, count: int) -> None:
+def rounds(victims: Victims, directory: Path, seed: int, count: int, control: str = "") -> Audit:
+    """Kill one after another on the same directory, each after some answers."""
     rng = random.Random(seed)
-    acknowledged: dict[tuple[str, int], int] = {}
+    promises, audit = Promises(), Audit()
     for round_ in range(count):
-        found = run_and_kill(directory, seed * 1000 + round_, rng.randint(1, 120))
-        for stream, index, size in found:
-            assert (stream, index) not in acknowledged, "acknowledged twice: the index forgot it"
-            acknowledged[stream, index] = size
-        storage = Storage(directory, OPTIONS)
-        try:
-            assert not storage.recovery.damages
-            for stream in {stream for stream, _ in acknowledged}:
-                there = {
-                    int(index): bytes(extent.data[start:stop])
-                    for extent in storage.read(stream)
-                    for index, start, stop in zip(extent.index, extent.offsets[:-1], extent.offsets[1:], strict=True)
-                }
-                for (owner, index), size in acknowledged.items():
-                    if owner == stream:
-                        assert there[index] == block_bytes(stream, index, size)
-        finally:
-            storage.close()
+        victim = victims.new(directory, seed * 1000 + round_, control=control)
+        victim.start()
+        victim.read(until=rng.randint(1, 30))
+        victim.kill()
+        victim.wait()
+        audit.acknowledged += promised(victim.lines, promises)
+        recover(directory, promises, audit).close()
+    return audit
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_killed_process_loses_nothing_acknowledged(tmp_path, seed):
-    rounds(tmp_path / "buffer", seed, 4)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_killed_process_loses_nothing_acknowledged(victims, tmp_path, tally, seed):
+    audit = rounds(victims, tmp_path / "buffer", seed, 20)
+    assert audit.acknowledged > 100
+    tally("kill -9", audit, kills=20)
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("seed", range(100, 120))
-def test_a_killed_process_at_length(tmp_path, seed):
-    rounds(tmp_path / "buffer", seed, 10)
+@pytest.mark.parametrize("seed", range(100, 180))
+def test_a_killed_process_at_length(victims, tmp_path, tally, seed):
+    tally("kill -9", rounds(victims, tmp_path / "buffer", seed, 25), kills=25)
+
+
+def test_answers_before_the_work_are_found_out(victims, tmp_path, tally):
+    """The negative control: a process that says durable before it has written anything."""
+    for seed in range(40):
+        try:
+            rounds(victims, tmp_path / f"buffer{seed}", seed, 3, control="early")
+        except Broken:
+            tally.control("kill -9")
+            return
+    pytest.fail("120 kills did not find that it answers before it has written")

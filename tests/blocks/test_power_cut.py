@@ -16,18 +16,15 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hiss.blocks import Storage
 from hiss.errors import HissError
 
-from .bench_log import block_bytes
-from .conftest import OPTIONS
-from .test_kill import TESTS
+from .audit import Audit, Broken, Promises
+from .victims import Victims, promised, recover
 
 _EXT4_IOC_SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
@@ -80,80 +77,55 @@ def disk(tmp_path: Path) -> Iterator[CutDisk]:
     made.unmount()
 
 
-def append_until_cut(disk: CutDisk, seed: int, after: int, *options: str) -> dict[tuple[str, int], int]:
-    """(stream, index) -> size of all that the victim acknowledged before the power went."""
-    command = [sys.executable, "-m", "blocks.appender", str(disk.mount_point / "buffer"), str(seed), *options]
-    victim = subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert victim.stdout is not None
-    assert victim.stderr is not None
-    try:
-        lines = [victim.stdout.readline() for _ in range(after + 1)]
-        os.kill(victim.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, victim.pid, os.WSTOPPED)
-        disk.cut()
-        os.kill(victim.pid, signal.SIGKILL)
-        lines += victim.stdout.read().splitlines(keepends=True)
-        errors = victim.stderr.read().decode()
-    finally:
-        victim.kill()
-        victim.wait()
-        victim.stdout.close()
-        victim.stderr.close()
-    assert lines[0] == b"ready\n", errors
-    words = [line.decode().split() for line in lines[1:] if line.endswith(b"\n")]
-    assert len(words) >= after, errors
+def stopped(pid: int) -> bool:
+    """Whether all threads of a process have stopped."""
+    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    return set(states) == {"T"}
+
+
+def cut_round(disk: CutDisk, victims: Victims, seed: int, after: int, promises: Promises, control: str = "") -> int:
+    """Let a victim give `after` answers, and cut the power; how many blocks it had acknowledged."""
+    victim = victims.new(disk.mount_point / "buffer", seed, control=control)
+    victim.start()
+    victim.read(until=after)
+    victim.kill(signal.SIGSTOP)
+    while not stopped(victim.pid):
+        os.sched_yield()
+    disk.cut()
+    victim.kill()
+    victim.wait()
     disk.unmount()
     disk.mount()
-    return {(stream, int(index)): int(size) for stream, index, size in words}
+    return promised(victim.lines, promises)
 
 
-def lost(disk: CutDisk, acknowledged: dict[tuple[str, int], int]) -> int:
-    """Acknowledged blocks that are not there; raises for what is wrong in another way."""
-    storage = Storage(disk.mount_point / "buffer", OPTIONS)
-    try:
-        there = {}
-        for stream in {stream for stream, _ in acknowledged}:
-            for extent in storage.read(stream):
-                offsets = extent.offsets.tolist()
-                for index, start, stop in zip(extent.index.tolist(), offsets[:-1], offsets[1:], strict=True):
-                    there[stream, index] = bytes(extent.data[start:stop])
-        for key, data in there.items():
-            if key in acknowledged:
-                assert data == block_bytes(*key, acknowledged[key])
-        if there.keys() >= acknowledged.keys():
-            assert not storage.recovery.damages
-            assert not storage.recovery.stray_records
-        return len(acknowledged.keys() - there.keys())
-    finally:
-        storage.close()
-
-
-def cuts(disk: CutDisk, seed: int, count: int) -> None:
+def cuts(disk: CutDisk, victims: Victims, seed: int, count: int, control: str = "") -> Audit:
     rng = random.Random(seed)
-    acknowledged: dict[tuple[str, int], int] = {}
+    promises, audit = Promises(), Audit()
     for round_ in range(count):
-        acknowledged |= append_until_cut(disk, seed * 1000 + round_, rng.randint(1, 120))
-        assert lost(disk, acknowledged) == 0
+        audit.acknowledged += cut_round(disk, victims, seed * 1000 + round_, rng.randint(1, 30), promises, control)
+        recover(disk.mount_point / "buffer", promises, audit).close()
+    return audit
 
 
-def test_power_cuts_lose_nothing_acknowledged(disk):
-    cuts(disk, seed=1, count=10)
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_power_cuts_lose_nothing_acknowledged(disk, victims, tally, seed):
+    tally("power cuts", cuts(disk, victims, seed, 10), cuts=10)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("seed", range(10, 60))
-def test_power_cuts_at_length(disk, seed):
-    cuts(disk, seed, 10)
+def test_power_cuts_at_length(disk, victims, tally, seed):
+    tally("power cuts", cuts(disk, victims, seed, 10), cuts=10)
 
 
-def test_without_syncs_power_cuts_lose(disk):
+def test_without_syncs_power_cuts_lose(disk, victims, tally):
     """The negative control: the same victim on files whose syncs do nothing."""
-    for round_ in range(5):
-        acknowledged = append_until_cut(disk, round_, 100, "unsynced")
+    for seed in range(5):
         try:
-            if lost(disk, acknowledged):
-                return
-        except HissError:
+            cuts(disk, victims, seed, 2, control="unsynced")
+        except (Broken, HissError):
+            tally.control("power cuts")
             return
         shutil.rmtree(disk.mount_point / "buffer")
-    pytest.fail("five power cuts took nothing that was never synced: they cut nothing")
+    pytest.fail("ten power cuts took nothing that was never synced: they cut nothing")
