@@ -133,6 +133,7 @@ LANE_SOCKET_BYTES: Final = 4 * MiB  # asked for the buffers of a Unix socket; th
 LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are announced and have not come
 
 # The rule engine
+RERUN_S: Final = 570.0  # of a job that is run once more; the call that asks waits for it
 FILE_PATH_PARTS_MAX: Final = 64  # of a trigger over watched files
 FILE_HINTS_MAX: Final = 100_000  # of changed files that wait to be looked at; beyond, all are scanned
 FILE_SETTLE_S: Final = 2.0  # a file that is the same for so long is settled, where nobody tells of its close

@@ -192,13 +192,17 @@ class LocalStore:
         if not spec.kernels:
             check_block_fits(self._node.storage.arena, f"stream {info.path}", came_bytes)
             return [info]
-        stages = self._node.readout.record(spec.kernels)
+        stages = self._node.readout.record([bound for bound in spec.kernels if not bound.shadow])
+        shadows = self._node.readout.record([bound for bound in spec.kernels if bound.shadow])
         _check_order(info.path, stages)
         _check_keep(info, stages)
         frame = self._node.readout.out_frame(stages, info)
+        _check_shadows(info, stages, shadows)
+        for shadow in shadows:
+            self._node.readout.shadow(shadow, replace(info, frame=frame))  # compiles
         check_block_fits(self._node.storage.arena, f"stream {info.path}", came_bytes + frame.item_bytes)
         raw = replace(info, id=uuid.uuid4().hex, name=name + RAW_SUFFIX, raw_of=info.id)
-        return [replace(info, frame=frame, stages=stages, raw_id=raw.id), raw]
+        return [replace(info, frame=frame, stages=stages, shadows=shadows, raw_id=raw.id), raw]
 
     def stream(self, path: str, version: int | None = None) -> StreamInfo:
         return self._node.complete(self._catalog.stream(path, version, self._caller.attempt))
@@ -298,6 +302,10 @@ class LocalStore:
         session = self._node.life(stream_id).session
         return session is not None and session.feed_back(Feedback(data, self._node.clock_ns()))
 
+    def promote(self, stream_id: str, kernel: str) -> StreamInfo:
+        self._writable(stream_id)
+        return self._node.promote(stream_id, kernel)
+
     # ---- kernels
 
     def register_kernel(self, definition: KernelDef) -> KernelInfo:
@@ -395,7 +403,7 @@ class LocalStore:
             data_directory=str(node.directory),
             disk_free_bytes=usage.disk_free_bytes,
             arena_bytes=storage.arena.capacity,
-            arena_free_bytes=storage.arena.free_bytes,
+            arena_free_bytes=usage.arena_free_bytes,
             segments=usage.segments,
             log_bytes=usage.log_bytes,
             collections=len(collections),
@@ -407,6 +415,9 @@ class LocalStore:
             room_bytes=storage.room().bytes,
             promised_bytes=sum(kept.bytes for kept in promises),
             promised_used_bytes=sum(kept.used_bytes for kept in promises),
+            kernel_backend=node.readout.compiler.backend.name,
+            kernel_notice=node.readout.compiler.notice,
+            kernels={hash: report.attrs() for hash, report in list(node.kernel_reports.items())},
         )
 
     def commit_attempt(self, attempt: str, event_kind: str, event: Attrs) -> tuple[StreamRef, ...]:
@@ -420,6 +431,10 @@ class LocalStore:
 
     def attempt_reads(self, attempt: str) -> tuple[StreamRef, ...]:
         return self._catalog.attempt_reads(attempt)
+
+    def attempt_writes(self, attempt: str) -> tuple[StreamRef, ...]:
+        self._operator_only("looks at what an attempt stages")
+        return self._catalog.attempt_writes(attempt)
 
     # ---- rights
 
@@ -454,13 +469,32 @@ def _check_order(path: str, stages: Sequence[StageInfo]) -> None:
         raise InvalidInput(f"stream {path}: reduce kernels come after all maps and filters of the pipeline")
 
 
+def _check_shadows(info: StreamInfo, stages: Sequence[StageInfo], shadows: Sequence[StageInfo]) -> None:
+    names = [stage.name for stage in (*stages, *shadows)]
+    for shadow in shadows:
+        if shadow.kind not in (KernelKind.MAP, KernelKind.FILTER):
+            raise InvalidInput(
+                f"stream {info.path}: {shadow.name!r} is a {shadow.kind.name.lower()}; a shadow skips blocks when it "
+                "is busy, so only maps and filters can be one"
+            )
+        if names.count(shadow.name) > 1:
+            raise InvalidInput(f"stream {info.path}: the shadow {shadow.name!r} has the name of another kernel")
+    if shadows and not stages and info.keep is Keep.RAW:
+        raise InvalidInput(f"stream {info.path}: shadows alone change no block; keep='raw' is for streams with kernels")
+
+
+def _hashes(info: StreamInfo) -> list[str]:
+    """Of the kernels that a stream was created with."""
+    return [stage.hash for stage in info.stages if stage.since is None]
+
+
 def _check_same(info: StreamInfo, spec: StreamSpec, came_as: Any) -> None:
     """A producer that resumes must mean the same stream."""
     for what, found, asked in (
         ("blocks", came_as, spec.frame),
         ("columns", info.columns, spec.columns),
         ("keep", info.keep, spec.keep),
-        ("kernels", [stage.hash for stage in info.stages], [check(bound.kernel).hash for bound in spec.kernels]),
+        ("kernels", _hashes(info), [check(bound.kernel).hash for bound in spec.kernels if not bound.shadow]),
     ):
         if found != asked:
             raise SpecMismatch(

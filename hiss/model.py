@@ -335,8 +335,8 @@ Param = ScalarParam | ArrayParam | StreamParam | ColumnParam
 class BoundKernel:
     """A kernel with its parameters: one stage of a pipeline.
 
-    `budget_s` bounds the run on one extent; an overrun is a fault. With `shadow` it runs beside the stream, on what leaves
-    the pipeline, and reports what it would have done; nothing that is stored changes.
+    `budget_s` bounds the run on one extent; an overrun is a fault. With `shadow` it runs beside the stream, on what
+    leaves the pipeline, and reports what it would have done; nothing that is stored changes.
     """
 
     kernel: KernelDef

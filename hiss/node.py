@@ -17,17 +17,29 @@ from pathlib import Path
 from hiss import limits, reductions, scan_memory
 from hiss.blocks import Reservations, Storage, StorageOptions
 from hiss.blocks.space_records import covers
-from hiss.errors import HissError, ProducerFenced, StreamFinal
+from hiss.errors import HissError, InvalidInput, KernelNotFound, ProducerFenced, StreamFinal
 from hiss.eviction import Evictor
 from hiss.ingest import Ingest
+from hiss.kernel_report import KernelReport
 from hiss.kernels import Compiler
 from hiss.landing import Spaces, share_of
 from hiss.milestones import Milestones
-from hiss.model import Ack, AckLevel, AppendStart, Feedback, StreamInfo, StreamState
+from hiss.model import (
+    Ack,
+    AckLevel,
+    AppendStart,
+    Feedback,
+    Keep,
+    KernelKind,
+    StageInfo,
+    StreamInfo,
+    StreamState,
+)
 from hiss.readout import Readout
 from hiss.refinery import Refinery
 from hiss.scan_memory import ScanMemory
 from hiss.session import Session
+from hiss.shadow import Shadows
 from hiss.space import Retention
 
 
@@ -89,6 +101,7 @@ class Node:
         self.evictor = Evictor(self.storage, self.reservations, retention or Retention(), clock_ns)
         self.evictor.start()
         self._lives: dict[str, _Life] = {}
+        self.kernel_reports: dict[str, KernelReport] = {}  # of all kernels that ran, by hash
         self._lock = threading.Lock()
         self._received_blocks = self._received_bytes = 0
         self.closing = threading.Event()
@@ -101,6 +114,7 @@ class Node:
         for life in lives:
             with life.lock:
                 self._end_session(life, None)
+                self._end_shadows(life)
         self.milestones.close()
         self.evictor.close()
         self.storage.close()
@@ -121,6 +135,7 @@ class Node:
         life = self.life(stream_id)
         with life.lock:
             self._end_session(life, StreamFinal("the stream was deleted"))
+            self._end_shadows(life)
             self.reservations.freed(collection, self.storage.delete(stream_id))
             scan_memory.forget(self.directory, stream_id)
             self.milestones.closed(stream_id)
@@ -161,8 +176,49 @@ class Node:
             self.catalog.set_stage(info.id, stage, quarantined=True)
 
         memory = ScanMemory(self.directory, info.id, self.storage.sync) if pipeline.scans else None
-        refinery = Refinery(info, came_as, pipeline, quarantined, memory)
+        stages = [stage for stage in info.stages if stage.kind is not KernelKind.REDUCE]
+        reports = [self._report_of(stage) for stage in stages]
+        beside = [(stage, self.readout.shadow(stage, info), self._report_of(stage)) for stage in info.shadows]
+        shadows = Shadows(info.path, beside)
+        refinery = Refinery(info, came_as, pipeline, quarantined, memory, reports, shadows)
         return Ingest(info, came_as, self.storage, self.spaces, refinery, self.reservations)
+
+    def _report_of(self, stage: StageInfo) -> KernelReport:
+        """A report that counts for the kernel, too."""
+        with self._lock:
+            return KernelReport(self.kernel_reports.setdefault(stage.hash, KernelReport()))
+
+    def promote(self, stream_id: str, kernel: str) -> StreamInfo:
+        """Make a filter among the shadows of an open stream the last stage of its pipeline, from the next extent on.
+
+        Raises
+        ------
+        KernelNotFound
+            It has no such shadow.
+        InvalidInput
+            Not a filter, or the stream stores raw blocks only.
+        """
+        life = self.life(stream_id)
+        with life.lock:
+            info = self.catalog.stream_by_id(stream_id)
+            _check_open(info)
+            shadow = _promotable(info, kernel)
+            assert info.raw_id is not None
+            ingest = life.ingest = life.ingest or self._ingest(info)
+            refinery = ingest.refinery
+            assert refinery is not None
+            place = sum(stage.kind is not KernelKind.REDUCE for stage in info.stages)
+            stages = [*info.stages[:place], shadow, *info.stages[place:]]
+            pipeline = self.readout.pipeline(replace(info, stages=tuple(stages)), ingest.came_as)
+            with refinery.turn:
+                stages[place] = replace(
+                    shadow, since=max(refinery.next_index, self.storage.index(stream_id).next_index)
+                )
+                others = [stage for stage in info.shadows if stage.name != kernel]
+                self.catalog.set_stages(stream_id, stages, others, promoted=kernel)
+                refinery.promote(place, pipeline, self._report_of(shadow))
+            refinery.shadows.drop(kernel)
+        return self.complete(self.catalog.stream_by_id(stream_id))
 
     def _start(self, info: StreamInfo, ingest: Ingest) -> AppendStart:
         index = self.storage.index(info.id)
@@ -183,6 +239,11 @@ class Node:
         with self._lock:
             self._received_blocks += session.blocks_received
             self._received_bytes += session.bytes_received
+
+    @staticmethod
+    def _end_shadows(life: _Life) -> None:
+        if life.ingest is not None and life.ingest.refinery is not None:
+            life.ingest.refinery.shadows.close()
 
     def received(self) -> tuple[int, int]:
         """Blocks and bytes that came in since the start."""
@@ -213,6 +274,10 @@ class Node:
             whole = {stream.id: self.complete(stream, end_index).completeness for stream in streams}
             digests = {stream.id: self.storage.stream_digest(stream.id) for stream in streams}
             self.milestones.tell_progress(stream_id)
+            self._end_shadows(life)
+            known = self._reported(info)
+            if known != info:
+                self.catalog.set_stages(stream_id, known.stages, known.shadows)
             self.catalog.finalise([stream.id for stream in streams], state, whole, digests, reason)
             scan_memory.forget(self.directory, stream_id)
         self.milestones.closed(stream_id)
@@ -228,7 +293,45 @@ class Node:
         if info.state.final:
             return info
         stages = [stage.name for stage in info.stages]
-        return replace(info, completeness=self.storage.completeness(info.id, end_index, stages))
+        return self._reported(replace(info, completeness=self.storage.completeness(info.id, end_index, stages)))
+
+    def _reported(self, info: StreamInfo) -> StreamInfo:
+        """An open stream's information with how its kernels fare."""
+        with self._lock:
+            life = self._lives.get(info.id)
+        refinery = None if life is None or life.ingest is None else life.ingest.refinery
+        if refinery is None:
+            return info
+        reports = [report.attrs() for report in refinery.reports]
+        beside = {stage.name: report.attrs() for stage, report in refinery.shadows.stages}
+        return replace(
+            info,
+            stages=tuple(
+                replace(stage, report=reports[place]) if place < len(reports) else stage
+                for place, stage in enumerate(info.stages)
+            ),
+            shadows=tuple(replace(stage, report=beside.get(stage.name, {})) for stage in info.shadows),
+        )
+
+
+def _promotable(info: StreamInfo, kernel: str) -> StageInfo:
+    """The shadow of that name, if an open stream can take it into its pipeline."""
+    for stage in info.shadows:
+        if stage.name != kernel:
+            continue
+        if stage.kind is not KernelKind.FILTER:
+            raise InvalidInput(
+                f"stream {info.path}: {kernel!r} is a {stage.kind.name.lower()}, and what the blocks of an open stream "
+                "are cannot change; attach it to a new stream or version"
+            )
+        if info.keep is Keep.RAW:
+            raise InvalidInput(
+                f"stream {info.path} keeps raw blocks, whose results are computed when they are read; attach "
+                f"{kernel!r} to a new stream or version"
+            )
+        return stage
+    names = ", ".join(stage.name for stage in info.shadows) or "none"
+    raise KernelNotFound(f"stream {info.path} has no shadow {kernel!r}; it has {names}", name=kernel)
 
 
 def _check_open(info: StreamInfo) -> None:

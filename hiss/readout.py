@@ -107,7 +107,7 @@ class Readout:
 
     def __init__(self, storage: Storage, compiler: Compiler) -> None:
         self._storage = storage
-        self._compiler = compiler
+        self.compiler = compiler
 
     def source(self, info: StreamInfo) -> Source:
         check_here(info)
@@ -135,7 +135,7 @@ class Readout:
     def reduce(self, info: StreamInfo, stage: ResolvedStage) -> npt.NDArray[Any]:
         """Run a `reduce` kernel over a stream, in index order."""
         shape = _fixed_shape(info.frame, info)
-        reduction = Reduction.build(stage, info.frame.numpy_dtype, shape, self._compiler)
+        reduction = Reduction.build(stage, info.frame.numpy_dtype, shape, self.compiler)
         for extent in self.source(info).read():
             reduction.update(extent.frames(info.frame))
         return reduction.result()
@@ -167,6 +167,10 @@ class Readout:
                 pipeline.quarantine(number)
         return pipeline
 
+    def shadow(self, stage: StageInfo, info: StreamInfo) -> Pipeline:
+        """A pipeline of one kernel, for the blocks that leave a stream's own."""
+        return self._build([stage], info.frame, info)
+
     def out_frame(self, stages: Sequence[StageInfo], info: StreamInfo) -> FrameSpec:
         """The blocks that leave `stages` when those of `info` enter them; compiles."""
         pipeline = self._build(stages, info.frame, info)
@@ -176,7 +180,7 @@ class Readout:
         inner = [stage for stage in stages if stage.kind is not KernelKind.REDUCE]
         resolved = [binding.stage(stage, self._storage.catalog) for stage in inner]
         shape = _fixed_shape(came_as, info)
-        return Pipeline.build(resolved, came_as.numpy_dtype, shape, info.columns_dtype, self._compiler)
+        return Pipeline.build(resolved, came_as.numpy_dtype, shape, info.columns_dtype, self.compiler)
 
 
 def through(pipeline: Pipeline, extent: Extent, frame: FrameSpec) -> Iterator[Extent]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +16,11 @@ import numpy as np
 from hiss.blocks import Region
 from hiss.blocks.index import StreamIndex
 from hiss.extent import Extent, block_digests
+from hiss.kernel_report import KernelReport
 from hiss.kernels import Memory, Outcome, Pipeline
 from hiss.model import BlockStatus, ByteArray, FrameSpec, Keep, StreamInfo
 from hiss.scan_memory import ScanMemory
+from hiss.shadow import Shadows
 
 _PROCESSED = (BlockStatus.STORED, BlockStatus.VETOED, BlockStatus.KERNEL_FAILED)  # blocks that met the pipeline
 log = logging.getLogger(__name__)
@@ -43,6 +46,15 @@ class Refinery:
         Told the number of a stage that was just quarantined.
     memory : ScanMemory, optional
         Where to keep what the pipeline's scans remember; there if it has any.
+    reports : sequence of KernelReport
+        How each stage fares.
+    shadows : Shadows, optional
+        What runs beside it.
+
+    Attributes
+    ----------
+    turn : Lock
+        Held while an extent goes through: who holds it may change the pipeline.
     """
 
     def __init__(
@@ -52,8 +64,14 @@ class Refinery:
         pipeline: Pipeline,
         on_quarantine: Callable[[int], None],
         memory: ScanMemory | None = None,
+        reports: Sequence[KernelReport] = (),
+        shadows: Shadows | None = None,
     ) -> None:
         assert info.raw_id is not None
+        self.turn = threading.Lock()
+        self.reports = list(reports)
+        self.shadows = shadows or Shadows(info.path, ())
+        self.next_index = 0  # one past the highest that went through
         self.info = info
         self.raw_id = info.raw_id
         self.came_as = came_as
@@ -68,6 +86,7 @@ class Refinery:
 
         Without the snapshot of the last block a scan cannot go on: it is quarantined, and its blocks are kept raw.
         """
+        self.next_index = max(self.next_index, index.next_index)
         if self.memory is None:
             return
         found = [index.newest(status) for status in _PROCESSED]
@@ -91,6 +110,17 @@ class Refinery:
         """The records to write, each with the id of its stream, in the order in which to write them."""
         if not len(fresh):
             return []
+        with self.turn:
+            return self._refine(fresh, space)
+
+    def promote(self, stage: int, pipeline: Pipeline, report: KernelReport) -> None:
+        """From the next extent on use `pipeline`, which has one more `stage`. The caller holds `turn`."""
+        if (remembered := self.pipeline.memory) is not None:
+            pipeline.remember(remembered)
+        self.pipeline = pipeline
+        self.reports.insert(stage, report)
+
+    def _refine(self, fresh: Extent, space: Region | None) -> list[tuple[str, Extent]]:
         came = fresh.status == BlockStatus.STORED
         status, cause = fresh.status.copy(), fresh.cause.copy()
         outcome = None
@@ -101,8 +131,10 @@ class Refinery:
             )
             if self.memory is not None and (remembered := self.pipeline.memory) is not None:
                 self.memory.keep(remembered)
-            self._report(outcome)
+            self._report(outcome, blocks)
+            self.shadows.offer(outcome.frames, blocks.columns, outcome.status == BlockStatus.STORED)
             status[came], cause[came] = outcome.status, outcome.cause
+        self.next_index = max(self.next_index, int(fresh.index.max()) + 1)
         records = []
         raw = came if self.info.keep is not Keep.RESULT else status == BlockStatus.KERNEL_FAILED
         if raw.any():
@@ -110,7 +142,22 @@ class Refinery:
         records.append((self.info.id, self._result(fresh, outcome, status, cause)))
         return records
 
-    def _report(self, outcome: Outcome) -> None:
+    def _report(self, outcome: Outcome, blocks: Extent) -> None:
+        reached, each = len(blocks), self.came_as.item_bytes
+        faulty = {fault.stage for fault in outcome.faults}
+        for stage, (report, seconds) in enumerate(zip(self.reports, outcome.spent_s, strict=True)):
+            here = outcome.cause == stage
+            vetoed = int((here & (outcome.status == BlockStatus.VETOED)).sum())
+            failed = int((here & (outcome.status == BlockStatus.KERNEL_FAILED)).sum())
+            report.ran(
+                seconds,
+                blocks=reached,
+                bytes=reached * each,
+                vetoed=vetoed,
+                failed=failed,
+                faults=int(stage in faulty),
+            )
+            reached -= vetoed + failed
         for fault in outcome.faults:
             log.warning("stream %s, kernel stage %d: %s", self.info.path, fault.stage, fault.text)
         for stage in outcome.quarantined:

@@ -157,6 +157,11 @@ class Store(Protocol):
         """The named reduction (`mean`, `maximum`) over a final stream, as an array."""
         ...
 
+    def promote(self, stream_id: str, kernel: str) -> StreamInfo:
+        """Make a filter that runs beside an open stream, as a shadow, the last stage of its pipeline from now on. The
+        stage records from which index on (`StageInfo.since`); an event `kernel.promoted` says it, too."""
+        ...
+
     def send_feedback(self, stream_id: str, data: Any) -> bool:
         """Send small JSON to the stream's producer; whether one is connected."""
         ...
@@ -252,4 +257,8 @@ class Store(Protocol):
 
     def attempt_reads(self, attempt: str) -> tuple[StreamRef, ...]:
         """The streams that the attempt read."""
+        ...
+
+    def attempt_writes(self, attempt: str) -> tuple[StreamRef, ...]:
+        """The streams that the attempt has staged."""
         ...

@@ -44,6 +44,7 @@ from hiss.model import (
     Completeness,
     Event,
     KernelInfo,
+    StageInfo,
     StreamInfo,
     StreamState,
     split_stream_path,
@@ -370,6 +371,18 @@ class Catalog:
                 data = {"id": info.id, "kernel": kernel.name, "hash": kernel.hash, "stage": stage}
                 self._insert_event("kernel.quarantined", info.collection, info.name, info.version, data)
 
+    def set_stages(
+        self, stream_id: str, stages: Sequence[StageInfo], shadows: Sequence[StageInfo], promoted: str = ""
+    ) -> None:
+        """Write a stream's stages and shadows; with the event `kernel.promoted` where one of that name was."""
+        with self._events(), self._database.transaction() as writer:
+            info = replace(self.stream_by_id(stream_id), stages=tuple(stages), shadows=tuple(shadows))
+            writer.execute("UPDATE stream SET document = ? WHERE id = ?", (rows.stream_document(info), stream_id))
+            for stage in stages if promoted else ():
+                if stage.name == promoted and stage.since is not None:
+                    data = {"id": info.id, "kernel": stage.name, "hash": stage.hash, "since": stage.since}
+                    self._insert_event("kernel.promoted", info.collection, info.name, info.version, data)
+
     def delete_stream(self, stream_id: str, *, missing_ok: bool = False) -> None:
         """Forget a stream. Raises `StreamNotFound` unless `missing_ok`."""
         with self._database.transaction() as writer:
@@ -517,6 +530,11 @@ class Catalog:
     def attempt_reads(self, attempt: str) -> tuple[StreamRef, ...]:
         found = self._database.rows("SELECT * FROM attempt_read WHERE attempt = ? ORDER BY rowid", attempt)
         return tuple(StreamRef(row["stream"], row["path"], row["version"], row["digest"]) for row in found)
+
+    def attempt_writes(self, attempt: str) -> tuple[StreamRef, ...]:
+        """What the attempt has staged, raw companions left out."""
+        staged = [info for info in self._staged(attempt) if info.raw_of is None]
+        return tuple(StreamRef(info.id, info.path, info.version, info.digest) for info in staged)
 
     def attempt_state(self, attempt: str) -> str | None:
         """`open`, `committed`, `discarded`, or None for an attempt that has written nothing."""

@@ -53,6 +53,7 @@ def stream_document(info: StreamInfo) -> str:
             "ack": int(info.ack),
             "keep": int(info.keep),
             "stages": [_stage(stage) for stage in info.stages],
+            **({"shadows": [_stage(stage) for stage in info.shadows]} if info.shadows else {}),
             "created_ns": info.created_ns,
             "raw_of": info.raw_of,
             "raw_id": info.raw_id,
@@ -71,7 +72,13 @@ def _stage(stage: StageInfo) -> dict[str, Any]:
         "params": dict(stage.params),
         "budget_s": stage.budget_s,
         "quarantined": stage.quarantined,
+        **({"report": dict(stage.report)} if stage.report else {}),
+        **({} if stage.since is None else {"since": stage.since}),
     }
+
+
+def _stage_info(document: Mapping[str, Any]) -> StageInfo:
+    return StageInfo(**{**document, "kind": KernelKind(document["kind"])})
 
 
 def stream_info(row: sqlite3.Row) -> StreamInfo:
@@ -87,7 +94,8 @@ def stream_info(row: sqlite3.Row) -> StreamInfo:
         ack=AckLevel(document["ack"]),
         keep=Keep(document["keep"]),
         attrs=json.loads(row["attrs"]),
-        stages=tuple(StageInfo(**stage | {"kind": KernelKind(stage["kind"])}) for stage in document["stages"]),
+        stages=tuple(map(_stage_info, document["stages"])),
+        shadows=tuple(map(_stage_info, document.get("shadows", ()))),
         state=StreamState(row["state"]),
         completeness=completeness(row["completeness"]),
         digest=row["digest"],

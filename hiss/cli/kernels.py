@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiss.cli.output import say_json, say_table
+from hiss.cli.output import plain, say_json, say_table
 from hiss.cli.reach import Reach, command, local_command
 from hiss.errors import InvalidInput, KernelRejected
 
@@ -80,19 +80,23 @@ def add(reach: Reach, file: Path) -> None:
 
 @command(kernel, "ls")
 def list_kernels(reach: Reach) -> None:
-    """List the registered kernels."""
+    """List the registered kernels, and how they fared since the buffer was started."""
     from hiss.model import now_text
 
     with reach.buffer() as buffer:
-        infos = buffer.store.kernels()
+        infos, fared = buffer.store.kernels(), buffer.status().kernels
     if reach.json:
-        say_json(infos)
+        say_json([{**plain(info), "report": fared.get(info.hash, {})} for info in infos])
         return
+    counts = ("blocks", "vetoed", "failed", "p50_ms", "p99_ms")
     rows = [
-        (info.definition.name, info.definition.kind.name.lower(), info.hash[:16], now_text(info.registered_ns))
+        (
+            *(info.definition.name, info.definition.kind.name.lower(), info.hash[:16], now_text(info.registered_ns)),
+            *(fared.get(info.hash, {}).get(name) for name in counts),
+        )
         for info in infos
     ]
-    say_table(("kernel", "kind", "hash", "registered"), rows)
+    say_table(("kernel", "kind", "hash", "registered", "blocks", "vetoed", "failed", "p50 ms", "p99 ms"), rows)
 
 
 @local_command(kernel, "check")
@@ -117,3 +121,21 @@ def _checked(definition: KernelDef) -> dict[str, Any]:
         "hash": checked.hash,
         "parameters": list(checked.parameters),
     }
+
+
+@command(kernel, "promote")
+@click.argument("name")
+@click.argument("stream")
+def promote(reach: Reach, name: str, stream: str) -> None:
+    """Make a filter that runs as a shadow beside an open STREAM a stage of its pipeline, from the next extent on.
+
+    A shadow map cannot be promoted, because what the blocks of a stream are does not change while it is open: attach
+    it to a new stream.
+    """
+    with reach.buffer() as buffer:
+        info = buffer.store.promote(buffer.store.stream(stream).id, name)
+    stage = next(stage for stage in info.stages if stage.name == name)
+    if reach.json:
+        say_json(stage)
+    else:
+        click.echo(f"{name}: a stage of {info.path} from index {stage.since} on")

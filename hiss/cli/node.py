@@ -73,6 +73,7 @@ def status(reach: Reach) -> None:
             ("promised", f"{size(found.promised_bytes)}, {size(found.promised_used_bytes)} of it used"),
             ("collections", found.collections),
             ("streams", f"{found.streams}, {found.streams_open} open"),
+            ("kernels run in", found.kernel_backend + (f" ({found.kernel_notice})" if found.kernel_notice else "")),
             ("received", f"{found.blocks_received} blocks, {size(found.bytes_received)} since the start"),
             ("recovery", "\n".join(f"{key} = {value}" for key, value in found.recovery.items())),
         )

@@ -159,6 +159,7 @@ def _say_stream(info: StreamInfo) -> None:
             ("completeness", str(complete)),
             ("gaps", "\n".join(f"{_range(e.first, e.last)}: {e.reason} ({e.stage})" for e in complete.ledger)),
             ("kernels", "\n".join(_stage(stage) for stage in info.stages)),
+            ("shadows", "\n".join(_stage(stage) for stage in info.shadows)),
             ("raw", f"{info.path}.raw" if info.raw_id else None),
             ("made by", f"job {info.produced_by}" if info.produced_by else None),
             ("created", _time(info.created_ns)),
@@ -176,7 +177,9 @@ def _range(first: int, last: int) -> str:
 
 def _stage(stage: StageInfo) -> str:
     mark = ", quarantined" if stage.quarantined else ""
-    return f"{stage.name} ({stage.kind.name.lower()} {stage.hash[:12]}{mark})"
+    mark += "" if stage.since is None else f", from index {stage.since} on"
+    fared = ", ".join(f"{name} {value}" for name, value in stage.report.items())
+    return f"{stage.name} ({stage.kind.name.lower()} {stage.hash[:12]}{mark})" + (f": {fared}" if fared else "")
 
 
 @command(group, "seal")

@@ -75,13 +75,15 @@ class Kernel(Generic[P, R]):
             )
         return self._function(*args, **kwargs)
 
-    def bind(self, *, budget_s: float = limits.KERNEL_BUDGET_S, **params: Any) -> BoundKernel:
+    def bind(self, *, budget_s: float = limits.KERNEL_BUDGET_S, shadow: bool = False, **params: Any) -> BoundKernel:
         """The kernel with its parameters, for a stream.
 
         Parameters
         ----------
         budget_s : float
             The longest that it may run on one extent; beyond that its blocks are marked `kernel-failed`.
+        shadow : bool
+            Run it beside the stream, and only report what it would have done.
         **params
             Numbers (Python's take the dtype of their partners, NumPy's keep their own), arrays, `hiss.column(...)`,
             streams and their reductions.
@@ -95,7 +97,7 @@ class Kernel(Generic[P, R]):
             raise InvalidInput(f"kernel {self.definition.name!r}: budget_s {budget_s!r} is not a time")
         check_parameters(self._checked, params)
         bound = {name: self._param(name, value) for name, value in params.items()}
-        return BoundKernel(self.definition, bound, float(budget_s))
+        return BoundKernel(self.definition, bound, float(budget_s), bool(shadow))
 
     def _param(self, name: str, value: Any) -> Param:
         if isinstance(value, ScalarParam | ArrayParam | StreamParam | ColumnParam):

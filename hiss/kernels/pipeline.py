@@ -55,6 +55,8 @@ class Outcome:
         At most one for each stage.
     quarantined : tuple of int
         Stages that this extent put into quarantine.
+    spent_s : tuple of float
+        What each stage took, in seconds.
     """
 
     frames: Array
@@ -62,6 +64,7 @@ class Outcome:
     cause: ByteArray
     faults: tuple[Fault, ...]
     quarantined: tuple[int, ...]
+    spent_s: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
@@ -265,7 +268,7 @@ class Pipeline:
             result[...] = frames
         quarantined = self._judge(run)
         faults = tuple(run.faults[place] for place in sorted(run.faults))
-        return Outcome(result, status, cause, faults, quarantined)
+        return Outcome(result, status, cause, faults, quarantined, tuple(run.spent_s))
 
     def _advance(self, count: int, index: npt.NDArray[np.int64] | None) -> npt.NDArray[np.bool_] | None:
         """Move the frontier; which blocks come too late for a scan (None: there is none)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 import grpc
@@ -39,6 +40,7 @@ from hiss.transport import space_wire, wire
 from hiss.transport.channel import check_address, open_channel
 from hiss.transport.error_wire import error_of
 from hiss.transport.lane_choice import Lanes, Offer
+from hiss.transport.line_client import LineChannel
 from hiss.transport.methods import ATTEMPT_KEY, STORE, TOKEN_KEY, TOKEN_SCHEME, Method
 from hiss.transport.remote_append import RemoteAppend
 from hiss.transport.remote_meow import RemoteMeow
@@ -57,13 +59,14 @@ TokenSource = str | Callable[[], str | None] | None
 class Connection:
     """Calls to one server: channel, metadata, deadlines, errors."""
 
-    def __init__(self, address: str, token: TokenSource, attempt: str | None) -> None:
+    def __init__(self, address: str, token: TokenSource, attempt: str | None, line: str | None = None) -> None:
         self.address = check_address(address)
         self._token = token
         self._attempt = attempt
         if not callable(token):
             _metadata(token, attempt)  # a token that is none is refused at once
-        self._channel: Any = open_channel(address)
+        open_it = partial(open_channel, address)
+        self._channel: Any = open_it() if line is None else LineChannel(line, open_it)
         self._callables: dict[str, Any] = {}
         self._closed = False
         self._watchers: set[threading.Thread] = set()
@@ -191,7 +194,13 @@ class RemoteStore(Store):
 
     @classmethod
     def connect(
-        cls, address: str, token: TokenSource = None, *, attempt: str | None = None, lane: str | None = None
+        cls,
+        address: str,
+        token: TokenSource = None,
+        *,
+        attempt: str | None = None,
+        lane: str | None = None,
+        line: str | None = None,
     ) -> Self:
         """A Store at `HOST:PORT` or `unix:PATH`; it connects when it is first used.
 
@@ -206,13 +215,15 @@ class RemoteStore(Store):
         lane : str, optional
             How producers send: `unix` or `tcp`, a lane of that kind where the server offers one, or `grpc`; by default
             the fastest that can be opened. What cannot be opened falls back to gRPC.
+        line : str, optional
+            The path of the server's socket for lines (`line_client`), by which short calls go, and sooner.
 
         Raises
         ------
         InvalidInput
             Not an address, a token that is none, or no such lane.
         """
-        return cls(Connection(address, token, attempt), lane)
+        return cls(Connection(address, token, attempt, line), lane)
 
     @property
     def address(self) -> str:
@@ -359,6 +370,9 @@ class RemoteStore(Store):
         reply = self._ask("Streams.SendFeedback", stream_id=stream_id, data_json=wire.encode_json(data))
         return bool(reply.delivered)
 
+    def promote(self, stream_id: str, kernel: str) -> StreamInfo:
+        return wire.decode_stream_info(self._ask("Streams.PromoteKernel", stream_id=stream_id, kernel=kernel).stream)
+
     # ---- kernels
 
     def register_kernel(self, definition: KernelDef) -> KernelInfo:
@@ -434,3 +448,6 @@ class RemoteStore(Store):
 
     def attempt_reads(self, attempt: str) -> tuple[StreamRef, ...]:
         return decode_refs(self._ask("Attempts.GetAttemptReads", attempt=attempt).streams)
+
+    def attempt_writes(self, attempt: str) -> tuple[StreamRef, ...]:
+        return decode_refs(self._ask("Attempts.GetAttemptWrites", attempt=attempt).streams)

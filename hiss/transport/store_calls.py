@@ -104,6 +104,11 @@ def send_feedback(store: Store, request: streams_pb2.SendFeedbackRequest) -> Any
     return streams_pb2.SendFeedbackResponse(delivered=store.send_feedback(request.stream_id, data))
 
 
+def promote_kernel(store: Store, request: streams_pb2.PromoteKernelRequest) -> Any:
+    info = store.promote(request.stream_id, request.kernel)
+    return streams_pb2.PromoteKernelResponse(stream=wire.encode_stream_info(info))
+
+
 def register_kernel(store: Store, request: kernels_pb2.RegisterKernelRequest) -> Any:
     info = store.register_kernel(wire.decode_kernel_def(request.definition))
     return kernels_pb2.RegisterKernelResponse(kernel=wire.encode_kernel_info(info))
@@ -147,6 +152,10 @@ def get_attempt_reads(store: Store, request: attempts_pb2.GetAttemptReadsRequest
     return attempts_pb2.GetAttemptReadsResponse(streams=encode_refs(store.attempt_reads(request.attempt)))
 
 
+def get_attempt_writes(store: Store, request: attempts_pb2.GetAttemptWritesRequest) -> Any:
+    return attempts_pb2.GetAttemptWritesResponse(streams=encode_refs(store.attempt_writes(request.attempt)))
+
+
 SHORT: Final[dict[str, Callable[[Any, Any], Any]]] = {
     **space_calls.CALLS,
     "Collections.CreateCollection": create_collection,
@@ -165,12 +174,14 @@ SHORT: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "Streams.GetOutputFrame": get_output_frame,
     "Streams.Reduce": reduce_stream,
     "Streams.SendFeedback": send_feedback,
+    "Streams.PromoteKernel": promote_kernel,
     "Kernels.RegisterKernel": register_kernel,
     "Kernels.ListKernels": list_kernels,
     "Kernels.GetKernel": get_kernel,
     "Attempts.CommitAttempt": commit_attempt,
     "Attempts.DiscardAttempt": discard_attempt,
     "Attempts.GetAttemptReads": get_attempt_reads,
+    "Attempts.GetAttemptWrites": get_attempt_writes,
     "Events.SetStreamWatches": set_stream_watches,
     "Events.PublishEvent": publish_event,
     "Admin.GetStatus": get_status,

@@ -247,6 +247,7 @@ def encode_bound_kernel(bound: BoundKernel) -> types_pb2.BoundKernel:
         kernel=encode_kernel_def(bound.kernel),
         params={name: encode_param(param) for name, param in bound.params.items()},
         budget_s=bound.budget_s,
+        shadow=bound.shadow,
     )
 
 
@@ -258,7 +259,7 @@ def decode_bound_kernel(message: types_pb2.BoundKernel) -> BoundKernel:
     if not 0 < budget_s < math.inf:
         raise InvalidInput(f"kernel {message.kernel.name[:80]!r}: budget_s {budget_s} is no number of seconds above 0")
     params = {name: decode_param(message.params[name]) for name in sorted(message.params)}
-    return BoundKernel(decode_kernel_def(message.kernel), params, budget_s)
+    return BoundKernel(decode_kernel_def(message.kernel), params, budget_s, message.shadow)
 
 
 def decode_pipeline(messages: Any) -> tuple[BoundKernel, ...]:
@@ -290,6 +291,8 @@ def encode_stage(stage: StageInfo) -> types_pb2.Stage:
         params_json=encode_attrs(stage.params),
         budget_s=stage.budget_s,
         quarantined=stage.quarantined,
+        report_json=encode_attrs(stage.report),
+        since=stage.since,
     )
 
 
@@ -303,6 +306,8 @@ def decode_stage(message: types_pb2.Stage) -> StageInfo:
         decode_object(message.params_json),
         message.budget_s,
         message.quarantined,
+        decode_object(message.report_json) if message.report_json else {},
+        message.since if message.HasField("since") else None,
     )
 
 
@@ -390,6 +395,7 @@ def encode_stream_info(info: StreamInfo) -> types_pb2.Stream:
         expendable=info.expendable,
         archives=[types_pb2.Archive(location=each.location, verified_ns=each.verified_ns) for each in info.archives],
         eviction=None if gone is None else types_pb2.Eviction(time_ns=gone.time_ns, policy=gone.policy),
+        shadows=map(encode_stage, info.shadows),
     )
 
 
@@ -419,6 +425,7 @@ def decode_stream_info(message: types_pb2.Stream) -> StreamInfo:
         expendable=message.expendable,
         archives=tuple(Archive(each.location, each.verified_ns) for each in message.archives),
         eviction=Eviction(gone.time_ns, gone.policy) if message.HasField("eviction") else None,
+        shadows=tuple(map(decode_stage, message.shadows)),
     )
 
 
@@ -576,16 +583,21 @@ def decode_stream_watch(message: events_pb2.StreamWatch) -> StreamWatch:
     return StreamWatch(message.trigger, message.every, message.stalled_s)
 
 
-_STATUS_FIELDS: Final = tuple(field for field in NodeStatus.__dataclass_fields__ if field != "recovery")
+_STATUS_FIELDS: Final = tuple(
+    field for field in NodeStatus.__dataclass_fields__ if field not in ("recovery", "kernels")
+)
 
 
 @checked
 def encode_status(status: NodeStatus) -> admin_pb2.GetStatusResponse:
     values = {name: getattr(status, name) for name in _STATUS_FIELDS}
-    return admin_pb2.GetStatusResponse(**values, recovery_json=encode_attrs(status.recovery))
+    return admin_pb2.GetStatusResponse(
+        **values, recovery_json=encode_attrs(status.recovery), kernels_json=encode_attrs(status.kernels)
+    )
 
 
 @checked
 def decode_status(message: admin_pb2.GetStatusResponse) -> NodeStatus:
     values = {name: getattr(message, name) for name in _STATUS_FIELDS}
-    return NodeStatus(**values, recovery=decode_object(message.recovery_json))
+    kernels = decode_object(message.kernels_json) if message.kernels_json else {}
+    return NodeStatus(**values, recovery=decode_object(message.recovery_json), kernels=kernels)

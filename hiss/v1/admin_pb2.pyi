@@ -9,7 +9,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("node", "version", "boot_id", "started_ns", "data_directory", "disk_free_bytes", "arena_bytes", "arena_free_bytes", "segments", "log_bytes", "collections", "streams", "streams_open", "blocks_received", "bytes_received", "recovery_json", "room_bytes", "promised_bytes", "promised_used_bytes")
+    __slots__ = ("node", "version", "boot_id", "started_ns", "data_directory", "disk_free_bytes", "arena_bytes", "arena_free_bytes", "segments", "log_bytes", "collections", "streams", "streams_open", "blocks_received", "bytes_received", "recovery_json", "room_bytes", "promised_bytes", "promised_used_bytes", "kernel_backend", "kernel_notice", "kernels_json")
     NODE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,9 @@ class GetStatusResponse(_message.Message):
     ROOM_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROMISED_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROMISED_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_BACKEND_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_NOTICE_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_JSON_FIELD_NUMBER: _ClassVar[int]
     node: str
     version: str
     boot_id: str
@@ -48,4 +51,7 @@ class GetStatusResponse(_message.Message):
     room_bytes: int
     promised_bytes: int
     promised_used_bytes: int
-    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., started_ns: _Optional[int] = ..., data_directory: _Optional[str] = ..., disk_free_bytes: _Optional[int] = ..., arena_bytes: _Optional[int] = ..., arena_free_bytes: _Optional[int] = ..., segments: _Optional[int] = ..., log_bytes: _Optional[int] = ..., collections: _Optional[int] = ..., streams: _Optional[int] = ..., streams_open: _Optional[int] = ..., blocks_received: _Optional[int] = ..., bytes_received: _Optional[int] = ..., recovery_json: _Optional[str] = ..., room_bytes: _Optional[int] = ..., promised_bytes: _Optional[int] = ..., promised_used_bytes: _Optional[int] = ...) -> None: ...
+    kernel_backend: str
+    kernel_notice: str
+    kernels_json: str
+    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., started_ns: _Optional[int] = ..., data_directory: _Optional[str] = ..., disk_free_bytes: _Optional[int] = ..., arena_bytes: _Optional[int] = ..., arena_free_bytes: _Optional[int] = ..., segments: _Optional[int] = ..., log_bytes: _Optional[int] = ..., collections: _Optional[int] = ..., streams: _Optional[int] = ..., streams_open: _Optional[int] = ..., blocks_received: _Optional[int] = ..., bytes_received: _Optional[int] = ..., recovery_json: _Optional[str] = ..., room_bytes: _Optional[int] = ..., promised_bytes: _Optional[int] = ..., promised_used_bytes: _Optional[int] = ..., kernel_backend: _Optional[str] = ..., kernel_notice: _Optional[str] = ..., kernels_json: _Optional[str] = ...) -> None: ...

@@ -300,3 +300,17 @@ class SendFeedbackResponse(_message.Message):
     DELIVERED_FIELD_NUMBER: _ClassVar[int]
     delivered: bool
     def __init__(self, delivered: _Optional[bool] = ...) -> None: ...
+
+class PromoteKernelRequest(_message.Message):
+    __slots__ = ("stream_id", "kernel")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    stream_id: str
+    kernel: str
+    def __init__(self, stream_id: _Optional[str] = ..., kernel: _Optional[str] = ...) -> None: ...
+
+class PromoteKernelResponse(_message.Message):
+    __slots__ = ("stream",)
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    stream: _types_pb2.Stream
+    def __init__(self, stream: _Optional[_Union[_types_pb2.Stream, _Mapping]] = ...) -> None: ...

@@ -38,6 +38,8 @@ class BlockStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BLOCK_STATUS_DECLARED: _ClassVar[BlockStatus]
     BLOCK_STATUS_LOST: _ClassVar[BlockStatus]
     BLOCK_STATUS_RAW_ONLY: _ClassVar[BlockStatus]
+    BLOCK_STATUS_DROPPED: _ClassVar[BlockStatus]
+    BLOCK_STATUS_PRESCALED: _ClassVar[BlockStatus]
 
 class KernelKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -66,6 +68,8 @@ BLOCK_STATUS_SHED: BlockStatus
 BLOCK_STATUS_DECLARED: BlockStatus
 BLOCK_STATUS_LOST: BlockStatus
 BLOCK_STATUS_RAW_ONLY: BlockStatus
+BLOCK_STATUS_DROPPED: BlockStatus
+BLOCK_STATUS_PRESCALED: BlockStatus
 KERNEL_KIND_UNSPECIFIED: KernelKind
 KERNEL_KIND_MAP: KernelKind
 KERNEL_KIND_FILTER: KernelKind
@@ -183,7 +187,7 @@ class KernelDefinition(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[KernelKind, str]] = ..., source: _Optional[str] = ...) -> None: ...
 
 class BoundKernel(_message.Message):
-    __slots__ = ("kernel", "params", "budget_s")
+    __slots__ = ("kernel", "params", "budget_s", "shadow")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -194,13 +198,15 @@ class BoundKernel(_message.Message):
     KERNEL_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_S_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
     kernel: KernelDefinition
     params: _containers.MessageMap[str, Parameter]
     budget_s: float
-    def __init__(self, kernel: _Optional[_Union[KernelDefinition, _Mapping]] = ..., params: _Optional[_Mapping[str, Parameter]] = ..., budget_s: _Optional[float] = ...) -> None: ...
+    shadow: bool
+    def __init__(self, kernel: _Optional[_Union[KernelDefinition, _Mapping]] = ..., params: _Optional[_Mapping[str, Parameter]] = ..., budget_s: _Optional[float] = ..., shadow: _Optional[bool] = ...) -> None: ...
 
 class Stage(_message.Message):
-    __slots__ = ("name", "kind", "hash", "source", "params_json", "budget_s", "quarantined")
+    __slots__ = ("name", "kind", "hash", "source", "params_json", "budget_s", "quarantined", "report_json", "since")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     HASH_FIELD_NUMBER: _ClassVar[int]
@@ -208,6 +214,8 @@ class Stage(_message.Message):
     PARAMS_JSON_FIELD_NUMBER: _ClassVar[int]
     BUDGET_S_FIELD_NUMBER: _ClassVar[int]
     QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    REPORT_JSON_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: KernelKind
     hash: str
@@ -215,7 +223,9 @@ class Stage(_message.Message):
     params_json: str
     budget_s: float
     quarantined: bool
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[KernelKind, str]] = ..., hash: _Optional[str] = ..., source: _Optional[str] = ..., params_json: _Optional[str] = ..., budget_s: _Optional[float] = ..., quarantined: _Optional[bool] = ...) -> None: ...
+    report_json: str
+    since: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[KernelKind, str]] = ..., hash: _Optional[str] = ..., source: _Optional[str] = ..., params_json: _Optional[str] = ..., budget_s: _Optional[float] = ..., quarantined: _Optional[bool] = ..., report_json: _Optional[str] = ..., since: _Optional[int] = ...) -> None: ...
 
 class LedgerEntry(_message.Message):
     __slots__ = ("first", "last", "stage", "reason")
@@ -246,7 +256,7 @@ class Completeness(_message.Message):
     def __init__(self, blocks: _Optional[int] = ..., bytes: _Optional[int] = ..., gaps: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., ledger: _Optional[_Iterable[_Union[LedgerEntry, _Mapping]]] = ...) -> None: ...
 
 class Stream(_message.Message):
-    __slots__ = ("id", "collection", "name", "version", "frame", "columns", "ack", "keep", "attrs_json", "stages", "state", "completeness", "digest", "created_ns", "final_ns", "raw_of", "raw_id", "produced_by", "abort_reason", "expendable", "archives", "eviction")
+    __slots__ = ("id", "collection", "name", "version", "frame", "columns", "ack", "keep", "attrs_json", "stages", "state", "completeness", "digest", "created_ns", "final_ns", "raw_of", "raw_id", "produced_by", "abort_reason", "expendable", "archives", "eviction", "shadows")
     ID_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -269,6 +279,7 @@ class Stream(_message.Message):
     EXPENDABLE_FIELD_NUMBER: _ClassVar[int]
     ARCHIVES_FIELD_NUMBER: _ClassVar[int]
     EVICTION_FIELD_NUMBER: _ClassVar[int]
+    SHADOWS_FIELD_NUMBER: _ClassVar[int]
     id: str
     collection: str
     name: str
@@ -291,7 +302,8 @@ class Stream(_message.Message):
     expendable: bool
     archives: _containers.RepeatedCompositeFieldContainer[Archive]
     eviction: Eviction
-    def __init__(self, id: _Optional[str] = ..., collection: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., frame: _Optional[_Union[FrameSpec, _Mapping]] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., ack: _Optional[_Union[AckLevel, str]] = ..., keep: _Optional[_Union[Keep, str]] = ..., attrs_json: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., state: _Optional[_Union[StreamState, str]] = ..., completeness: _Optional[_Union[Completeness, _Mapping]] = ..., digest: _Optional[str] = ..., created_ns: _Optional[int] = ..., final_ns: _Optional[int] = ..., raw_of: _Optional[str] = ..., raw_id: _Optional[str] = ..., produced_by: _Optional[str] = ..., abort_reason: _Optional[str] = ..., expendable: _Optional[bool] = ..., archives: _Optional[_Iterable[_Union[Archive, _Mapping]]] = ..., eviction: _Optional[_Union[Eviction, _Mapping]] = ...) -> None: ...
+    shadows: _containers.RepeatedCompositeFieldContainer[Stage]
+    def __init__(self, id: _Optional[str] = ..., collection: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., frame: _Optional[_Union[FrameSpec, _Mapping]] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., ack: _Optional[_Union[AckLevel, str]] = ..., keep: _Optional[_Union[Keep, str]] = ..., attrs_json: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., state: _Optional[_Union[StreamState, str]] = ..., completeness: _Optional[_Union[Completeness, _Mapping]] = ..., digest: _Optional[str] = ..., created_ns: _Optional[int] = ..., final_ns: _Optional[int] = ..., raw_of: _Optional[str] = ..., raw_id: _Optional[str] = ..., produced_by: _Optional[str] = ..., abort_reason: _Optional[str] = ..., expendable: _Optional[bool] = ..., archives: _Optional[_Iterable[_Union[Archive, _Mapping]]] = ..., eviction: _Optional[_Union[Eviction, _Mapping]] = ..., shadows: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ...) -> None: ...
 
 class Archive(_message.Message):
     __slots__ = ("location", "verified_ns")
