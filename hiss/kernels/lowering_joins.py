@@ -27,8 +27,8 @@ def _parts(builder: Builder, value: Value) -> list[Node]:
     """The arrays of a tuple, in one dtype."""
     if not isinstance(value, Static) or not isinstance(value.value, tuple) or not value.value:
         raise Misfit("expected a tuple of arrays, such as np.stack((a, b))", value)
-    parts: list[Value] = [part if isinstance(part, Node) else Static(part, value.names) for part in value.value]
-    dtype = builder.common_dtype(*parts)
+    parts = [builder.node(part if isinstance(part, Node) else Static(part, value.names)) for part in value.value]
+    dtype = builder.common_dtype(*parts)  # a Python number is an array of its own here, as in NumPy
     return [builder.cast(part, dtype) for part in parts]
 
 
@@ -186,7 +186,7 @@ def arange(builder: Builder, args: Args) -> Value:
     known = [builder.known(arg, "a bound of arange") for arg in args[:3]]
     if any(isinstance(one, bool) or not isinstance(one, int | None) for one in known) or known[0] is None:
         raise Misfit("arange takes integers; for a step such as 0.5 write np.arange(n) * 0.5", *args)
-    start, stop, step = (0, known[0], 1) if known[1] is None else (known[0], known[1], known[2])
+    start, stop, step = (0, known[0], known[2]) if known[1] is None else known
     numbers = range(start, stop, step or 1) if step != 0 else range(0)
     if not numbers:
         raise Misfit("the range is empty; an array has at least one element", *args)

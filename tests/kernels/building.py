@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from hiss.errors import HissError
 from hiss.kernels import Compiler, Pipeline, ResolvedStage, opencl_compile
 from hiss.kernels.backend import NumpyBackend
 from hiss.kernels.checker import check
+from hiss.kernels.ir import Program
 from hiss.kernels.opencl_device import OPTIONS, Device
 from hiss.kernels.passes import optimise
+from hiss.kernels.reduction import check_state
 from hiss.kernels.specialiser import FrameType, specialise
 from hiss.model import KernelDef, KernelKind
 
@@ -62,6 +65,19 @@ def several(texts: list[str], frame: Any, compiler: Compiler, **params: Any) -> 
     assert executable.backend == compiler.backend.name
     executable.run(frame[np.newaxis], (), np.array([0]), outs)
     return [out[0] for out in outs]
+
+
+def specialised_step(definition: KernelDef, frame: FrameType, params: dict[str, Any]) -> Program | None:
+    """The program of a scan's step, or None where it is refused."""
+    try:
+        checked = check(definition)
+        states = specialise(checked, frame, params, "init").program.outputs
+        kinds = tuple((node.dtype, node.shape) for node in states)
+        step = specialise(checked, frame, params, "step", kinds).program
+        check_state(checked, states, step.outputs[:-1])
+    except HissError:
+        return None
+    return step
 
 
 def built(

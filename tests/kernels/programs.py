@@ -103,7 +103,7 @@ class Maker:
                 body.append(line)
                 names.append(f"v{len(body) - 1}")
         results = [f"v{k}" for k in range(len(body)) if rng.random() < 0.5] or ["frame"]
-        source = _source(params, body, results)
+        source = source_of(params, body, results)
         return self.generated(source, params, frame)
 
     def covering(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[Generated, set[str]]:
@@ -124,11 +124,11 @@ class Maker:
                     used.add(row.name)
                     break
         results = [f"v{k}" for k, line in enumerate(body) if not line.endswith((".shape", ".dtype"))]
-        source = _source(params, body, results[: limits.KERNEL_PARAMETERS_MAX])
+        source = source_of(params, body, results[: limits.KERNEL_PARAMETERS_MAX])
         return self.generated(source, params, frame), used
 
     def generated(self, source: str, params: dict[str, Any], frame: FrameType) -> Generated:
-        typed = _specialised(source, params, frame)
+        typed = specialised(source, params, frame)
         return Generated(source, frame.dtype, frame.shape, params, typed, optimise(typed))
 
     def params(self, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class Maker:
 
     def accepted(self, body: list[str], params: dict[str, Any], frame: FrameType) -> Program | None:
         try:
-            return _specialised(_source(params, body, [body[-1].split(" = ")[0]]), params, frame)
+            return specialised(source_of(params, body, [body[-1].split(" = ")[0]]), params, frame)
         except HissError:
             return None
 
@@ -194,7 +194,8 @@ class Maker:
         return ", ".join(self.rng.choice(parts) for _ in range(self.rng.randint(1, 3)))
 
 
-def _source(params: dict[str, Any], body: list[str], results: list[str]) -> str:
+def source_of(params: dict[str, Any], body: list[str], results: list[str]) -> str:
+    """A kernel with these lines and results."""
     arguments = ", ".join(["frame", *params])
     lines = [*body, f"return {', '.join(results)},"]
     init = f"    def init({arguments}):\n" + "".join(f"        {line}\n" for line in lines)
@@ -202,7 +203,8 @@ def _source(params: dict[str, Any], body: list[str], results: list[str]) -> str:
     return "class k:\n" + init + rest
 
 
-def _specialised(source: str, params: dict[str, Any], frame: FrameType) -> Program:
+def specialised(source: str, params: dict[str, Any], frame: FrameType) -> Program:
+    """Its typed program."""
     checked = check(KernelDef("k", KernelKind.REDUCE, source))
     return specialise(checked, frame, params, "init").program
 
