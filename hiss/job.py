@@ -23,6 +23,7 @@ from hiss.meow_bridge.file_paths import is_file, local_path
 
 if TYPE_CHECKING:
     from hiss.client import Buffer
+    from hiss.store import Store
     from hiss.writer import StreamWriter
 
 
@@ -48,12 +49,19 @@ class CurrentJob:
     @cached_property
     def buffer(self) -> Buffer:
         """The buffer, connected with this attempt's token."""
-        import hiss
+        from hiss.client import Buffer
+        from hiss.transport.remote import RemoteStore
 
         address = os.environ.get("HISS_ADDRESS")
         if not address:
             raise JobNotFound("this job's process was given no address of a buffer (HISS_ADDRESS)")
-        return hiss.connect(os.environ.get("HISS_LINE") or address, token=os.environ.get("HISS_TOKEN"))
+        line, token = os.environ.get("HISS_LINE"), os.environ.get("HISS_TOKEN")
+        store: Store = RemoteStore.connect(address, token, line=line)
+        if "pinned" in self.specification:  # run once more, a job reads what it read then
+            from hiss.pinned import PinnedStore
+
+            store = PinnedStore(store, self.specification["pinned"])
+        return Buffer(store)
 
     @cached_property
     def input(self) -> Any:

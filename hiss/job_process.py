@@ -32,8 +32,6 @@ from hiss.meow_bridge.process_tree import own_data_bytes
 from hiss.meow_bridge.recipe_source import print_recipe_traceback
 from hiss.meow_bridge.warm import THREAD_COUNTS
 
-_NICE: Final = 5  # jobs stand back behind the way of the data
-
 
 # ---------------------------------------------------------------------------------------------------------- attempts
 
@@ -159,7 +157,6 @@ def _limit(memory_bytes: int, work_bytes: int) -> None:
     _lower(resource.RLIMIT_DATA, memory_bytes + own_data_bytes())
     _lower(resource.RLIMIT_FSIZE, work_bytes)
     _lower(resource.RLIMIT_CORE, 0)
-    os.nice(_NICE)
 
 
 def _lower(what: int, value: int) -> None:

@@ -64,6 +64,7 @@ def run_data(config: ServeConfig) -> None:
         authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
         meow=f"unix:{run / 'rules.sock'}",
         lanes=[f"unix:{run / 'lane.sock'}", f"{config.host}:0"],
+        line=f"unix:{run / 'line.sock'}",
     )
     server.start()
     write_secret(token_file(config.port), tokens.owner_token)
@@ -85,7 +86,8 @@ def run_rules(config: ServeConfig) -> None:
     tokens = Access.of_directory(config.data)
     address = f"unix:{run / 'data.sock'}"
     store = RemoteStore.connect(address, tokens.owner_token)
-    engine = Engine(config.data, store, job_environment(address, tokens), jobs_at_once=config.jobs_at_once)
+    environment = job_environment(address, tokens, line=run / "line.sock")
+    engine = Engine(config.data, store, environment, jobs_at_once=config.jobs_at_once)
     server = GrpcServer(
         [f"unix:{run / 'rules.sock'}"],
         store_for=None,
@@ -101,12 +103,15 @@ def run_rules(config: ServeConfig) -> None:
         store.close()
 
 
-def job_environment(address: str, tokens: Access) -> Callable[[str, str, Sequence[str]], Mapping[str, str]]:
+def job_environment(
+    address: str, tokens: Access, *, line: Path | None = None
+) -> Callable[[str, str, Sequence[str]], Mapping[str, str]]:
     """What a job's process finds in its environment: where the buffer is, and a token for its attempt."""
+    places = {"HISS_ADDRESS": address} | ({} if line is None else {"HISS_LINE": str(line)})
 
     def environment(attempt: str, write_prefix: str, rights: Sequence[str]) -> Mapping[str, str]:
         until_ns = time.time_ns() + int((limits.JOB_TIMEOUT_MAX_S + 86400) * 1e9)
-        return {"HISS_ADDRESS": address, "HISS_TOKEN": tokens.job_token(attempt, write_prefix, until_ns, rights)}
+        return {**places, "HISS_TOKEN": tokens.job_token(attempt, write_prefix, until_ns, rights)}
 
     return environment
 
@@ -139,13 +144,16 @@ class _Embedded:
         from hiss.transport.server import GrpcServer
 
         tokens = Access.of_directory(self._data)
-        address = f"unix:{run_directory(self._data) / 'data.sock'}"
-        engine = Engine(self._data, LocalStore(self._node), job_environment(address, tokens))
+        run = run_directory(self._data)
+        address, line = f"unix:{run / 'data.sock'}", run / "line.sock"
+        engine = Engine(self._data, LocalStore(self._node), job_environment(address, tokens, line=line))
         server = GrpcServer(
             [address],
             store_for=lambda caller: LocalStore(self._node, caller),
             authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
             meow=engine,
+            lanes=[f"unix:{run / 'lane.sock'}"],
+            line=f"unix:{line}",
         )
         server.start()
         engine.start()

@@ -63,9 +63,14 @@ class LocalExecutor:
         with self._lock:
             if self._closed:
                 raise Stopping("the executor was closed")
-            attempt = LocalAttempt(self._directory / order.id, order, self._zygote, self._running.discard)
+            attempt = LocalAttempt(self._directory / order.id, order, self._zygote, self._forget)
             self._running.add(attempt)
             return attempt
+
+    def _forget(self, attempt: LocalAttempt) -> None:
+        with self._lock:
+            self._running.discard(attempt)
+        self._zygote.fill()
 
     def close(self) -> None:
         with self._lock:

@@ -59,13 +59,10 @@ class Zygote:
     def line(self) -> socket.socket:
         """The line to a keeper that nobody else has. Raises `OSError` where no process can be started."""
         with self._lock:
-            try:
-                return self._spares.popleft() if self._spares else self._ask()
-            finally:
-                self._fill()
+            return self._spares.popleft() if self._spares else self._ask()
 
     def fill(self) -> None:
-        """Have the spares ready."""
+        """Have the spares ready. Best when an attempt has ended: while one begins, forking would take its time."""
         with self._lock:
             self._fill()
 

@@ -156,7 +156,7 @@ class LaneServer:
             time.sleep(_LOOK_S)  # no descriptors left, most likely: somebody has to close one first
             return
         host = HERE if listener.kind == "unix" else host_of(address[0])
-        if listener.kind == "unix" and not _same_user(connection):
+        if listener.kind == "unix" and not same_user(connection):
             connection.close()
             return
         connection.setblocking(False)
@@ -271,7 +271,7 @@ def _grpc_host(peer: str) -> str:
     return host_of(host.strip("[]"))
 
 
-def _same_user(connection: socket.socket) -> bool:
+def same_user(connection: socket.socket) -> bool:
     """Whether the peer of a Unix socket is of this server's user, or root."""
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     return _PEER.unpack(found)[1] in (0, os.geteuid())

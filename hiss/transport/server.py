@@ -34,6 +34,7 @@ from hiss.transport.introspection import (
     reflection_handlers,
 )
 from hiss.transport.lane_server import LaneServer, open_lane_handler
+from hiss.transport.line_server import LineServer
 from hiss.transport.meow_forward import MeowForwarder
 from hiss.transport.methods import MEOW, STORE, Method
 from hiss.workflow import Meow
@@ -58,6 +59,8 @@ class GrpcServer:
         The rule engine, or the address of its own server, to which calls are passed on.
     lanes : sequence of str
         Addresses for lanes, as `LaneServer` takes them; none: there are no lanes here.
+    line : str, optional
+        `unix:PATH`, where lines are opened (`line_server`).
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class GrpcServer:
         authenticate: Authenticate,
         meow: Meow | str | None = None,
         lanes: Sequence[str] = (),
+        line: str | None = None,
     ) -> None:
         self._wanted = tuple(check_address(address) for address in addresses)
         self._stops = Stops()
@@ -83,6 +87,7 @@ class GrpcServer:
             services["hiss.v1.Meow"] = self._forwarder.handlers(reception)
         elif meow is not None and not isinstance(meow, str):
             services["hiss.v1.Meow"] = _meow_service(reception, meow)
+        self._line = None if line is None else LineServer(line, services)
         gate = introspection_gate()
         self._health = Health(services, gate, self._patience)
         self._pool = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="hiss call")
@@ -117,6 +122,8 @@ class GrpcServer:
             except HissError:
                 self.lanes.stop(0)
                 raise
+        if self._line is not None:
+            self._line.start()
         self._patience.start()
         self._server.start()
 
@@ -128,6 +135,8 @@ class GrpcServer:
         if self.lanes is not None:
             self.lanes.stop(grace_s)
         over.wait()
+        if self._line is not None:
+            self._line.stop()
         self._patience.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._forwarder is not None:
