@@ -9,7 +9,17 @@ from hiss.errors import BlockTooLarge, InvalidInput, LimitExceeded, SpecMismatch
 from hiss.extent import Extent
 from hiss.model import BlockStatus, FrameSpec, StreamInfo
 
-_DECLARABLE = [int(s) for s in (BlockStatus.STORED, BlockStatus.SHED, BlockStatus.DECLARED, BlockStatus.LOST)]
+_DECLARABLE = [
+    int(status)
+    for status in (
+        BlockStatus.STORED,
+        BlockStatus.SHED,
+        BlockStatus.DECLARED,
+        BlockStatus.LOST,
+        BlockStatus.DROPPED,
+        BlockStatus.PRESCALED,
+    )
+]
 
 
 def check_extent(info: StreamInfo, frame: FrameSpec, extent: Extent) -> None:

@@ -10,7 +10,7 @@ np.asarray(buf["beamtime42/scan7/proj"])
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,7 @@ from hiss.model import (
     StreamSpec,
     split_stream_path,
 )
+from hiss.overload import Overload
 from hiss.reader import Join, Stream, bound_kernels
 from hiss.space import Evicted, Reservation, Retention, parse_size
 from hiss.store import Store
@@ -219,6 +220,11 @@ class Collection:
         attrs: Attrs | None = None,
         keep: str | Keep = Keep.RESULT,
         kernels: Sequence[Any] = (),
+        overload: str | Overload = "wait",
+        patience_s: float | None = None,
+        extent_bytes: int = limits.EXTENT_BYTES_TARGET,
+        linger_s: float = limits.LINGER_S,
+        on_ack: Callable[[int], None] | None = None,
         expendable: bool = False,
         resume: bool = False,
         new_version: bool = False,
@@ -242,6 +248,16 @@ class Collection:
         kernels : sequence
             Run on each block in this order: bound, bare where they need no parameters, or names: of a registered
             kernel, or `mean` and `maximum`, which become streams of their own.
+        overload : str or Overload
+            When blocks are taken more slowly than they come, for longer than `patience_s`: `wait` all the same, `drop`
+            them, or `prescale:N`, keep every N-th. What is not kept is in the ledger, with the policy's name.
+        patience_s : float, optional
+            The longest that `append` waits, unless the policy is `wait`; 1 s by default.
+        extent_bytes, linger_s : int, float
+            Small blocks travel together: until they are so many bytes (8 MiB), or the first of them has waited so long
+            (20 ms). Acknowledgements stay per block.
+        on_ack : callable, optional
+            Told how many blocks are acknowledged, in the order of appending; from another thread, must not block.
         expendable : bool
             Retention may evict it even where it is archived nowhere.
         resume : bool
@@ -253,6 +269,7 @@ class Collection:
         ------
         AlreadyExists, CollectionSealed, KernelRejected, ParameterMismatch, SpecMismatch
         """
+        found = Overload.parse(overload, patience_s)
         spec = StreamSpec(
             frame=FrameSpec(None if dtype is None else _dtype_text(dtype), tuple(shape)),
             columns=tuple(Column.parse(column, text) for column, text in (columns or {}).items()),
@@ -263,7 +280,15 @@ class Collection:
             expendable=expendable,
         )
         info = self._store.create_stream(self.path, name, spec, resume=resume, new_version=new_version)
-        return StreamWriter(self._store, info, spec.frame)
+        return StreamWriter(
+            self._store,
+            info,
+            spec.frame,
+            overload=found,
+            extent_bytes=extent_bytes,
+            linger_s=linger_s,
+            on_ack=on_ack,
+        )
 
     def join(self, name: str, streams: Sequence[str] | None = None) -> Join:
         """Streams that are the modules of one detector, as one dataset. `streams` are named once and remembered."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from hiss import limits
 from hiss.extent import Extent
-from hiss.model import ByteArray
+from hiss.model import BlockStatus, ByteArray, IntArray
 
 
 class Buffers:
@@ -40,6 +40,36 @@ class Packet:
     extent: Extent
     buffer: ByteArray | None
     count: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class GapRange:
+    """Indices that are declared to be gaps, in their turn: made into extents when they are sent, so that a long one
+    takes no memory."""
+
+    first: int
+    last: int
+    status: BlockStatus
+
+    def cut(self, columns: np.dtype[np.void]) -> Packet:
+        """The next extent of it; the range goes on behind that, and is used up when `first` is above `last`."""
+        count = min(self.last - self.first + 1, limits.EXTENT_BLOCKS_MAX)
+        index = np.arange(self.first, self.first + count)
+        self.first += count
+        return Packet(declaration(index, self.status, columns), None)
+
+
+def declaration(index: IntArray, status: BlockStatus, columns: np.dtype[np.void]) -> Extent:
+    """An extent without bytes that says what became of these indices."""
+    count = len(index)
+    none = np.zeros(count, np.int64)
+    return Extent.of(
+        index,
+        np.zeros(0, np.uint8),
+        none,
+        columns=np.zeros(count, columns),
+        status=np.full(count, status, np.uint8),
+    )
 
 
 class Gathering:

@@ -31,7 +31,7 @@ from hiss.errors import (
     Unavailable,
 )
 from hiss.extent import Extent
-from hiss.gathering import Buffers, Gathering, Packet
+from hiss.gathering import Buffers, GapRange, Gathering, Packet, declaration
 from hiss.model import (
     Ack,
     AckLevel,
@@ -43,6 +43,7 @@ from hiss.model import (
     StreamInfo,
     columns_dtype,
 )
+from hiss.overload import Overload
 from hiss.store import AppendSession, Store
 
 
@@ -57,6 +58,7 @@ class StreamReport:
     sent_bytes: int
     seconds: float
     reconnects: int
+    shed_blocks: int = 0  # not kept by the overload policy
 
     def __str__(self) -> str:
         rate = self.sent_bytes / self.seconds / 1e9 if self.seconds else 0.0
@@ -85,11 +87,33 @@ class StreamWriter:
         The stream, open.
     came_as : FrameSpec
         What the producer sends; `info.frame` is what leaves the kernels.
+    overload : Overload, optional
+        What to do when there is no room for longer than the producer can wait; by default it waits.
+    extent_bytes : int
+        Blocks travel together up to this many bytes; one block may be larger.
+    linger_s : float
+        The longest that a block waits for others to travel with.
+    on_ack : callable, optional
+        Told of every new value of `acknowledged`, from another thread; must not block.
     """
 
     def __init__(
-        self, store: Store, info: StreamInfo, came_as: FrameSpec, *, clock_s: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        info: StreamInfo,
+        came_as: FrameSpec,
+        *,
+        overload: Overload | None = None,
+        extent_bytes: int = limits.EXTENT_BYTES_TARGET,
+        linger_s: float = limits.LINGER_S,
+        on_ack: Callable[[int], None] | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not 0 < extent_bytes <= limits.BLOCK_BYTES_MAX or not 0 <= linger_s <= limits.LINGER_S_MAX:
+            raise InvalidInput(
+                f"stream {info.path}: extent_bytes {extent_bytes}, linger_s {linger_s}; expected 1 to "
+                f"{limits.BLOCK_BYTES_MAX} bytes, and 0 to {limits.LINGER_S_MAX} seconds"
+            )
         self._store = store
         self._info = info
         self._frame = came_as
@@ -100,9 +124,14 @@ class StreamWriter:
         self._started_s = clock_s()
         self._ended_s = 0.0
         self._cond = threading.Condition()
-        self._buffers = Buffers(max(limits.EXTENT_BYTES_TARGET, came_as.block_bytes or 0))
+        self._overload = overload or Overload()
+        self._overloaded = False
+        self._extent_bytes = extent_bytes
+        self._linger_s = linger_s
+        self._tell_ack = on_ack
+        self._buffers = Buffers(max(extent_bytes, came_as.block_bytes or 0))
         self._gathering = Gathering(self._columns_dtype, self._buffers)
-        self._ready: deque[Packet] = deque()  # to be sent, oldest first
+        self._ready: deque[Packet | GapRange] = deque()  # to be sent, oldest first
         self._sent: deque[Packet] = deque()  # not acknowledged, oldest first
         # acknowledged below durable, so that a crash may lose them: (count of the session's blocks, indices)
         self._soft: deque[tuple[int, npt.NDArray[np.int64]]] = deque()
@@ -112,7 +141,7 @@ class StreamWriter:
         self._error: HissError | None = None  # final
         self._closing = False
         self._feedback: deque[Feedback] = deque(maxlen=limits.FEEDBACK_MESSAGES_MAX)
-        self._sent_blocks = self._sent_bytes = self._reconnects = 0
+        self._sent_blocks = self._sent_bytes = self._reconnects = self._shed_blocks = 0
         self._flushing = False
         self._generation = 0  # of the session; what an old one still says is not heard
         self._session: AppendSession = self._open()
@@ -160,7 +189,10 @@ class StreamWriter:
         if number < 0:
             raise InvalidInput(f"stream {self._info.path}: block index {number}; indices are at least 0")
         with self._cond:
-            self._wait_for_room(len(view))
+            if not self._lets_in(number, len(view)):
+                self._shed(number)
+                self.next_index = number + 1
+                return number
             if not self._gathering.fits(len(view)):
                 self._ready.append(self._gathering.take())
             if not self._gathering.index:  # the sender has an extent to send, or its linger time to start
@@ -195,13 +227,18 @@ class StreamWriter:
             raise SpecMismatch(
                 f"stream {self._info.path}: {count} blocks, index {numbers.shape}, time_ns {times.shape}"
             )
-        step = max(1, min(limits.EXTENT_BYTES_TARGET // self._frame.item_bytes, limits.EXTENT_BLOCKS_MAX))
+        step = max(1, min(self._extent_bytes // self._frame.item_bytes, limits.EXTENT_BLOCKS_MAX))
         for first in range(0, count, step):
             part = slice(first, min(first + step, count))
             size = (part.stop - part.start) * self._frame.item_bytes
             with self._cond:
-                self._wait_for_room(size)
-                buffer = self._buffers.take(size)
+                together = self._lets_all_in(size)
+                buffer = self._buffers.take(size) if together else None
+            if buffer is None:  # overloaded: each block is looked at
+                for place in range(part.start, part.stop):
+                    row = {column.name: rows[column.name][place] for column in self._columns}
+                    self.append(array[place], index=int(numbers[place]), time_ns=int(times[place]), **row)
+                continue
             data = buffer[:size]
             data.view(self._frame.numpy_dtype).reshape(-1, *self._block_shape)[:] = array[part]
             length = np.full(part.stop - part.start, self._frame.item_bytes, np.int64)
@@ -218,10 +255,10 @@ class StreamWriter:
                 f"stream {self._info.path}: a gap of {last - first + 1} blocks, at most {limits.GAP_BLOCKS_MAX} are "
                 "declared at once; a jump in the index says the same"
             )
-        for extent in self._declarations(
-            np.arange(first, last + 1), BlockStatus.SHED if shed else BlockStatus.DECLARED
-        ):
-            self._add(Packet(extent, None))
+        with self._cond:
+            self._wait_for_room(0)
+            self._declare(GapRange(first, last, BlockStatus.SHED if shed else BlockStatus.DECLARED))
+            self.next_index = max(self.next_index, last + 1)
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until all that was appended is acknowledged at the stream's level.
@@ -242,6 +279,17 @@ class StreamWriter:
                 self._raise_error()
             finally:
                 self._flushing = False
+
+    @property
+    def acknowledged(self) -> int:
+        """How many blocks are acknowledged at the stream's level: so many from the first that was appended on, in the
+        order of appending, gaps and shed blocks included."""
+        return self._sent_blocks
+
+    @property
+    def shed_blocks(self) -> int:
+        """How many the overload policy did not keep."""
+        return self._shed_blocks
 
     def feedback(self) -> list[Any]:
         """What kernels, rules and people sent to this producer since the last call: small JSON values."""
@@ -297,6 +345,7 @@ class StreamWriter:
             self._sent_bytes,
             (self._ended_s or self._clock_s()) - self._started_s,
             self._reconnects,
+            self._shed_blocks,
         )
 
     def __enter__(self) -> Self:
@@ -369,20 +418,6 @@ class StreamWriter:
                 f"the stream has {sorted(names)}"
             )
 
-    def _declarations(self, index: npt.NDArray[np.int64], status: BlockStatus) -> list[Extent]:
-        """Extents without bytes that say what became of these indices."""
-        parts = [index[i : i + limits.EXTENT_BLOCKS_MAX] for i in range(0, len(index), limits.EXTENT_BLOCKS_MAX)]
-        return [
-            Extent.of(
-                part,
-                np.zeros(0, np.uint8),
-                np.zeros(len(part), np.int64),
-                columns=np.zeros(len(part), self._columns_dtype),
-                status=np.full(len(part), status, np.uint8),
-            )
-            for part in parts
-        ]
-
     def _add(self, packet: Packet) -> None:
         with self._cond:
             self._wait_for_room(packet.extent.data.size)
@@ -398,7 +433,47 @@ class StreamWriter:
     def _held(self) -> bool:
         return bool(self._gathering.index or self._ready or self._sent)
 
-    def _wait_for_room(self, size: int) -> None:
+    def _lets_in(self, number: int, size: int) -> bool:
+        """Whether a block is kept; waits for room as long as the overload policy lets it."""
+        policy = self._overload
+        if policy.waits:
+            return self._wait_for_room(size)
+        self._leave_overload()
+        if self._overloaded and not policy.keeps(number):
+            self._raise_error()
+            return False
+        if self._wait_for_room(size, policy.patience_s):
+            return True
+        self._overloaded = True
+        return False
+
+    def _lets_all_in(self, size: int) -> bool:
+        """Whether blocks of `size` bytes together are kept, all of them."""
+        if self._overload.waits:
+            return self._wait_for_room(size)
+        self._leave_overload()
+        return not self._overloaded and self._wait_for_room(size, 0.0)
+
+    def _leave_overload(self) -> None:
+        if self._overloaded and 2 * self._held_bytes <= self._session.start.credit_bytes:
+            self._overloaded = False
+
+    def _shed(self, number: int) -> None:
+        self._declare(GapRange(number, number, self._overload.status))
+        self._shed_blocks += 1
+
+    def _declare(self, gap: GapRange) -> None:
+        """Queue a gap in its turn, as one with the one before it where they are alike."""
+        if self._gathering.index:
+            self._ready.append(self._gathering.take())
+        last = self._ready[-1] if self._ready else None
+        if isinstance(last, GapRange) and last.status is gap.status and last.last + 1 == gap.first:
+            last.last = gap.last
+        else:
+            self._ready.append(gap)
+        self._cond.notify_all()
+
+    def _wait_for_room(self, size: int, timeout_s: float | None = None) -> bool:
         self._raise_error()
         if self._closing:
             raise StreamFinal(f"stream {self._info.path}: this writer is closed")
@@ -411,8 +486,11 @@ class StreamWriter:
             if self._gathering.index:
                 self._ready.append(self._gathering.take())
                 self._cond.notify_all()
-            self._cond.wait_for(room)
+            found = self._cond.wait_for(room, timeout_s)
+            self._raise_error()
+            return found
         self._raise_error()
+        return True
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -433,15 +511,16 @@ class StreamWriter:
         """The next extent to send, or None when the writer closes. Mends the connection first."""
         while True:
             with self._cond:
-                self._cond.wait_for(self._something_to_do, self._linger_left_s())
+                if not self._something_to_do():  # once: the time that is left changes when a first block comes
+                    self._cond.wait(self._linger_left_s())
                 if self._closing or self._error is not None:
                     return None
                 if self._broken is None:
                     if not self._ready and self._gathering.index and (self._flushing or self._linger_left_s() == 0.0):
                         self._ready.append(self._gathering.take())
-                    if not self._ready:
+                    if not self._sendable():
                         continue
-                    packet = self._ready.popleft()
+                    packet = self._take_ready()
                     self._session_blocks += len(packet.extent)
                     packet.count = self._session_blocks
                     self._sent.append(packet)
@@ -450,12 +529,28 @@ class StreamWriter:
 
     def _something_to_do(self) -> bool:
         waiting = self._flushing and bool(self._gathering.index)
-        return self._closing or self._error is not None or self._broken is not None or bool(self._ready) or waiting
+        return self._closing or self._error is not None or self._broken is not None or self._sendable() or waiting
+
+    def _sendable(self) -> bool:
+        """Whether the oldest that is ready may be sent: gaps take no credit, so their extents are counted."""
+        if not self._ready or not isinstance(self._ready[0], GapRange):
+            return bool(self._ready)
+        return sum(not packet.extent.data.size for packet in self._sent) < limits.GAP_EXTENTS_UNDER_WAY
+
+    def _take_ready(self) -> Packet:
+        head = self._ready[0]
+        if isinstance(head, Packet):
+            self._ready.popleft()
+            return head
+        packet = head.cut(self._columns_dtype)
+        if head.first > head.last:
+            self._ready.popleft()
+        return packet
 
     def _linger_left_s(self) -> float | None:
         if not self._gathering.index:
             return None
-        return max(0.0, self._gathering.since_s + limits.LINGER_S - self._clock_s())
+        return max(0.0, self._gathering.since_s + self._linger_s - self._clock_s())
 
     def _mend(self) -> None:
         """Connect again, and queue what is not acknowledged to be sent again."""
@@ -488,10 +583,9 @@ class StreamWriter:
             self._reconnects += 1
             self._ready.extendleft(reversed(self._sent))
             self._sent.clear()
-            lost = self._lost(session)
-            self._ready.extendleft(Packet(extent, None) for extent in reversed(lost))
+            self._ready.extendleft(reversed(self._lost(session)))
 
-    def _lost(self, session: AppendSession) -> list[Extent]:
+    def _lost(self, session: AppendSession) -> list[Packet]:
         """A declaration of the blocks that were acknowledged below `durable` and are not there any more."""
         if not self._soft:
             return []
@@ -500,7 +594,9 @@ class StreamWriter:
         there = index < session.start.next_index
         for first, last in session.start.gaps:
             there &= (index < first) | (index > last)
-        return self._declarations(index[~there], BlockStatus.LOST)
+        lost, step = index[~there], limits.EXTENT_BLOCKS_MAX
+        parts = [lost[first : first + step] for first in range(0, len(lost), step)]
+        return [Packet(declaration(part, BlockStatus.LOST, self._columns_dtype), None) for part in parts]
 
     def _open(self) -> AppendSession:
         self._generation += 1
@@ -531,6 +627,7 @@ class StreamWriter:
         with self._cond:
             if generation != self._generation:
                 return
+            before = self._sent_blocks
             while self._soft and self._soft[0][0] <= ack.durable:
                 self._soft.popleft()
             reached = ack.at(self._level)
@@ -545,6 +642,9 @@ class StreamWriter:
                 if packet.buffer is not None:
                     self._buffers.give(packet.buffer)
             self._cond.notify_all()
+            acknowledged = self._sent_blocks
+        if self._tell_ack is not None and acknowledged != before:
+            self._tell_ack(acknowledged)
 
     def _on_error(self, generation: int, error: HissError) -> None:
         with self._cond:

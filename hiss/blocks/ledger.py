@@ -80,6 +80,8 @@ def _why(run: Run, stage_names: Sequence[str]) -> tuple[str, str]:
         BlockStatus.VETOED: (stage, "vetoed"),
         BlockStatus.KERNEL_FAILED: (stage, "kernel-failed"),
         BlockStatus.SHED: ("producer", "shed"),
+        BlockStatus.DROPPED: ("producer", "shed: drop"),
+        BlockStatus.PRESCALED: ("producer", "shed: prescale"),
         BlockStatus.DECLARED: ("producer", "declared missing"),
         BlockStatus.LOST: ("received", "lost in a crash"),
     }[BlockStatus(run.status)]

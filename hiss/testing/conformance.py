@@ -7,6 +7,8 @@ imported by this module, so it is for tests only.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -546,6 +548,73 @@ class BufferConformance:
         assert (status.blocks_received, status.bytes_received) == (10, 1000)
         assert status.arena_free_bytes == status.arena_bytes, "every region came back"
 
+    # ---- overload, gathering, acknowledgements
+
+    @pytest.mark.parametrize(("overload", "reason"), [("drop", "shed: drop"), ("prescale:4", "shed: prescale")])
+    def test_what_an_overloaded_producer_does_not_keep_is_in_the_ledger(
+        self, buffer: Buffer, overload: str, reason: str
+    ) -> None:
+        size = 1 << 20
+        s = buffer.collection("c").create_stream("s", dtype="u1", shape=(size,), overload=overload, patience_s=0.0)
+        with stalled(s):
+            for index in range(60):
+                s.append(np.full(size, index, "u1"))
+        s.flush()
+        kept = 60 - s.shed_blocks
+        assert 0 < kept < 60
+        for index in range(60, 64):  # overload is over
+            s.append(np.full(size, index, "u1"))
+        s.close()
+        assert f"{s.shed_blocks} {reason} (producer)" in str(buffer["c/s"].info.completeness)
+        stream = buffer["c/s"]
+        assert {(entry.stage, entry.reason) for entry in stream.ledger} == {("producer", reason)}
+        assert sum(entry.count for entry in stream.ledger) == s.shed_blocks == s.report().shed_blocks
+        assert stream.info.completeness.blocks == kept + 4
+        assert all((block.data == block.index).all() for block in stream)
+        shed = next(entry.first for entry in stream.ledger)
+        with pytest.raises(errors.BlockMissing, match=reason):
+            stream[shed]
+        assert s.acknowledged == 64
+
+    def test_a_producer_that_waits_sheds_nothing(self, buffer: Buffer) -> None:
+        """The control."""
+        s = buffer.collection("c").create_stream("s", dtype="u1", shape=(1 << 20,), patience_s=0.0)
+        done = threading.Thread(target=lambda: [s.append(np.zeros(1 << 20, "u1")) for _ in range(40)])
+        with stalled(s):
+            done.start()
+            wait_for(lambda: s.next_index > 2)
+        done.join(60)
+        s.close()
+        assert (s.shed_blocks, buffer["c/s"].info.completeness.blocks) == (0, 40)
+
+    @pytest.mark.parametrize("overload", ["prescale", "prescale:1", "drop:2", "shed", "prescale:-3", ""])
+    def test_an_overload_policy_that_is_none(self, buffer: Buffer, overload: str) -> None:
+        with pytest.raises(errors.InvalidInput, match="prescale"):
+            buffer.collection("c").create_stream("s", dtype="u1", shape=(1,), overload=overload)
+        assert buffer["c"].info.streams == ()
+
+    def test_small_blocks_travel_together_and_are_acknowledged_one_by_one(self, buffer: Buffer) -> None:
+        told: list[int] = []
+        scan = buffer.collection("c")
+        s = scan.create_stream("s", dtype="u1", shape=(100,), extent_bytes=1000, linger_s=60.0, on_ack=told.append)
+        for index in range(9):
+            s.append(np.full(100, index, "u1"))
+        assert s.acknowledged == 0, "nine wait for the tenth"
+        s.append(np.full(100, 9, "u1"))
+        wait_for(lambda: s.acknowledged == 10)
+        s.append(np.full(100, 10, "u1"))
+        s.flush()
+        assert s.acknowledged == 11
+        s.close()
+        assert told[-1] == 11
+        assert told == sorted(set(told))
+        lingering = scan.create_stream("t", dtype="u1", shape=(100,), linger_s=0.0)
+        lingering.append(np.zeros(100, "u1"))
+        wait_for(lambda: lingering.acknowledged == 1)
+        lingering.close()
+        with pytest.raises(errors.InvalidInput, match="linger_s"):
+            scan.create_stream("u", dtype="u1", shape=(100,), linger_s=-1.0)
+
     # ---- space
 
     def test_room_is_reserved_listed_and_released(self, buffer: Buffer) -> None:
@@ -628,6 +697,23 @@ class BufferConformance:
         s = buffer.collection("c").create_stream("s", dtype="u1", shape=(1,), ack="written")
         assert s.info.ack is AckLevel.WRITTEN
         s.close()
+
+
+@contextmanager
+def stalled(writer: StreamWriter) -> Iterator[None]:
+    """A producer whose extents do not get through for as long as the context lasts."""
+    gate, session = threading.Event(), writer._session
+    real = session.send
+
+    def send(extent: Any) -> None:
+        gate.wait()
+        real(extent)
+
+    session.send = send  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        gate.set()
 
 
 def append_and_flush(writer: StreamWriter, block: npt.NDArray[Any]) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from hiss.v1 import types_pb2 as hiss_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16hiss/v1/attempts.proto\x12\x07hiss.v1\x1a\x13hiss/v1/types.proto\"O\n\x14\x43ommitAttemptRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x12\n\nevent_kind\x18\x02 \x01(\t\x12\x12\n\nevent_json\x18\x03 \x01(\t\"B\n\x15\x43ommitAttemptResponse\x12)\n\x07streams\x18\x01 \x03(\x0b\x32\x18.hiss.v1.StreamReference\"(\n\x15\x44iscardAttemptRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\"\x18\n\x16\x44iscardAttemptResponse\")\n\x16GetAttemptReadsRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\"D\n\x17GetAttemptReadsResponse\x12)\n\x07streams\x18\x01 \x03(\x0b\x32\x18.hiss.v1.StreamReference2\x83\x02\n\x08\x41ttempts\x12N\n\rCommitAttempt\x12\x1d.hiss.v1.CommitAttemptRequest\x1a\x1e.hiss.v1.CommitAttemptResponse\x12Q\n\x0e\x44iscardAttempt\x12\x1e.hiss.v1.DiscardAttemptRequest\x1a\x1f.hiss.v1.DiscardAttemptResponse\x12T\n\x0fGetAttemptReads\x12\x1f.hiss.v1.GetAttemptReadsRequest\x1a .hiss.v1.GetAttemptReadsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16hiss/v1/attempts.proto\x12\x07hiss.v1\x1a\x13hiss/v1/types.proto\"O\n\x14\x43ommitAttemptRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x12\n\nevent_kind\x18\x02 \x01(\t\x12\x12\n\nevent_json\x18\x03 \x01(\t\"B\n\x15\x43ommitAttemptResponse\x12)\n\x07streams\x18\x01 \x03(\x0b\x32\x18.hiss.v1.StreamReference\"(\n\x15\x44iscardAttemptRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\"\x18\n\x16\x44iscardAttemptResponse\")\n\x16GetAttemptReadsRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\"D\n\x17GetAttemptReadsResponse\x12)\n\x07streams\x18\x01 \x03(\x0b\x32\x18.hiss.v1.StreamReference\"*\n\x17GetAttemptWritesRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\"E\n\x18GetAttemptWritesResponse\x12)\n\x07streams\x18\x01 \x03(\x0b\x32\x18.hiss.v1.StreamReference2\xdc\x02\n\x08\x41ttempts\x12N\n\rCommitAttempt\x12\x1d.hiss.v1.CommitAttemptRequest\x1a\x1e.hiss.v1.CommitAttemptResponse\x12Q\n\x0e\x44iscardAttempt\x12\x1e.hiss.v1.DiscardAttemptRequest\x1a\x1f.hiss.v1.DiscardAttemptResponse\x12T\n\x0fGetAttemptReads\x12\x1f.hiss.v1.GetAttemptReadsRequest\x1a .hiss.v1.GetAttemptReadsResponse\x12W\n\x10GetAttemptWrites\x12 .hiss.v1.GetAttemptWritesRequest\x1a!.hiss.v1.GetAttemptWritesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETATTEMPTREADSREQUEST']._serialized_end=314
   _globals['_GETATTEMPTREADSRESPONSE']._serialized_start=316
   _globals['_GETATTEMPTREADSRESPONSE']._serialized_end=384
-  _globals['_ATTEMPTS']._serialized_start=387
-  _globals['_ATTEMPTS']._serialized_end=646
+  _globals['_GETATTEMPTWRITESREQUEST']._serialized_start=386
+  _globals['_GETATTEMPTWRITESREQUEST']._serialized_end=428
+  _globals['_GETATTEMPTWRITESRESPONSE']._serialized_start=430
+  _globals['_GETATTEMPTWRITESRESPONSE']._serialized_end=499
+  _globals['_ATTEMPTS']._serialized_start=502
+  _globals['_ATTEMPTS']._serialized_end=850
 # @@protoc_insertion_point(module_scope)

@@ -44,3 +44,15 @@ class GetAttemptReadsResponse(_message.Message):
     STREAMS_FIELD_NUMBER: _ClassVar[int]
     streams: _containers.RepeatedCompositeFieldContainer[_types_pb2.StreamReference]
     def __init__(self, streams: _Optional[_Iterable[_Union[_types_pb2.StreamReference, _Mapping]]] = ...) -> None: ...
+
+class GetAttemptWritesRequest(_message.Message):
+    __slots__ = ("attempt",)
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    attempt: str
+    def __init__(self, attempt: _Optional[str] = ...) -> None: ...
+
+class GetAttemptWritesResponse(_message.Message):
+    __slots__ = ("streams",)
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    streams: _containers.RepeatedCompositeFieldContainer[_types_pb2.StreamReference]
+    def __init__(self, streams: _Optional[_Iterable[_Union[_types_pb2.StreamReference, _Mapping]]] = ...) -> None: ...

@@ -142,7 +142,7 @@ class Rule(_message.Message):
     def __init__(self, id: _Optional[str] = ..., pattern: _Optional[str] = ..., recipe: _Optional[str] = ..., trigger: _Optional[str] = ..., event: _Optional[str] = ..., created_ns: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "rule", "pattern", "recipe", "event", "path", "version", "variables_json", "state", "attempts", "created_ns", "started_ns", "finished_ns", "host", "error", "output", "reads", "writes", "chain")
+    __slots__ = ("id", "rule", "pattern", "recipe", "event", "path", "version", "variables_json", "state", "attempts", "created_ns", "started_ns", "finished_ns", "host", "error", "output", "reads", "writes", "chain", "trigger", "kernels")
     ID_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
     PATTERN_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +162,8 @@ class Job(_message.Message):
     READS_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
     CHAIN_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_FIELD_NUMBER: _ClassVar[int]
     id: str
     rule: str
     pattern: str
@@ -181,7 +183,63 @@ class Job(_message.Message):
     reads: _containers.RepeatedCompositeFieldContainer[_types_pb2.StreamReference]
     writes: _containers.RepeatedCompositeFieldContainer[_types_pb2.StreamReference]
     chain: int
-    def __init__(self, id: _Optional[str] = ..., rule: _Optional[str] = ..., pattern: _Optional[str] = ..., recipe: _Optional[str] = ..., event: _Optional[str] = ..., path: _Optional[str] = ..., version: _Optional[int] = ..., variables_json: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., attempts: _Optional[int] = ..., created_ns: _Optional[int] = ..., started_ns: _Optional[int] = ..., finished_ns: _Optional[int] = ..., host: _Optional[str] = ..., error: _Optional[str] = ..., output: _Optional[str] = ..., reads: _Optional[_Iterable[_Union[_types_pb2.StreamReference, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[_types_pb2.StreamReference, _Mapping]]] = ..., chain: _Optional[int] = ...) -> None: ...
+    trigger: _types_pb2.StreamReference
+    kernels: _containers.RepeatedCompositeFieldContainer[KernelUse]
+    def __init__(self, id: _Optional[str] = ..., rule: _Optional[str] = ..., pattern: _Optional[str] = ..., recipe: _Optional[str] = ..., event: _Optional[str] = ..., path: _Optional[str] = ..., version: _Optional[int] = ..., variables_json: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., attempts: _Optional[int] = ..., created_ns: _Optional[int] = ..., started_ns: _Optional[int] = ..., finished_ns: _Optional[int] = ..., host: _Optional[str] = ..., error: _Optional[str] = ..., output: _Optional[str] = ..., reads: _Optional[_Iterable[_Union[_types_pb2.StreamReference, _Mapping]]] = ..., writes: _Optional[_Iterable[_Union[_types_pb2.StreamReference, _Mapping]]] = ..., chain: _Optional[int] = ..., trigger: _Optional[_Union[_types_pb2.StreamReference, _Mapping]] = ..., kernels: _Optional[_Iterable[_Union[KernelUse, _Mapping]]] = ...) -> None: ...
+
+class KernelUse(_message.Message):
+    __slots__ = ("path", "version", "stage", "name", "hash", "kind", "params_json")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_JSON_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    version: int
+    stage: int
+    name: str
+    hash: str
+    kind: str
+    params_json: str
+    def __init__(self, path: _Optional[str] = ..., version: _Optional[int] = ..., stage: _Optional[int] = ..., name: _Optional[str] = ..., hash: _Optional[str] = ..., kind: _Optional[str] = ..., params_json: _Optional[str] = ...) -> None: ...
+
+class RerunOutput(_message.Message):
+    __slots__ = ("path", "version", "digest", "again", "same", "note")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_FIELD_NUMBER: _ClassVar[int]
+    SAME_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    version: int
+    digest: str
+    again: str
+    same: bool
+    note: str
+    def __init__(self, path: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., again: _Optional[str] = ..., same: _Optional[bool] = ..., note: _Optional[str] = ...) -> None: ...
+
+class RerunJobRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class RerunJobResponse(_message.Message):
+    __slots__ = ("job", "same", "error", "output", "outputs")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    SAME_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    same: bool
+    error: str
+    output: str
+    outputs: _containers.RepeatedCompositeFieldContainer[RerunOutput]
+    def __init__(self, job: _Optional[str] = ..., same: _Optional[bool] = ..., error: _Optional[str] = ..., output: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[RerunOutput, _Mapping]]] = ...) -> None: ...
 
 class ProvenanceNode(_message.Message):
     __slots__ = ("id", "kind", "label", "attrs_json")
