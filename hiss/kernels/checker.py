@@ -235,6 +235,8 @@ class _Checker:
                 if statement.value is None:
                     raise self.error(statement, "a kernel returns a value")
                 return self.expr(statement.value)
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+                self.expr(statement.value)  # what is called may be the mistake
             if not isinstance(statement, ast.Assign):
                 raise self._outside(statement)
             value = self.expr(statement.value)
@@ -252,10 +254,12 @@ class _Checker:
                 raise self.error(target, f"{len(value.args)} values for {count} names")
             for place, part in enumerate(target.elts):
                 self._assign(part, self._item(value, place, count, target))
-        else:
+        elif isinstance(target, ast.Subscript):
             raise self.error(
-                target, "assign to a name, or to several separated by commas; arrays are not changed in place"
+                target, "arrays are not changed in place; write `frame = np.where(condition, value, frame)`"
             )
+        else:
+            raise self.error(target, "assign to a name, or to several names separated by commas")
 
     def _item(self, value: Expr, place: int, count: int, target: ast.expr) -> Expr:
         if value.op == untyped.TUPLE:
@@ -328,8 +332,15 @@ class _Checker:
 
     def _unknown(self, node: ast.AST, name: str) -> HissError:
         shown = name[:40]
-        if functions.find(name, "n") or name in ("round", "pow"):
-            hint = {"round": "rint", "pow": "power"}.get(name, name)
+        if name == "print":
+            return self.error(
+                node,
+                "`print` is not in the language; to look at values, call the kernel on an array where you write it",
+            )
+        if functions.find(name, "h"):
+            return self.error(node, f"`{shown}` is not defined; did you mean `hk.{shown}`?")
+        if functions.find(name, "n") or name == "pow":
+            hint = {"pow": "power"}.get(name, name)
             return self.error(node, f"`{shown}` is not in the language; use `np.{hint}`")
         if name in ("int", "float", "bool"):
             return self.error(
@@ -348,8 +359,16 @@ class _Checker:
             return self.make(row.name, (value,), None, node)
         if functions.find(node.attr, "m"):
             raise self.error(node, f"`.{node.attr}` is a method: call it")
+        raise self._no_method(node)
+
+    def _no_method(self, node: ast.Attribute) -> HissError:
+        shown = node.attr[:40]
+        if functions.find(node.attr, "n"):
+            return self.error(node, f"`.{shown}` is no method here; write `np.{shown}(...)`")
+        if node.attr in functions.INSTEAD:
+            return self.error(node, f"`.{shown}` is not in the language; use {functions.INSTEAD[node.attr]}")
         close = functions.near(node.attr, "m") + functions.near(node.attr, "a")
-        raise self.error(node, f"`.{node.attr[:40]}` is not in the language{_did_you_mean(close, '.')}")
+        return self.error(node, f"`.{shown}` is not in the language{_did_you_mean(close, '.')}")
 
     def _of_module(self, node: ast.Attribute, module: str) -> Expr:
         if module == "np" and node.attr in _CONSTANTS:
@@ -364,6 +383,9 @@ class _Checker:
         for other, form in _MODULES.items():
             if other != module and functions.find(node.attr, form):
                 return self.error(node, f"`{module}.{node.attr}` is not in the language; write `{other}.{node.attr}`")
+        instead = functions.INSTEAD.get(node.attr)
+        if instead is not None:
+            return self.error(node, f"`{module}.{node.attr}` is not in the language; use {instead}")
         more = (*_CONSTANTS, *SPELLINGS) if module == "np" else ()
         close = functions.near(node.attr, _MODULES[module], more)
         return self.error(

@@ -36,6 +36,26 @@ ALIASES: Final = {
     "fix": "trunc",
 }
 
+INSTEAD: Final = {
+    **dict.fromkeys(("average", "nanaverage"), "np.mean(x), or np.sum(x * weights) / np.sum(weights)"),
+    **dict.fromkeys(("convolve", "correlate2d", "convolve2d"), "hk.correlate(x, weights)"),
+    **dict.fromkeys(("histogram", "digitize"), "hk.bincount(index, length=n) of an index that you compute"),
+    **dict.fromkeys(("sort", "argsort", "partition", "quantile"), "np.median or np.percentile"),
+    **dict.fromkeys(("nonzero", "argwhere", "flatnonzero"), "np.count_nonzero, np.where or np.argmax"),
+    **dict.fromkeys(("repeat", "tile"), "np.broadcast_to, and .reshape if need be"),
+    **dict.fromkeys(("append", "vstack", "hstack", "dstack", "column_stack"), "np.concatenate or np.stack of a tuple"),
+    **dict.fromkeys(("dot", "matmul", "inner", "einsum", "tensordot"), "np.sum(a * b, axis=...)"),
+    **dict.fromkeys(("empty", "empty_like"), "np.zeros"),
+    **dict.fromkeys(("array", "asarray", "load", "fromfile", "random"), "a parameter, bound before the stream begins"),
+    **dict.fromkeys(("linspace", "logspace"), "np.arange(n) * step"),
+    **dict.fromkeys(("meshgrid", "mgrid", "indices"), "np.arange(h)[:, None] and np.arange(w)"),
+    "outer": "a[:, None] * b",
+    "gradient": "np.diff, or differences of slices",
+    "isclose": "abs(a - b) < tolerance",
+    "fft": "a job after the stream; Fourier transforms are not in the language",
+}
+"""What to write for names of NumPy that the language does not have."""
+
 
 def find(name: str, form: str) -> TableFunction | None:
     """The row that is written `name` in this form (`n`, `h`, `m`, `a`), or None."""
@@ -49,4 +69,15 @@ def near(name: str, form: str, more: tuple[str, ...] = ()) -> list[str]:
     return difflib.get_close_matches(name, [*names, *more], 3, 0.6)
 
 
-__all__ = ["ALIASES", "FUNCTIONS", "SECTIONS", "WORDS", "Lowering", "Parameter", "TableFunction", "find", "near"]
+__all__ = [
+    "ALIASES",
+    "FUNCTIONS",
+    "INSTEAD",
+    "SECTIONS",
+    "WORDS",
+    "Lowering",
+    "Parameter",
+    "TableFunction",
+    "find",
+    "near",
+]

@@ -170,7 +170,8 @@ def _range(entry: Any, size: int, axis: int, args: Args) -> tuple[int, int, int]
             raise Misfit(f"the slice of axis {axis} is empty; its size is {size}", *args)
         return chosen.start, chosen.step, len(chosen)
     if isinstance(entry, bool) or not isinstance(entry, int):
-        raise Misfit(f"an index is an integer, a slice, ... or None, found {kind_of(Static(entry))}", *args)
+        hint = "; `//` divides to a whole number" if isinstance(entry, float) else ""
+        raise Misfit(f"an index is an integer, a slice, ... or None, found {kind_of(Static(entry))}{hint}", *args)
     if not -size <= entry < size:
         raise Misfit(f"index {entry} of axis {axis}, whose size is {size}", *args)
     return entry % size, 1, 1
