@@ -94,7 +94,7 @@ class Ingest:
             if len(record):
                 landed.hold()
                 try:
-                    self.storage.append(stream_id, record, landed.done)
+                    self.storage.append(stream_id, record, landed.done, landed.region_of(record.data))
                 except BaseException:
                     landed.done()
                     raise

@@ -66,6 +66,15 @@ class Region:
     def __repr__(self) -> str:
         return f"Region(page={self._page}, bytes={len(self.data)})"
 
+    @property
+    def taken_bytes(self) -> int:
+        """Of the arena, what it does not use of its place included."""
+        return self._arena._taken(self._page, self.pages) * PAGE
+
+    @property
+    def holders(self) -> int:
+        return self._holders
+
     def hold(self) -> None:
         """Keep the memory until one more `release`."""
         with self._arena.changed:
@@ -196,6 +205,9 @@ class Arena:
             assert self._live.pop(region._page) is region
             self._put(region._page, region.pages)
             self.changed.notify_all()
+
+    def _taken(self, page: int, pages: int) -> int:
+        return self._slot_pages if page >= self._first_slot else pages
 
     # ---- places; the lock is held
 

@@ -1,4 +1,5 @@
-"""Reads records back: tables, and the blocks that a caller wants, every one checked against its digest.
+"""Reads records back: tables, and the blocks that a caller wants, every one checked against its digest; from the arena
+what is still there (`recent`), the rest from the disk.
 
 Reads go through `pread` into fresh memory, never through a mapping, so that a failing disk gives an error and not
 SIGBUS. Any thread. A record may move (its segment failed, or is compacted) or go (its stream was deleted) between two
@@ -16,14 +17,15 @@ import numpy.typing as npt
 
 from hiss.blocks.files import read_fully
 from hiss.blocks.index import Place, StreamIndex
+from hiss.blocks.recent import Recent
 from hiss.blocks.record import (
     BLOCK_META_BYTES,
     HEADER_BYTES,
     BlockTable,
-    RecordHeader,
     columns_of,
     decode_header,
     decode_table,
+    payload_start,
 )
 from hiss.blocks.segment_pool import SegmentPool
 from hiss.errors import BlockDamaged, Stopping, StreamNotFound
@@ -39,7 +41,6 @@ class _Part:
     """Blocks of one record that go into an extent."""
 
     record: int
-    header: RecordHeader
     table: BlockTable
     rows: Rows
 
@@ -47,9 +48,10 @@ class _Part:
 class ExtentReader:
     """Reads from the segments of one pool."""
 
-    def __init__(self, pool: SegmentPool, salt: int) -> None:
+    def __init__(self, pool: SegmentPool, salt: int, recent: Recent | None = None) -> None:
         self._pool = pool
         self._salt = salt
+        self._recent = recent
 
     def table(self, index: StreamIndex, record: int) -> BlockTable:
         """A record's table.
@@ -61,9 +63,13 @@ class ExtentReader:
         StreamNotFound
             The stream was deleted.
         """
-        return self._head(index, record)[1]
+        if self._recent is not None and not index.deleted:
+            kept = self._recent.table(index.stream_id, record)
+            if kept is not None:
+                return kept
+        return self._stored_table(index, record)
 
-    def _head(self, index: StreamIndex, record: int) -> tuple[RecordHeader, BlockTable]:
+    def _stored_table(self, index: StreamIndex, record: int) -> BlockTable:
         tried: Place | None = None
         while True:
             place = index.place(record)
@@ -79,7 +85,7 @@ class ExtentReader:
                 continue
             table = decode_table(header, memoryview(data)[HEADER_BYTES : HEADER_BYTES + header.table_bytes])
             if table is not None:
-                return header, table
+                return table
 
     def _read(
         self, index: StreamIndex, record: int, place: Place, start: int, buffer: bytearray | memoryview
@@ -100,7 +106,7 @@ class ExtentReader:
         return buffer if count == len(buffer) else None
 
     def whole(self, index: StreamIndex, record: int) -> tuple[BlockTable, ByteArray]:
-        """A record's table and payload, every block checked.
+        """A record's table and payload as they are on the disk, every block checked.
 
         Raises
         ------
@@ -109,9 +115,9 @@ class ExtentReader:
         StreamNotFound
             The stream was deleted.
         """
-        header, table = self._head(index, record)
-        payload = np.empty(header.payload_bytes, np.uint8)
-        self._payload(index, _Part(record, header, table, np.arange(header.blocks)), payload)
+        table = self._stored_table(index, record)
+        payload = np.empty(int(table.length.sum(dtype=np.int64)), np.uint8)
+        self._stored_payload(index, _Part(record, table, np.arange(len(table.index))), payload)
         return table, payload
 
     def _bad(self, index: StreamIndex, record: int, place: Place, what: str) -> BlockDamaged | StreamNotFound:
@@ -147,7 +153,7 @@ class ExtentReader:
 
     def _parts(self, index: StreamIndex, base: int, stop: int | None, step: int, from_first: bool) -> Iterator[_Part]:
         position: int | None = None if from_first else base
-        record, header, table = -1, None, None
+        record, table = -1, None
         while runs := index.runs(position):
             for run in runs:
                 first, last = max(run.first, base), run.last if stop is None else min(run.last, stop - 1)
@@ -156,19 +162,19 @@ class ExtentReader:
                 first += -(first - base) % step
                 if run.status != BlockStatus.STORED or first > last:
                     continue
-                if run.record != record or header is None or table is None:
+                if run.record != record or table is None:
                     record = run.record
-                    header, table = self._head(index, record)
-                yield _Part(record, header, table, run.row + np.arange(first - run.first, last - run.first + 1, step))
+                    table = self.table(index, record)
+                yield _Part(record, table, run.row + np.arange(first - run.first, last - run.first + 1, step))
             position = runs[-1].last + 1
         if index.deleted:
             raise StreamNotFound(f"stream {index.stream_id} was deleted while it was read")
 
     def record(self, index: StreamIndex, record: int) -> Extent:
         """All blocks of a record that are still the stream's, whatever their status, in the order of the record."""
-        header, table = self._head(index, record)
+        table = self.table(index, record)
         rows = np.flatnonzero(self._mine(index, record, table))
-        return self._extent(index, [_Part(record, header, table, rows)])
+        return self._extent(index, [_Part(record, table, rows)])
 
     @staticmethod
     def _mine(index: StreamIndex, record: int, table: BlockTable) -> npt.NDArray[np.bool_]:
@@ -205,7 +211,13 @@ class ExtentReader:
         )
 
     def _payload(self, index: StreamIndex, part: _Part, out: ByteArray) -> None:
-        """Read the payload of `part` and check every block."""
+        """The bytes of `part`: from memory, or read and every block checked."""
+        if not len(out):
+            return
+        if self._recent is None or not self._recent.copy(index.stream_id, part.record, part.table, part.rows, out):
+            self._stored_payload(index, part, out)
+
+    def _stored_payload(self, index: StreamIndex, part: _Part, out: ByteArray) -> None:
         tried: Place | None = None
         while True:
             place = index.place(part.record)
@@ -221,6 +233,7 @@ class ExtentReader:
     def _read_blocks(self, index: StreamIndex, place: Place, part: _Part, out: ByteArray) -> IntArray | None:
         """Places in `part.rows` of blocks whose digest is wrong; None where the disk gives nothing."""
         offsets = part.table.offsets
+        begin = payload_start(*part.table.columns.shape)
         position = 0
         breaks = np.flatnonzero(np.diff(part.rows) != 1) + 1
         for rows in np.split(part.rows, breaks):
@@ -228,7 +241,7 @@ class ExtentReader:
                 continue
             start, stop = int(offsets[rows[0]]), int(offsets[rows[-1] + 1])
             target = out[position : position + stop - start]
-            at = part.header.payload_start + start
+            at = begin + start
             if len(target) and self._read(index, part.record, place, at, target.data) is None:
                 return None
             position += stop - start
@@ -268,5 +281,5 @@ def _pieces(part: _Part) -> Iterator[_Part]:
         behind = int(ends[start - 1]) if start else 0
         stop = int(np.searchsorted(ends, behind + EXTENT_BYTES_TARGET, "right"))
         stop = min(max(stop, start + 1), start + EXTENT_BLOCKS_MAX)
-        yield _Part(part.record, part.header, part.table, part.rows[start:stop])
+        yield _Part(part.record, part.table, part.rows[start:stop])
         start = stop

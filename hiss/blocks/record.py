@@ -49,6 +49,11 @@ def record_bytes(blocks: int, column_bytes: int, payload_bytes: int) -> int:
     return aligned(aligned(head, PAYLOAD_ALIGN) + payload_bytes) if blocks else 0
 
 
+def payload_start(blocks: int, column_bytes: int) -> int:
+    """Offset of the payload from a record's start."""
+    return aligned(HEADER_BYTES + blocks * (BLOCK_META_BYTES + column_bytes), PAYLOAD_ALIGN)
+
+
 @dataclass(frozen=True, slots=True)
 class RecordHeader:
     """The first 128 bytes of a record."""
@@ -72,7 +77,7 @@ class RecordHeader:
     @property
     def payload_start(self) -> int:
         """Offset of the payload from the record's start."""
-        return aligned(HEADER_BYTES + self.table_bytes, PAYLOAD_ALIGN)
+        return payload_start(self.blocks, self.column_bytes)
 
     @property
     def total_bytes(self) -> int:
@@ -181,15 +186,21 @@ def decode_table(header: RecordHeader, data: bytes | bytearray | memoryview) -> 
     """The table in `data`, or None where its digest is not the header's or it contradicts itself."""
     if len(data) != header.table_bytes or xxhash.xxh3_64_intdigest(data) != header.table_digest:
         return None
-    count, start = header.blocks, 0
+    table = table_of(header.blocks, BLOCK_META_BYTES + header.column_bytes, data)
+    return table if int(table.length.sum(dtype=np.int64)) == header.payload_bytes else None
+
+
+def table_of(count: int, row_bytes: int, data: bytes | bytearray | memoryview) -> BlockTable:
+    """The table in `data`, that is known to be one of `count` blocks; a view of it."""
+    start = 0
     vectors: list[npt.NDArray[Any]] = []
     for code in ("<i8", "<i8", "<i8", "<u8", "<u8", "<u4", "u1", "u1"):
         vectors.append(np.frombuffer(data, code, count, start))
         start += vectors[-1].nbytes
-    columns = np.frombuffer(data, np.uint8, count * header.column_bytes, start).reshape(count, header.column_bytes)
+    column_bytes = row_bytes - BLOCK_META_BYTES
+    columns = np.frombuffer(data, np.uint8, count * column_bytes, start).reshape(count, column_bytes)
     index, time_ns, received_ns, digest, source_digest, length, status, cause = vectors
-    table = BlockTable(index, time_ns, received_ns, digest, source_digest, length, status, cause, columns)
-    return table if int(table.length.sum(dtype=np.int64)) == header.payload_bytes else None
+    return BlockTable(index, time_ns, received_ns, digest, source_digest, length, status, cause, columns)
 
 
 def columns_of(table: BlockTable, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:

@@ -32,8 +32,10 @@ import numpy as np
 import xxhash
 
 from hiss import limits
+from hiss.blocks.arena import Region
 from hiss.blocks.files import write_fully
 from hiss.blocks.index import Place, StreamIndex
+from hiss.blocks.recent import Recent
 from hiss.blocks.record import (
     BLOCK_META_BYTES,
     HEADER_BYTES,
@@ -82,6 +84,7 @@ class _Write:
     ordinal: int = 0  # order of entry; stays when it is written again
     record: int = -1  # its number in the index
     slot: _Slot | None = None
+    encoded: bytes = b""  # the table
     copy: bool = False  # of a record that is in the index already, at another place
 
     @property
@@ -133,6 +136,8 @@ class SegmentLog:
         One past the highest sequence number in the log.
     active : Segment or None
         The segment to go on with.
+    recent : Recent, optional
+        Where records that lie in the arena are kept for readers.
     """
 
     def __init__(
@@ -144,6 +149,7 @@ class SegmentLog:
         space_wait_s: float,
         next_lsn: int,
         active: Segment | None,
+        recent: Recent | None = None,
     ) -> None:
         self.pool = pool
         self._salt = salt
@@ -152,6 +158,7 @@ class SegmentLog:
         self._next_lsn = next_lsn
         self._active = active
         self._changed = threading.Condition(pool.lock)
+        self._recent = recent
         self._roll_lock = threading.Lock()
         self._unsynced_bytes = 0
         self._outstanding: dict[int, _Slot] = {}  # by lsn, rising
@@ -169,10 +176,11 @@ class SegmentLog:
 
     # ---- appending
 
-    def append(self, index: StreamIndex, extent: Extent, done: Done) -> None:
+    def append(self, index: StreamIndex, extent: Extent, done: Done, region: Region | None = None) -> None:
         """Write an extent; on return it is written and readable, and `done` follows when it is durable.
 
-        An extent that does not fit into one segment is written as several records, settled together.
+        An extent that does not fit into one segment is written as several records, settled together. `region` is the
+        part of the arena that its bytes lie in, if they do; nobody writes to it any more.
 
         Raises
         ------
@@ -190,7 +198,7 @@ class SegmentLog:
             except BaseException:
                 self._abandon(write.ticket, len(writes) - number)
                 raise
-            self._enter(write)
+            self._enter(write, region)
 
     def copy(self, index: StreamIndex, record: int, table: BlockTable, payload: ByteArray, done: CopyDone) -> None:
         """Write a durable record a second time; `done` follows as for `append`, with the place of the copy.
@@ -238,14 +246,14 @@ class SegmentLog:
     def _write(self, write: _Write, wait_s: float | None = None) -> None:
         """Reserve a slot and write the record there; in another segment where that fails."""
         deadline = time.monotonic() + (self._space_wait_s if wait_s is None else wait_s)
-        encoded = write.table.encode()
+        write.encoded = write.table.encode()
         failure: OSError | None = None
         self._admit(write)
         try:
             for _ in range(limits.LOG_REWRITES_MAX + 1):
                 slot = self._reserve(write, deadline)
                 try:
-                    self._put(slot, write, encoded)
+                    self._put(slot, write, write.encoded)
                 except OSError as error:
                     failure = error
                     self._fail(slot, error)
@@ -309,7 +317,7 @@ class SegmentLog:
         if self._stopping:
             raise Stopping(f"{self.pool.directory}: the buffer is being closed")
 
-    def _enter(self, write: _Write) -> None:
+    def _enter(self, write: _Write, region: Region | None = None) -> None:
         """Make a written record readable and leave it to the committer."""
         slot = write.slot
         assert slot is not None
@@ -318,6 +326,9 @@ class SegmentLog:
             write.record = write.index.add(write.place, write.table)
             if write.record < 0:  # the stream was deleted meanwhile
                 self.pool.count_live(slot.segment, -1, -slot.total_bytes)
+            elif self._recent is not None and region is not None:
+                blocks = len(write.table.index)
+                self._recent.add(write.index.stream_id, write.record, write.encoded, blocks, write.payload, region)
         with self._changed:
             self._written.append(write)
             self._changed.notify_all()
@@ -567,6 +578,8 @@ class SegmentLog:
         assert slot is not None
         if write.copy or (write.record >= 0 and write.index.remove(write.record, write.table)):
             self.pool.count_live(slot.segment, -1, -slot.total_bytes)
+            if self._recent is not None:
+                self._recent.forget(write.index.stream_id, write.record)
         failure = error or SegmentDamaged(
             f"{slot.segment.path}: {len(write.table.index)} blocks of stream {write.index.stream_id} could not be made "
             f"durable: {slot.segment.failure}; check the disk and send them again",

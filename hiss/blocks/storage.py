@@ -23,7 +23,7 @@ import xxhash
 
 from hiss import limits
 from hiss.blocks import ledger
-from hiss.blocks.arena import Arena
+from hiss.blocks.arena import Arena, Region
 from hiss.blocks.catalog import FILE_NAME, Catalog
 from hiss.blocks.compaction import Compaction, Compactor
 from hiss.blocks.directory_lock import DirectoryLock
@@ -31,6 +31,7 @@ from hiss.blocks.extent_reader import ExtentReader
 from hiss.blocks.files import OS_FILES, Files
 from hiss.blocks.index import StreamIndex, digest_rows
 from hiss.blocks.pins import Pins
+from hiss.blocks.recent import Recent, RecentUse
 from hiss.blocks.recovery import Recovery, RecoveryReport
 from hiss.blocks.reservations import Room
 from hiss.blocks.segment import parse_name
@@ -81,7 +82,9 @@ class LogUsage:
     log_bytes: int  # of all segment files
     live_bytes: int  # of records that a stream still has
     disk_free_bytes: int
+    arena_free_bytes: int  # what is only kept for readers included
     compaction: Compaction  # since the start
+    recent: RecentUse
 
 
 class Storage:
@@ -130,7 +133,8 @@ class Storage:
                 keep = 1 if options.compaction_bytes_per_s else 0
                 self._pool = SegmentPool(files, segments, self.catalog.node, options.segment_bytes, kept_spares=keep)
                 self._pool.log_bytes_max = options.log_bytes_max
-                self._reader = ExtentReader(self._pool, self.catalog.salt)
+                self._recent = Recent(self.arena)
+                self._reader = ExtentReader(self._pool, self.catalog.salt, self._recent)
                 self._lock = threading.Lock()
                 self._indexes: dict[str, StreamIndex] = {}
                 self.pins = Pins()
@@ -172,6 +176,7 @@ class Storage:
             space_wait_s=options.space_wait_s,
             next_lsn=found.next_lsn,
             active=found.active,
+            recent=self._recent,
         )
         try:
             return log, recovery.repair(log)
@@ -189,13 +194,14 @@ class Storage:
             self._compactor.close()
             self._log.close()
         finally:
+            self._recent.clear()
             self._pool.close()
             self.catalog.close()
             self._lock_file.release()
 
     # ---- writing
 
-    def append(self, stream_id: str, extent: Extent, on_durable: Done) -> None:
+    def append(self, stream_id: str, extent: Extent, on_durable: Done, region: Region | None = None) -> None:
         """Write an extent to the log; on return it is *written*, and readable.
 
         Parameters
@@ -207,6 +213,8 @@ class Storage:
             Called once from another thread, possibly before this returns: with None after the sync that covers the
             extent, or with the error that left it not durable; its blocks are then not handled. Not called where this
             raises.
+        region : Region, optional
+            The part of the arena that its bytes lie in. Readers are served from there as long as there is room.
 
         Raises
         ------
@@ -217,7 +225,7 @@ class Storage:
         if not len(extent):
             on_durable(None)
             return
-        self._log.append(index, extent, on_durable)
+        self._log.append(index, extent, on_durable, region)
 
     def sync(self) -> None:
         """Block until everything written so far is durable; raises if some of it cannot be.
@@ -254,6 +262,7 @@ class Storage:
     def _free(self, stream_id: str) -> int:
         with self._lock:
             index = self._indexes.pop(stream_id, None)
+        self._recent.forget(stream_id)
         freed = 0
         for place in index.delete() if index is not None else ():
             segment = self._pool.segments.get(place.segment)
@@ -382,7 +391,9 @@ class Storage:
                 sum(segment.size for segment in segments),
                 sum(segment.live_bytes for segment in segments),
                 self._files.free_bytes(self.directory),
+                self.arena.free_bytes + self._recent.spare_bytes,
                 self._compactor.done,
+                self._recent.use,
             )
 
 

@@ -41,7 +41,9 @@ class ArenaMachine(RuleBasedStateMachine):
         slot, there = self.arena.slot_bytes, self.sizes()
         small = sum(0 < size <= slot for size in there + sizes)
         large = [size for size in there + sizes if size > slot]
-        return small <= self.arena.slots and (not large or (large == sizes and large[0] <= self.arena.largest_bytes))
+        return small <= self.arena.slots and (
+            not large or (large == sizes and len(large) == 1 and large[0] <= self.arena.largest_bytes)
+        )
 
     @rule(target=regions, sizes=st.lists(st.integers(0, 19 * PAGE), min_size=1, max_size=3))
     def allocate(self, sizes):

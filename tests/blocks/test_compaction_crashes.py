@@ -118,10 +118,10 @@ def test_an_index_that_moves_before_the_copy_is_durable_is_found_out(monkeypatch
     """The negative control: told at once that the copy is safe, the compactor gives the original away."""
     enter = SegmentLog._enter
 
-    def eager(self, write):
+    def eager(self, write, region=None):
         if write.copy:
             write.ticket.silent = True
-        enter(self, write)
+        enter(self, write, region)
         if write.copy:
             write.ticket.done(None)
 

@@ -30,7 +30,7 @@ from hiss.testing.conformance import bright, double, frames, wait_for
 def node(tmp_path: Path) -> Iterator[Node]:
     node = Node(tmp_path / "data", StorageOptions(arena_bytes=8 * MiB, segment_bytes=8 * MiB), backend="numpy")
     yield node
-    assert node.storage.arena.free_bytes == node.storage.arena.capacity, "every region came back"
+    assert node.storage.usage().arena_free_bytes == node.storage.arena.capacity, "every region came back"
     node.close()
 
 

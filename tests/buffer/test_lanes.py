@@ -34,7 +34,7 @@ OPTIONS = StorageOptions(arena_bytes=32 * MiB, segment_bytes=16 * MiB)
 def node(tmp_path: Path) -> Iterator[Node]:
     node = Node(tmp_path / "data", OPTIONS, backend="numpy")
     yield node
-    assert node.storage.arena.free_bytes == node.storage.arena.capacity, "every region came back"
+    assert node.storage.usage().arena_free_bytes == node.storage.arena.capacity, "every region came back"
     assert node.spaces._waiting_bytes == 0
     node.close()
 
@@ -179,12 +179,12 @@ def test_a_producer_that_dies_in_its_payload_gives_the_memory_back(server: GrpcS
     parts = session._framer.parts(extent(np.ones((1, 1 << 20), "u1")))
     session._connection.sendall(parts[0])
     session._connection.sendall(memoryview(parts[1])[: 1 << 19])
-    wait_for(lambda: node.storage.arena.free_bytes < node.storage.arena.capacity)
+    wait_for(lambda: node.storage.usage().arena_free_bytes < node.storage.arena.capacity)
     assert node.spaces._waiting_bytes == 1 << 20
     session.cut()
     with contextlib.suppress(Unavailable):
         session.close()
-    wait_for(lambda: node.storage.arena.free_bytes == node.storage.arena.capacity)
+    wait_for(lambda: node.storage.usage().arena_free_bytes == node.storage.arena.capacity)
     assert remote.stream("c/s").completeness.blocks == 0
     remote.close()
 
