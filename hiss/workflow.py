@@ -358,6 +358,42 @@ class StreamRef:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelUse:
+    """One stage of the pipeline of a stream that a job read or wrote."""
+
+    path: str
+    version: int
+    stage: int
+    name: str
+    hash: str
+    kind: str  # map, filter, scan, reduce
+    params: Attrs  # by name: a scalar, a column, the digest of an array, or a stream's version with its digest
+
+
+@dataclass(frozen=True, slots=True)
+class RerunOutput:
+    """What a job wrote beside what its rerun wrote."""
+
+    path: str
+    version: int  # that the job wrote; 0 where it wrote none
+    digest: str
+    again: str  # the digest of what the rerun wrote, '' where it wrote none
+    same: bool  # byte for byte
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """A job that was run once more, as it was. Its outputs are gone again."""
+
+    job: str
+    same: bool  # all outputs are, executed notebooks apart
+    error: str  # why it ended otherwise than the job did
+    output: str  # the end of what it printed
+    outputs: tuple[RerunOutput, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One run of a rule. `id` is the hash of (event, rule, sweep point)."""
 
@@ -380,6 +416,8 @@ class Job:
     reads: tuple[StreamRef, ...]
     writes: tuple[StreamRef, ...]
     chain: int = 1  # jobs that led to one another, this one included
+    trigger: StreamRef | None = None  # of one that is done, and only where one job is asked for
+    kernels: tuple[KernelUse, ...] = ()  # that shaped what it read and wrote; as `trigger`
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,6 +500,10 @@ class Meow(Protocol):
 
     def release_job(self, job_id: str) -> Job:
         """Let a job run that a limit of its pattern held back; any other stays as it is."""
+        ...
+
+    def rerun_job(self, job_id: str) -> Rerun:
+        """Run a job that is done once more, as it was, and say whether each output is byte for byte the same."""
         ...
 
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:

@@ -50,7 +50,7 @@ def smooth(input, sigma):  # type: ignore[no-untyped-def]
 def add_rules(buf: hiss.Buffer) -> None:
     buf.meow.add(hiss.Recipe("configure", configure))
     buf.meow.add(hiss.Recipe("smooth", smooth))
-    buf.meow.add(hiss.Pattern("configured", trigger="images/config/*.json", recipe="configure"))
+    buf.meow.add(hiss.Pattern("configured", trigger="images/config/*.json", recipe="configure", rights=["rules"]))
 
 
 def put_image(buf: hiss.Buffer, name: str, seed: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiss.cli.output import say_fields, say_json, say_table
+from hiss.cli.output import plain, say_fields, say_json, say_table
 from hiss.cli.reach import Reach, command
 from hiss.cli.transfer import parsed_attrs
 from hiss.errors import InvalidPattern, InvalidRecipe
@@ -49,8 +49,8 @@ def add_pattern(
     """Add a pattern, or change it. It also meets what is already there, unless --new-only.
 
     A TOML or JSON file has the names of hiss.Pattern: trigger, recipe, event, input, variables, outputs, sweep, where,
-    complete_only, writes, timeout_s, retries, jobs_at_once, jobs_an_hour, jobs_expected, chain_jobs, lifetime_s,
-    every_s, cron, catch_up. Options override the file.
+    complete_only, writes, rights, timeout_s, retries, jobs_at_once, jobs_an_hour, jobs_expected, chain_jobs,
+    lifetime_s, every, stalled_s, every_s, cron, catch_up. Options override the file.
     """
     from hiss.workflow import Pattern
 
@@ -285,8 +285,10 @@ def _say_job(found: Job) -> None:
             ("host", found.host),
             ("created", now_text(found.created_ns)),
             ("seconds", _seconds(found)),
-            ("read", "\n".join(f"{ref.path} version {ref.version}" for ref in found.reads)),
-            ("wrote", "\n".join(f"{ref.path} version {ref.version}" for ref in found.writes)),
+            ("trigger's digest", found.trigger.digest if found.trigger else None),
+            ("read", "\n".join(f"{ref.path} version {ref.version} {ref.digest}" for ref in found.reads)),
+            ("kernels", "\n".join(f"{use.path}: {use.kind} {use.name} {use.hash}" for use in found.kernels)),
+            ("wrote", "\n".join(f"{ref.path} version {ref.version} {ref.digest}" for ref in found.writes)),
             ("error", found.error),
             ("output", found.output.rstrip()),
         )
@@ -330,29 +332,106 @@ def release_jobs(reach: Reach, job_ids: tuple[str, ...], pattern_name: str | Non
             click.echo(f"job {item.id[:12]}: {item.state.name.lower()}")
 
 
+@command(job, "rerun")
+@click.argument("job_id", metavar="JOB")
+def rerun_job(reach: Reach, job_id: str) -> None:
+    """Run a job that is done once more, as it was, and compare.
+
+    The same version of its recipe, the same variables and versions of inputs. What it makes is compared byte for byte
+    with what the job made, and dropped. Ends with 1 where something is not the same.
+    """
+    with reach.buffer() as buffer:
+        found = buffer.meow.rerun_job(job_id)
+    if reach.json:
+        say_json(found)
+    else:
+        rows = [
+            (
+                each.path,
+                each.version or None,
+                "same" if each.same else "NOT the same",
+                each.digest,
+                each.again,
+                each.note,
+            )
+            for each in found.outputs
+        ]
+        say_table(("output", "version", "byte for byte", "digest", "digest now", ""), rows)
+        click.echo(f"job {found.job[:12]}: {found.error or ('the same' if found.same else 'NOT the same')}")
+        if found.error:
+            click.echo(found.output.rstrip())
+    if not found.same:
+        raise SystemExit(1)
+
+
 # -------------------------------------------------------------------------------------------------------- provenance
 
 
 @command(group, "prov")
 @click.argument("path", metavar="COLLECTION/STREAM")
 @click.option("--version", type=int, help="Of the stream; the newest by default.")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the graph as a page to look at.")
-def provenance(reach: Reach, path: str, version: int | None, html: Path | None) -> None:
+@click.option("--up", is_flag=True, help="Only what led to it.")
+@click.option("--down", is_flag=True, help="Only what it led to.")
+@click.option("--name", default="", metavar="GLOB", help="Only what is called so.")
+@click.option(
+    "--path", "below", default="", metavar="GLOB", help="Only streams of such paths; * in one part, ** across."
+)
+@click.option(
+    "--pattern", "pattern_name", default="", metavar="GLOB", help="Only jobs of such patterns, and their data."
+)
+@click.option("--recipe", "recipe_name", default="", metavar="GLOB", help="Only jobs of such recipes, and their data.")
+@click.option(
+    "--since", default="", metavar="TIME", help="Only what was made from then on: 2026-11-20, 2026-11-20T08:30."
+)
+@click.option("--until", default="", metavar="TIME", help="Only what was made up to then.")
+@click.option("--format", "form", type=click.Choice(["text", "html", "json", "prov", "ro-crate"]), default="text",
+              show_default=True, help="prov is W3C PROV-JSON; ro-crate a directory, a Process Run Crate.")  # fmt: skip
+@click.option("-o", "--output", "to", type=click.Path(path_type=Path), help="Write it there.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="The same as --format html -o FILE.")
+@click.option("--license", "licensed", default="https://spdx.org/licenses/CC0-1.0", show_default=True,
+              help="Of an RO-Crate.")  # fmt: skip
+def provenance(
+    reach: Reach, path: str, version: int | None, up: bool, down: bool, name: str, below: str, pattern_name: str,
+    recipe_name: str, since: str, until: str, form: str, to: Path | None, html: Path | None, licensed: str,
+) -> None:  # fmt: skip
     """Show how a stream came to be.
 
-    Back to the instrument, and what came of it.
+    Back to the instrument, and what came of it. What is left out by the options is bridged by an edge `…`.
     """
+    from hiss.errors import InvalidInput
+    from hiss.meow_bridge.graph_filter import GraphFilter, filtered
+
+    by = GraphFilter(
+        name, below, pattern_name, recipe_name, since, until, causes=up or not down, effects=down or not up
+    )
     with reach.buffer() as buffer:
-        graph: ProvenanceGraph = buffer.meow.provenance(path, version)
-    if html is not None:
-        from hiss.meow_bridge import provenance_page
+        graph: ProvenanceGraph = filtered(buffer.meow.provenance(path, version), by)
+    form, to = ("html", html) if html is not None else ("json" if reach.json else form, to)
+    if form == "ro-crate" and to is None:
+        raise InvalidInput("an RO-Crate is a directory: name it with -o DIRECTORY")
+    _write_provenance(graph, f"Provenance of {path}", form, to, licensed)
 
-        html.write_text(provenance_page(graph, f"Provenance of {path}"), "utf-8")
-    if reach.json:
-        say_json(graph)
-    elif html is not None:
-        click.echo(str(html))
+
+def _write_provenance(graph: ProvenanceGraph, title: str, form: str, to: Path | None, licensed: str) -> None:
+    from hiss.meow_bridge import provenance_page, provenance_text
+
+    if form == "ro-crate":
+        from hiss.meow_bridge.run_crate import write_run_crate
+
+        assert to is not None
+        write_run_crate(graph, title, provenance_page(graph, title), licensed, to)
+        click.echo(str(to))
+        return
+    if form == "prov":
+        from hiss.meow_bridge.prov_document import prov_json
+
+        text = prov_json(graph)
+    elif form == "json":
+        text = json.dumps(plain(graph), indent=2, ensure_ascii=False)
     else:
-        from hiss.meow_bridge import provenance_text
-
-        click.echo(provenance_text(graph))
+        text = provenance_page(graph, title) if form == "html" else provenance_text(graph)
+    if to is None:
+        click.echo(text)
+    else:
+        to.write_text(text if text.endswith("\n") else text + "\n", "utf-8")
+        click.echo(str(to))

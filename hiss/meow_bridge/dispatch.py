@@ -17,18 +17,21 @@ from typing import Final
 
 from hiss import limits
 from hiss.errors import Conflict, HissError, Stopping
-from hiss.meow_bridge.executor import AttemptEnd, Capacity, EndKind, Executor, Room, RunningAttempt
+from hiss.meow_bridge.executor import AttemptEnd, Capacity, EndKind, Executor, Order, Room, RunningAttempt
 from hiss.meow_bridge.job_events import finished_event
 from hiss.meow_bridge.job_order import order_of
 from hiss.meow_bridge.jobs import Attempt, JobTable
 from hiss.meow_bridge.retry import Pauses, log, until_done
 from hiss.store import Store
-from hiss.workflow import JobState
+from hiss.workflow import JobState, StreamRef
 
 _ROOM_LOOK_S: Final = 0.05  # how soon a job that waits for room is looked at again
 
 # Of an attempt's id, the path below which it may write, and its rights.
 JobEnvironment = Callable[[str, str, Sequence[str]], Mapping[str, str]]
+
+
+Published = Callable[[Attempt, Sequence[StreamRef], Sequence[StreamRef]], None]  # an attempt, its reads and writes
 
 
 class Dispatcher:
@@ -45,6 +48,7 @@ class Dispatcher:
         stop: threading.Event,
     ) -> None:
         self._make_executor = make_executor
+        self.on_published: Published = lambda attempt, reads, writes: None
         self._executor: Executor
         self._jobs = jobs
         self._store = store
@@ -95,6 +99,19 @@ class Dispatcher:
             running = [self._running[attempt] for attempt in attempts if attempt in self._running]
         for process in running:
             process.stop()
+
+    def run_apart(self, order: Order) -> AttemptEnd:
+        """Run an order that belongs to no job's life, beside the others, to its end."""
+        if self._stop.is_set():
+            raise Stopping("the rule engine stops")
+        process = self._executor.begin(order)
+        with self._changed:
+            self._running[order.id] = process
+        try:
+            return process.wait()
+        finally:
+            with self._changed:
+                del self._running[order.id]
 
     # ---- one attempt
 
@@ -206,6 +223,7 @@ class Dispatcher:
         except HissError as error:
             self._refuse(attempt, f"its outputs could not be published: {error}", output)
             return
+        until_done(lambda: self.on_published(attempt, reads, writes), what, self._stop)
         until_done(lambda: self._jobs.finish(attempt, reads, writes, output, self._clock_ns()), what, self._stop)
 
     def _refuse(self, attempt: Attempt, error: str, output: str) -> None:
@@ -250,6 +268,7 @@ class Dispatcher:
                 self._stop,
             )
             reads = until_done(lambda: self._store.attempt_reads(attempt.id), what, self._stop)
+            until_done(lambda: self.on_published(attempt, reads, writes), what, self._stop)
             self._jobs.finish(attempt, reads, writes, "", self._clock_ns())
             return
         self._interrupted(attempt, "the rule engine died while it ran")

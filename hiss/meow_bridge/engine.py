@@ -8,6 +8,7 @@ buffer's going away, and its own death at any moment. All methods of `Meow` may 
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import threading
@@ -27,16 +28,18 @@ from hiss.meow_bridge.file_paths import is_file
 from hiss.meow_bridge.file_watch import FileWatch
 from hiss.meow_bridge.identity import job_of_attempt
 from hiss.meow_bridge.jobs import Cancelled, JobTable
+from hiss.meow_bridge.lineage import Lineage
 from hiss.meow_bridge.local_executor import local_executor
 from hiss.meow_bridge.provenance import provenance_graph
+from hiss.meow_bridge.rerun import Reruns
 from hiss.meow_bridge.retry import log
-from hiss.meow_bridge.rights import check_patterns
+from hiss.meow_bridge.rights import check_may, check_patterns
 from hiss.meow_bridge.rules import Change, RuleBook
 from hiss.meow_bridge.schedule import Scheduler
 from hiss.meow_bridge.stream_watches import StreamWatches
 from hiss.meow_bridge.timers import Timers
 from hiss.store import Store
-from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rule, acting_caller
+from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rerun, Rule, acting_caller
 
 
 class Engine(Meow):
@@ -110,6 +113,9 @@ class Engine(Meow):
         self._scheduler = Scheduler(
             self._database, self._rules, self._jobs, files, store, clock_ns, self._dispatcher.jobs_made, self._stop
         )
+        self._lineage = Lineage(self._database, store, files)
+        self._dispatcher.on_published = self._lineage.record
+        self._reruns = Reruns(self._jobs, self._lineage, store, job_environment, self._dispatcher.run_apart, clock_ns)
         self._file_watch = FileWatch(self._rules, files, self._scheduler.deal_with_file, monotonic_s, self._stop)
         self._watches = StreamWatches(self._rules, store, self._stop)
         self._timers = Timers(self._database, self._rules, self._jobs, clock_ns, self._dispatcher.jobs_made, self._stop)
@@ -243,8 +249,9 @@ class Engine(Meow):
         return self._jobs.jobs(state, limit)
 
     def job(self, job_id: str) -> Job:
-        """By its id, or a prefix of it that no other job has."""
-        return self._jobs.job(job_id)
+        """By its id, or a prefix of it that no other job has; with what triggered it, and the kernels."""
+        job = self._jobs.job(job_id)
+        return dataclasses.replace(job, trigger=self._lineage.trigger(job.id), kernels=self._lineage.kernels(job.id))
 
     def cancel_job(self, job_id: str) -> Job:
         """Cancel a job that has not finished; one that has stays as it is.
@@ -267,13 +274,18 @@ class Engine(Meow):
                 self._database.after_commit(self._dispatcher.jobs_made)
             return self._jobs.job(job.id)
 
+    def rerun_job(self, job_id: str) -> Rerun:
+        """Run a job that is done once more, as it was, and say whether each output is byte for byte the same."""
+        check_may(acting_caller(), "runs jobs again")
+        return self._reruns.rerun(self._jobs.job(job_id))
+
     def _check_job(self, job: Job, what: str) -> None:
         if acting_caller().attempt is not None:
             check_patterns(acting_caller(), [self._rules.pattern_of(self._jobs.content_hashes(job.id)[0])], what)
 
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
         """All that led to a version of a stream (the newest unless one is named) and all that it led to."""
-        return provenance_graph(self._store, self._jobs, path, version)
+        return provenance_graph(self._store, self._jobs, self._lineage, path, version)
 
 
 def _lock(path: Path) -> int:

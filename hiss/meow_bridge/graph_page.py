@@ -32,7 +32,7 @@ _WIDTH_FOREIGN: Final = 1.1  # beyond Latin letters
 _PAD_PX: Final = 34.0
 _BOX_PX: Final = (120.0, 46.0)  # least width, height
 _MARGIN_PX: Final = 36.0
-_KINDS: Final = {"instrument": "instrument", "stream": "stream", "kernel": "kernel", "job": "job"}
+_KINDS: Final = {"instrument": "instrument", "file": "stream", "stream": "stream", "kernel": "kernel", "job": "job"}
 
 
 def provenance_page(graph: ProvenanceGraph, title: str) -> str:
@@ -70,7 +70,8 @@ def provenance_page(graph: ProvenanceGraph, title: str) -> str:
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
         f"<header><h1>{escape(title)}</h1><p>{legend}</p>"
         '<nav><button id="fit" type="button">fit</button><button id="less" type="button">−</button>'
-        '<button id="more" type="button">+</button></nav></header>'
+        '<button id="more" type="button">+</button></nav>'
+        f"{_filters(graph)}</header>"
         '<main><div id="view">'
         f'<svg id="graph" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'data-width="{width:.0f}" data-height="{height:.0f}" role="img" aria-label="{escape(title, quote=True)}">'
@@ -80,6 +81,25 @@ def provenance_page(graph: ProvenanceGraph, title: str) -> str:
         '<aside id="details"><p class="hint">Point at a box to see what led to it and what it led to; '
         "click it for all that is known of it. Drag to move, wheel to zoom.</p></aside></main>"
         f'<script type="application/json" id="nodes">{_json(details)}</script><script>{SCRIPT}</script></body></html>\n'
+    )
+
+
+def _filters(graph: ProvenanceGraph) -> str:
+    """What is to be seen, by name or path, pattern, recipe and time; the rest is dimmed."""
+
+    def choice(name: str) -> str:
+        found = sorted({str(node.attrs[name]) for node in graph.nodes if node.kind == "job" and name in node.attrs})
+        options = "".join(f"<option>{escape(each)}</option>" for each in found)
+        return f'<label>{name} <select name="{name}"><option value="">all</option>{options}</select></label>'
+
+    times = sorted(str(node.attrs["created"]) for node in graph.nodes if "created" in node.attrs)
+    span = (times[0], times[-1]) if times else ("", "")
+    return (
+        '<form id="filter"><label>name or path <input name="text" type="search" placeholder="part of it"/></label>'
+        f"{choice('pattern')}{choice('recipe')}"
+        f'<label>from <input name="from" placeholder="{escape(span[0])}"/></label>'
+        f'<label>to <input name="to" placeholder="{escape(span[1])}"/></label>'
+        '<output id="shown"></output></form>'
     )
 
 
@@ -104,6 +124,8 @@ def _detail(node: ProvenanceNode) -> str:
         return f"{attrs.get('state', attrs.get('note', ''))}{seconds}"
     if node.kind == "kernel":
         return f"{attrs.get('kind', '')} · {str(attrs.get('hash', ''))[:10]}"
+    if node.kind == "file":
+        return f"file · {str(attrs.get('digest', ''))[:10]}"
     if node.kind == "stream":
         return str(attrs.get("blocks") or attrs.get("note", ""))
     return str(attrs.get("collection", ""))

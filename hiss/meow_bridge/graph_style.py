@@ -50,6 +50,10 @@ text { text-anchor: middle; fill: var(--ink); }
 .edge text { font: 11px system-ui, "Segoe UI", Roboto, sans-serif; fill: var(--soft); paint-order: stroke;
   stroke: var(--paper); stroke-width: 4px; stroke-linejoin: round; }
 marker path { fill: var(--line); }
+.node.out, .edge.out { opacity: .08; pointer-events: none; }
+#filter { display: flex; flex-wrap: wrap; gap: 10px; align-items: center; color: var(--soft); font-size: 12px; }
+#filter input, #filter select { font: inherit; width: 9.5em; padding: 3px 6px; color: var(--ink);
+  background: var(--card); border: 1px solid var(--rim); border-radius: 5px; }
 .looking .node, .looking .edge { opacity: .16; transition: opacity .12s; }
 .looking .near { opacity: 1; }
 .looking .edge.near path { stroke: var(--ink); }
@@ -140,6 +144,35 @@ function tell(id) {
   for (const g of boxes.values()) g.classList.remove("chosen");
   boxes.get(id).classList.add("chosen");
 }
+const form = document.getElementById("filter");
+function holds(node) {
+  const want = Object.fromEntries(new FormData(form)), attrs = node.attrs, job = node.kind === "job";
+  const text = want.text.toLowerCase(), when = String(attrs.created || "");
+  const names = [node.label, attrs.path, attrs.id].join(" ").toLowerCase();
+  if (text && !names.includes(text)) return false;
+  if (want.pattern && !(job && attrs.pattern === want.pattern)) return false;
+  if (want.recipe && !(job && attrs.recipe === want.recipe)) return false;
+  if (want.from && !(when && when >= want.from)) return false;
+  if (want.to && !(when && when <= want.to + "~")) return false;
+  return true;
+}
+function sift() {
+  const open = [...new FormData(form).values()].every(v => !v);
+  let count = 0;
+  const kept = new Set();
+  for (const [id, g] of boxes) if (open || holds(nodes[id])) { kept.add(id); count++; }
+  const near = new Set(kept);
+  if (!open) for (const e of edges) {
+    if (kept.has(e.dataset.from) && nodes[e.dataset.from].kind === "job") near.add(e.dataset.to);
+    if (kept.has(e.dataset.to) && nodes[e.dataset.to].kind === "job") near.add(e.dataset.from);
+  }
+  for (const [id, g] of boxes) g.classList.toggle("out", !near.has(id));
+  for (const e of edges) e.classList.toggle("out", !(near.has(e.dataset.from) && near.has(e.dataset.to)));
+  document.getElementById("shown").textContent = open ? "" : `${count} of ${boxes.size}`;
+}
+form.addEventListener("input", sift);
+form.addEventListener("submit", e => e.preventDefault());
+
 for (const [id, g] of boxes) {
   g.addEventListener("pointerenter", () => { if (!grip) look(id); });
   g.addEventListener("pointerleave", () => all.classList.remove("looking"));

@@ -465,6 +465,12 @@ class JobTable(JobList):
                     attempts += self.cancel(row["id"], Cancelled.WITH_RULE, now_ns)
             return attempts
 
+    def last_attempt(self, job: str) -> Attempt:
+        """The latest attempt of a job, as it was told."""
+        with self._database.transaction():
+            row = self._job_row(job)
+            return self._attempt(row, row["attempts"])
+
     def _attempt(self, row: sqlite3.Row, number: int, default_bytes: int = 0) -> Attempt:
         return Attempt(
             id=attempt_id(row["id"], number),

@@ -6,7 +6,7 @@ each job (trigger, reads and writes with digests, the hashes of pattern and reci
 
     instrument:COLLECTION:NAME  where a stream that no job wrote comes from; the name is the attribute `instrument` of
                                 stream or collection
-    stream:PATH@VERSION      one version of a stream
+    stream:PATH@VERSION      one version of a stream; of a watched file, with `file:` before its path, one content
     kernel:STREAM-ID:N       the N-th stage of one stream's pipeline: one use of a kernel
     job:ID
 
@@ -21,12 +21,14 @@ from itertools import pairwise
 from typing import Any, Final
 
 from hiss import limits
-from hiss.errors import JobNotFound, NotFound
+from hiss.errors import InvalidInput, JobNotFound, NotFound
+from hiss.meow_bridge.file_paths import is_file, local_path
 from hiss.meow_bridge.identity import job_of_attempt
 from hiss.meow_bridge.jobs import JobTable
+from hiss.meow_bridge.lineage import Lineage
 from hiss.model import Attrs, KernelKind, StageInfo, StreamInfo, now_text
 from hiss.store import Store
-from hiss.workflow import Job, JobState, ProvenanceGraph, ProvenanceNode
+from hiss.workflow import Job, JobState, KernelUse, ProvenanceGraph, ProvenanceNode
 
 INSTRUMENT: Final = "instrument"
 _SOURCE_CHARS_MAX: Final = 4_000  # of a kernel's source in its node
@@ -36,7 +38,9 @@ _Edge = tuple[str, str, str]
 _Key = tuple[str, int]  # path, version
 
 
-def provenance_graph(store: Store, jobs: JobTable, path: str, version: int | None = None) -> ProvenanceGraph:
+def provenance_graph(
+    store: Store, jobs: JobTable, lineage: Lineage, path: str, version: int | None = None
+) -> ProvenanceGraph:
     """All that led to a version of a stream (the newest unless one is named) and all that it led to.
 
     Above `limits.PROVENANCE_NODES_MAX` nodes the rest is left out, and the stream's own node says so (`truncated`).
@@ -45,17 +49,23 @@ def provenance_graph(store: Store, jobs: JobTable, path: str, version: int | Non
     ------
     StreamNotFound
     """
+    if is_file(path):
+        if version is None:
+            raise InvalidInput(f"{path}: which version of the file? `hiss job ls` and `job show` tell them")
+        return _Tracing(store, jobs, lineage).graph((path, version))
     info = store.stream(path, version)
-    return _Tracing(store, jobs).graph((info.path, info.version))
+    return _Tracing(store, jobs, lineage).graph((info.path, info.version))
 
 
 class _Tracing:
     """One question to the buffer and `jobs.db`; remembers what they answered."""
 
-    def __init__(self, store: Store, jobs: JobTable) -> None:
+    def __init__(self, store: Store, jobs: JobTable, lineage: Lineage) -> None:
+        self._lineage = lineage
         self._store = store
         self._jobs = jobs
         self._nodes: dict[str, ProvenanceNode] = {}
+        self._file_digests: dict[_Key, str] = {}
         self._edges: dict[_Edge, None] = {}
         self._streams: dict[_Key, StreamInfo | None] = {}
         self._collections: dict[str, Attrs] = {}
@@ -91,6 +101,8 @@ class _Tracing:
     def _causes(self, thing: _Key | Job) -> Iterator[_Key | Job]:
         if isinstance(thing, Job):
             yield from self._inputs(thing)
+            return
+        if is_file(thing[0]):
             return
         info = self._info(thing)
         if info is None:
@@ -233,6 +245,8 @@ class _Tracing:
 
     def _info(self, key: _Key) -> StreamInfo | None:
         """What the buffer tells of a stream; None if it holds it no more."""
+        if is_file(key[0]):
+            return None
         if key not in self._streams:
             try:
                 self._streams[key] = self._store.stream(*key)
@@ -264,11 +278,34 @@ class _Tracing:
         """Make the node of a stream or job, and return its id."""
         if isinstance(thing, Job):
             hashes = self._jobs.content_hashes(thing.id)
-            return self._node(_job_node(thing.id), "job", f"{thing.recipe} {thing.id[:8]}", _job_attrs(thing, *hashes))
+            recorded = self._recorded(thing)
+            attrs = {**_job_attrs(thing, *hashes), **recorded}
+            return self._node(_job_node(thing.id), "job", f"{thing.recipe} {thing.id[:8]}", attrs)
+        if is_file(thing[0]):
+            path = local_path(thing[0])
+            digest = self._file_digests.get(thing, "")
+            about = {"path": path, "version": thing[1], **({"digest": digest} if digest else {})}
+            return self._node(_stream_node(thing), "file", f"{path} v{thing[1]}" if thing[1] > 1 else path, about)
         info = self._info(thing)
         attrs = {"version": thing[1], "note": "no longer in the buffer"} if info is None else _stream_attrs(info)
         label = thing[0] if thing[1] == 1 else f"{thing[0]} v{thing[1]}"
         return self._node(_stream_node(thing), "stream", label, {"path": thing[0], **attrs})
+
+    def _recorded(self, job: Job) -> dict[str, Any]:
+        """What was kept with a job of its inputs and of the kernels that shaped its data."""
+        trigger = self._lineage.trigger(job.id)
+        if trigger is not None and is_file(trigger.path):
+            self._file_digests[trigger.path, trigger.version] = trigger.digest
+        inputs = dict.fromkeys([*([trigger] if trigger else []), *job.reads])
+        kernels = self._lineage.kernels(job.id)
+        return {
+            **({"inputs": {f"{ref.path} v{ref.version}": ref.digest for ref in inputs}} if inputs else {}),
+            **(
+                {"kernels": {f"{use.path} v{use.version} #{use.stage}": _kernel_text(use) for use in kernels}}
+                if kernels
+                else {}
+            ),
+        }
 
     def _node(self, name: str, kind: str, label: str, attrs: dict[str, Any]) -> str:
         if name not in self._nodes:
@@ -322,6 +359,11 @@ def _stream_attrs(info: StreamInfo) -> dict[str, Any]:
     }
 
 
+def _kernel_text(use: KernelUse) -> str:
+    params = ", ".join(f"{name}={_parameter_text(value)}" for name, value in use.params.items())
+    return f"{use.kind} {use.name} {use.hash}({params})"
+
+
 def _shape_text(info: StreamInfo) -> str:
     return " x ".join("n" if size is None else str(size) for size in info.frame.shape)
 
@@ -341,6 +383,8 @@ def _job_attrs(job: Job, pattern_hash: str, recipe_hash: str) -> dict[str, Any]:
         "attempts": job.attempts,
         "host": job.host,
         "created": now_text(job.created_ns),
+        **({"started": now_text(job.started_ns)} if job.started_ns else {}),
+        **({"finished": now_text(job.finished_ns)} if job.finished_ns else {}),
         **({"seconds": round(seconds, 3)} if seconds is not None else {}),
         **({"error": job.error} if job.state is JobState.FAILED else {}),
     }

@@ -76,6 +76,10 @@ def release_job(meow: Meow, request: meow_pb2.ReleaseJobRequest) -> Any:
     return meow_pb2.ReleaseJobResponse(job=wire.encode_job(meow.release_job(request.id)))
 
 
+def rerun_job(meow: Meow, request: meow_pb2.RerunJobRequest) -> Any:
+    return wire.encode_rerun(meow.rerun_job(request.id))
+
+
 def get_provenance(meow: Meow, request: meow_pb2.GetProvenanceRequest) -> Any:
     version = request.version if request.HasField("version") else None
     return wire.encode_provenance(meow.provenance(request.path, version))
@@ -102,5 +106,6 @@ CALLS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "Meow.GetJob": get_job,
     "Meow.CancelJob": cancel_job,
     "Meow.ReleaseJob": release_job,
+    "Meow.RerunJob": rerun_job,
     "Meow.GetProvenance": get_provenance,
 }

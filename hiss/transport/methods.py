@@ -34,6 +34,7 @@ _SLOW: Final = {
     "CommitAttempt",
     "AddPattern",
     "AddRecipe",
+    "RerunJob",
     "Reserve",
     "Evict",
 }

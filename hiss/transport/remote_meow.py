@@ -7,7 +7,7 @@ from typing import Any
 
 from hiss.transport import workflow_wire as wire
 from hiss.transport.methods import MEOW
-from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rule
+from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rerun, Rule
 
 
 class RemoteMeow(Meow):
@@ -58,6 +58,9 @@ class RemoteMeow(Meow):
 
     def release_job(self, job_id: str) -> Job:
         return wire.decode_job(self._ask("ReleaseJob", id=job_id).job)
+
+    def rerun_job(self, job_id: str) -> Rerun:
+        return wire.decode_rerun(self._ask("RerunJob", id=job_id))
 
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
         return wire.decode_provenance(self._ask("GetProvenance", path=path, version=version))

@@ -15,11 +15,14 @@ from hiss.v1 import meow_pb2, types_pb2
 from hiss.workflow import (
     Job,
     JobState,
+    KernelUse,
     Pattern,
     ProvenanceGraph,
     ProvenanceNode,
     Recipe,
     RecipeKind,
+    Rerun,
+    RerunOutput,
     Rule,
     StreamRef,
 )
@@ -175,6 +178,60 @@ def encode_job(job: Job) -> meow_pb2.Job:
         reads=encode_refs(job.reads),
         writes=encode_refs(job.writes),
         chain=job.chain,
+        trigger=None if job.trigger is None else encode_refs([job.trigger])[0],
+        kernels=map(_encode_kernel_use, job.kernels),
+    )
+
+
+def _encode_kernel_use(use: KernelUse) -> meow_pb2.KernelUse:
+    return meow_pb2.KernelUse(
+        path=use.path,
+        version=use.version,
+        stage=use.stage,
+        name=use.name,
+        hash=use.hash,
+        kind=use.kind,
+        params_json=encode_attrs(use.params),
+    )
+
+
+def _decode_kernel_use(use: meow_pb2.KernelUse) -> KernelUse:
+    params = decode_object(use.params_json)
+    return KernelUse(use.path, use.version, use.stage, use.name, use.hash, use.kind, params)
+
+
+@checked
+def encode_rerun(rerun: Rerun) -> meow_pb2.RerunJobResponse:
+    return meow_pb2.RerunJobResponse(
+        job=rerun.job,
+        same=rerun.same,
+        error=rerun.error,
+        output=rerun.output,
+        outputs=[
+            meow_pb2.RerunOutput(
+                path=each.path,
+                version=each.version,
+                digest=each.digest,
+                again=each.again,
+                same=each.same,
+                note=each.note,
+            )
+            for each in rerun.outputs
+        ],
+    )
+
+
+@checked
+def decode_rerun(message: meow_pb2.RerunJobResponse) -> Rerun:
+    return Rerun(
+        message.job,
+        message.same,
+        message.error,
+        message.output,
+        tuple(
+            RerunOutput(each.path, each.version, each.digest, each.again, each.same, each.note)
+            for each in message.outputs
+        ),
     )
 
 
@@ -200,6 +257,8 @@ def decode_job(message: meow_pb2.Job) -> Job:
         reads=decode_refs(message.reads),
         writes=decode_refs(message.writes),
         chain=message.chain,
+        trigger=decode_refs([message.trigger])[0] if message.HasField("trigger") else None,
+        kernels=tuple(map(_decode_kernel_use, message.kernels)),
     )
 
 

@@ -196,6 +196,11 @@ class MemoryStore:
             self._committed[attempt] = tuple(_ref(info) for info in outputs)
             return self._committed[attempt]
 
+    def attempt_writes(self, attempt: str) -> tuple[StreamRef, ...]:
+        with self._condition:
+            self._check_here()
+            return tuple(_ref(info) for info in self._streams.values() if self._attempt_of.get(info.id) == attempt)
+
     def discard_attempt(self, attempt: str) -> None:
         with self._condition:
             self._check_here()

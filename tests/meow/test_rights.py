@@ -17,7 +17,7 @@ from hiss.meow_bridge import Engine
 from hiss.meow_bridge.identity import attempt_id
 from hiss.model import Caller
 from hiss.testing.conformance import wait_for
-from hiss.workflow import JobState, acting
+from hiss.workflow import JobState, RecipeKind, acting
 
 from .conftest import pattern, script
 from .memory_store import MemoryStore
@@ -147,8 +147,9 @@ def buffer(tmp_path: Path) -> Iterator[Buffer]:
 
 MODIFY = """
 import hiss
+from hiss.workflow import RecipeKind
 buffer = hiss.job().buffer
-buffer.meow.add(hiss.Recipe("made", "print('made', input)", kind=hiss.RecipeKind.SCRIPT))
+buffer.meow.add(hiss.Recipe("made", "print('made', input)", kind=RecipeKind.SCRIPT))
 buffer.meow.add(hiss.Pattern("made", trigger="scan/data*", recipe="made"))
 """
 
@@ -159,7 +160,7 @@ def seal(buffer: Buffer, name: str) -> None:
 
 
 def test_a_jobs_token_does_what_its_pattern_says(buffer: Buffer) -> None:
-    buffer.meow.add(hiss.Recipe("modify", MODIFY, kind=hiss.RecipeKind.SCRIPT, retries=0))
+    buffer.meow.add(hiss.Recipe("modify", MODIFY, kind=RecipeKind.SCRIPT, retries=0))
     buffer.meow.add(hiss.Pattern("without", trigger="scan/without", recipe="modify"))
     seal(buffer, "without")
     wait_for(lambda: [job for job in buffer.meow.jobs() if job.state.final], 60)

@@ -486,6 +486,10 @@ class MemoryStore:
                 self._tell(event_kind, "", "", 0, event)
             return self._committed[attempt]
 
+    def attempt_writes(self, attempt: str) -> tuple[StreamRef, ...]:
+        with self.changed:
+            return tuple(_ref(stream.info) for stream in self._streams.values() if stream.attempt == attempt)
+
     def discard_attempt(self, attempt: str) -> None:
         with self.changed:
             if attempt in self._committed:
