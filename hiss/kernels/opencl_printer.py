@@ -82,7 +82,7 @@ def print_opencl(program: Program, form: Form = Form.WORKERS, source: Sequence[s
 class _File:
     def __init__(self, printed: Printed, stateful: bool, form: Form) -> None:
         self.printed, self.form = printed, form
-        module = ast.parse(printed.text)
+        module = _Single().visit(ast.parse(printed.text))
         self.functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
         self.comments = _comments(printed.text)
         self.helpers: set[str] = set()
@@ -152,6 +152,18 @@ class _File:
             _inner_parameter(name, variable, name in assigned) for name, variable in zip(names, types, strict=True)
         )
         return label, f"{result} {label}({parameters})\n{{\n" + "\n".join(lines) + "\n}", printer.result
+
+
+class _Single(ast.NodeTransformer):
+    """`a = b = value` as two assignments."""
+
+    def visit_Assign(self, node: ast.Assign) -> list[ast.stmt]:
+        first, *others = node.targets
+        made: list[ast.stmt] = [ast.copy_location(ast.Assign([first], node.value), node)]
+        for target in others:
+            value = ast.parse(ast.unparse(first), mode="eval").body
+            made.append(ast.copy_location(ast.Assign([target], value), node))
+        return [ast.fix_missing_locations(statement) for statement in made]
 
 
 def _shared_out(lines: list[str], row: str, parallel: bool) -> list[str]:

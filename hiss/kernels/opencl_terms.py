@@ -122,6 +122,8 @@ class Terms:
                 return Term(f" {sign} ".join(self.truth(value).operand for value in values), BOOL, LOOSE)
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 return self._choice(test, body, orelse)
+            case ast.Subscript(value=ast.Tuple(elts=values), slice=index) if values:
+                return self._one_of(values, self.term(index))
             case ast.Subscript(value=ast.Name(id=name), slice=index):
                 pointer = self._pointer(name)
                 text = f"{name_of(name)}[{self.term(index).text}]"
@@ -226,6 +228,18 @@ class Terms:
         dtype = first.dtype if first.dtype == second.dtype else unified(first.dtype, second.dtype)
         first, second = self.cast(first, dtype), self.cast(second, dtype)
         return Term(f"{self.truth(test).within(RELATION)} ? {first.operand} : {second.operand}", dtype, LOOSE)
+
+    def _one_of(self, values: list[ast.expr], index: Term) -> Term:
+        """`(a, b, c)[index]`, by choices."""
+        terms = [self.term(value) for value in values]
+        dtype = terms[0].dtype
+        for term in terms[1:]:
+            dtype = unified(dtype, term.dtype)
+        result = self.cast(terms[-1], dtype)
+        for place in reversed(range(len(terms) - 1)):
+            chosen = self.cast(terms[place], dtype)
+            result = Term(f"{index.operand} == {place} ? {chosen.operand} : {result.operand}", dtype, LOOSE)
+        return result
 
     # ---------------------------------------------------------------------------------------------- calls
 
