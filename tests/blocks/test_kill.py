@@ -27,23 +27,23 @@ def rounds(victims: Victims, directory: Path, seed: int, count: int, control: st
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_killed_process_loses_nothing_acknowledged(victims, tmp_path, tally, seed):
-    audit = rounds(victims, tmp_path / "buffer", seed, 20)
+def test_a_killed_process_loses_nothing_acknowledged(victims, memory_dir, tally, seed):
+    audit = rounds(victims, memory_dir / "buffer", seed, 20)
     assert audit.acknowledged > 100
     tally("kill -9", audit, kills=20)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("seed", range(100, 180))
-def test_a_killed_process_at_length(victims, tmp_path, tally, seed):
-    tally("kill -9", rounds(victims, tmp_path / "buffer", seed, 25), kills=25)
+def test_a_killed_process_at_length(victims, memory_dir, tally, seed):
+    tally("kill -9", rounds(victims, memory_dir / "buffer", seed, 25), kills=25)
 
 
-def test_answers_before_the_work_are_found_out(victims, tmp_path, tally):
+def test_answers_before_the_work_are_found_out(victims, memory_dir, tally):
     """The negative control: a process that says durable before it has written anything."""
     for seed in range(40):
         try:
-            rounds(victims, tmp_path / f"buffer{seed}", seed, 3, control="early")
+            rounds(victims, memory_dir / f"buffer{seed}", seed, 3, control="early")
         except Broken:
             tally.control("kill -9")
             return

@@ -90,25 +90,25 @@ def fail_all(victims: Victims, directory: Path, points: Sequence[str], tally) ->
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_killed_at_a_system_call_nothing_acknowledged_is_lost(victims, tmp_path, tally, part):
-    kill_all(victims, tmp_path, thinned(KILLS, 100)[part::4], tally)
+def test_killed_at_a_system_call_nothing_acknowledged_is_lost(victims, memory_dir, tally, part):
+    kill_all(victims, memory_dir, thinned(KILLS, 100)[part::4], tally)
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_a_failing_system_call_costs_nothing_acknowledged(victims, tmp_path, tally, part):
-    fail_all(victims, tmp_path, thinned(FAILURES, 100)[part::4], tally)
+def test_a_failing_system_call_costs_nothing_acknowledged(victims, memory_dir, tally, part):
+    fail_all(victims, memory_dir, thinned(FAILURES, 100)[part::4], tally)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("part", range(10))
-def test_killed_at_every_system_call(victims, tmp_path, tally, part):
-    kill_all(victims, tmp_path, [*KILLS, *KILLS][part::10], tally)
+def test_killed_at_every_system_call(victims, memory_dir, tally, part):
+    kill_all(victims, memory_dir, [*KILLS, *KILLS][part::10], tally)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("part", range(20))
-def test_every_system_call_fails_in_every_way(victims, tmp_path, tally, part):
-    fail_all(victims, tmp_path, FAILURES[part::20], tally)
+def test_every_system_call_fails_in_every_way(victims, memory_dir, tally, part):
+    fail_all(victims, memory_dir, FAILURES[part::20], tally)
 
 
 @pytest.mark.parametrize(
@@ -119,11 +119,11 @@ def test_every_system_call_fails_in_every_way(victims, tmp_path, tally, part):
         ("early", "fdatasync", "signal=SIGKILL"),
     ],
 )
-def test_without_a_protection_an_injection_finds_it(victims, tmp_path, tally, control, call, what):
+def test_without_a_protection_an_injection_finds_it(victims, memory_dir, tally, control, call, what):
     """The negative controls: answers before the work, and files that do not hear of errors."""
     for number in itertools.chain(range(2, 12), range(20, 60, 5)):
         try:
-            injected(victims, tmp_path / str(number), f"{call}:{what}:when={number}", Audit(), control=control)
+            injected(victims, memory_dir / str(number), f"{call}:{what}:when={number}", Audit(), control=control)
         except Broken:
             tally.control("killed at system calls" if "KILL" in what else "failing system calls")
             return
