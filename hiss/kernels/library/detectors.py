@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, check-untyped-defs=False
-"""Corrections that belong to a kind of detector: JUNGFRAU, charge-integrating detectors, PILATUS.
+"""Corrections that belong to a kind of detector: JUNGFRAU, charge-integrating detectors, PILATUS, slow drifts.
 
 Constant after import; any thread.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hiss.kernels.authoring import kernel
+from hiss.kernels import hk
+from hiss.kernels.authoring import kernel, scan
 
 
 @kernel
@@ -33,8 +34,8 @@ def jungfrau(raw, pedestal, gain):
     float32 (h, w), energy in the unit of `gain`
         Float64 where pedestal or gain are. NaN in stage 2, and where the gain is NaN.
     """
-    stage = raw >> 14
-    adu = (raw & 0x3FFF).astype(np.float32)
+    stage = hk.bits(raw, 14, 2)
+    adu = hk.bits(raw, 0, 14).astype(np.float32)
     pedestal_of = np.where(stage == 0, pedestal[0], np.where(stage == 1, pedestal[1], pedestal[2]))
     gain_of = np.where(stage == 0, gain[0], np.where(stage == 1, gain[1], gain[2]))
     return np.where(stage == 2, np.nan, (adu - pedestal_of) / gain_of)
@@ -102,3 +103,73 @@ def pilatus_mask(frame, mask):
     int32 (h, w), counts
     """
     return np.where(mask == 0, frame.astype(np.int32), -mask.astype(np.int32))
+
+
+@kernel
+def hot_pixels(frame, mask, cutoff):
+    """Counts of a PILATUS frame whose bad and hot pixels hold the median of the 3 x 3 pixels around them.
+
+    A pixel is repaired where the mask says that it is bad, and where it counts more than the detector can
+    (`Count_cutoff` of the CBF header: DECTRIS, "PILATUS CBF Header Specification", 2018). Gaps stay as they are.
+
+    Parameters
+    ----------
+    frame : integers (h, w), counts
+    mask : (h, w)
+        0 for a valid pixel, 1 for a gap, 2 for a bad one.
+    cutoff : int, counts
+
+    Returns
+    -------
+    as the frame
+    """
+    bad = (mask == 2) | (frame > cutoff)
+    return np.where(bad, hk.median_filter(frame, 3), frame)
+
+
+@kernel
+def common_mode(frame):
+    """The frame less the median of each row: noise that a row's pixels have in common.
+
+    Common-mode correction by the median: G. Blaj et al., J. Synchrotron Rad. 22 (2015) 577,
+    doi:10.1107/S1600577515005317.
+
+    Parameters
+    ----------
+    frame : (h, w)
+        Pedestal subtracted, with the signal in less than half of a row's pixels. For modules of several chips, whose
+        rows are independent, reshape it first.
+
+    Returns
+    -------
+    float32 (h, w)
+        Float64 of float64. NaN in rows with a NaN.
+    """
+    values = frame.astype(np.float32) if frame.dtype != np.float64 else frame
+    return values - np.median(values, axis=1, keepdims=True)
+
+
+@scan
+class drift:
+    """Frames less their slow drift: a baseline for each pixel, which follows the frames at the rate `rate`.
+
+    An exponential moving average, baseline + rate * (frame - baseline): S. W. Roberts, Technometrics 1 (1959) 239,
+    doi:10.1080/00401706.1959.10489860. It starts with the first frame.
+
+    Parameters
+    ----------
+    frame : any shape
+    rate : float
+        For each block; 0.01 forgets over some 100 blocks.
+
+    Returns
+    -------
+    float64, as the frame: the frame less the baseline before it.
+    """
+
+    def init(frame):
+        return frame.astype(np.float64)
+
+    def step(state, frame, rate=0.01):
+        excess = frame - state
+        return state + rate * excess, excess

@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, check-untyped-defs=False
-"""Corrections of radiographs: dark and flat field, logarithm, level of the air beside the sample, region of interest.
+"""Radiographs: dark and flat field, logarithm, level of the air beside the sample, spots, regions, binning, threshold.
 
 Constant after import; any thread.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hiss.kernels import hk
 from hiss.kernels.authoring import kernel
 
 
@@ -40,7 +41,7 @@ def dark_flat(frame, dark, flat, least=1.0):
 def minus_log(transmission, least=1e-6):
     """Absorption along the beam: -log(transmission), for tomography.
 
-    Beer's law; A. C. Kak, M. Slaney, "Principles of Computerized Tomographic Imaging", IEEE Press 1988, eq. 4.2
+    Beer's law; A. C. Kak, M. Slaney, "Principles of Computerized Tomographic Imaging", IEEE Press 1988, chapter 4
     (doi:10.1137/1.9780898719277).
 
     Parameters
@@ -90,3 +91,63 @@ def roi(frame, top, left, height, width):
         What lies outside the frame is left out, as in NumPy.
     """
     return frame[..., top : top + height, left : left + width]
+
+
+@kernel
+def despike(frame, excess, size=3):
+    """Spots taken out: a pixel that is more than `excess` above the median around it becomes that median.
+
+    Gamma rays and cosmics in neutron and X-ray radiographs, "zingers": M. L. Rivers, "tomoRecon", Proc. SPIE 8506
+    (2012) 85060U, doi:10.1117/12.930022; ImageJ calls it "remove outliers".
+
+    Parameters
+    ----------
+    frame : (h, w), counts
+    excess : number, counts
+    size : int, pixels
+        The median is over size x size pixels: 3 or 5.
+
+    Returns
+    -------
+    as the frame
+    """
+    around = hk.median_filter(frame, size)
+    return np.where(frame > around.astype(np.float64) + excess, around, frame)
+
+
+@kernel
+def binned(frame, factor=2):
+    """Sums over blocks of factor x factor pixels, as a coarser detector would count.
+
+    Parameters
+    ----------
+    frame : integers (..., h, w), counts
+        h and w are multiples of the factor. At most 16 bits for each pixel.
+    factor : int, pixels
+
+    Returns
+    -------
+    uint32 (..., h / factor, w / factor), counts
+    """
+    return hk.bin2d(frame, factor).astype(np.uint32)
+
+
+@kernel
+def segment(frame, size=3):
+    """Bright from dark: whether each pixel, smoothed by a median, is above Otsu's threshold for the frame.
+
+    N. Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979) 62, doi:10.1109/TSMC.1979.4310076.
+
+    Parameters
+    ----------
+    frame : (h, w)
+        Integers or floats without NaN.
+    size : int, pixels
+        The median is over size x size pixels; 1 leaves the frame as it is.
+
+    Returns
+    -------
+    bool (h, w)
+    """
+    smooth = hk.median_filter(frame, size)
+    return smooth > hk.otsu(smooth)
