@@ -211,7 +211,10 @@ class _Demand:
         """Have the operands of a primitive of whole arrays lie contiguously, each in a buffer."""
         for arg in nest.root.args:
             if arg.shape and not _in_buffer(arg, contiguously=True):
-                self.copied(arg)
+                base = arg
+                while base.op == "reshape":  # of what lies contiguously it costs nothing
+                    base = base.args[0]
+                self.copied(base)
             else:
                 self.add(arg, nest, views.identity(len(arg.shape)))
 

@@ -1,4 +1,4 @@
-"""All back ends agree with the interpreter, and none shows how blocks were cut: generated programs over the whole table.
+"""All back ends agree with the interpreter, and none shows how blocks were cut: programs over the whole table.
 
 The generator draws dtypes, shapes, parameters and functions; frames hold extremes, NaN and infinities. What failed once
 stands in `REGRESSIONS`, cut down to the lines that matter.
@@ -125,6 +125,15 @@ def _below(node: Any) -> list[Any]:
 REGRESSIONS: dict[str, tuple[str, tuple[int, ...], list[str]]] = {
     # what it was: dtype, shape, lines; every line is a result
     "log2 of both floats in one function": ("int8", (), ["v0 = np.log2(frame)", "v1 = np.log2(dark)"]),
+    "a whole-array operation on what was turned": (
+        "f8",
+        (2, 3, 5),
+        [
+            "v0 = np.nanmedian(frame, (0, 2))",
+            "v1 = np.cumsum(frame.T)",
+            "v2 = np.take((frame + 1).T, frame.T.astype(np.int64))",
+        ],
+    ),
     "a shape that NumPy's arange counts from its stop": ("u1", (3,), ["v0 = np.arange(5, None, 2) + frame[0]"]),
 }
 _PARAMS: dict[str, Any] = {
