@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
@@ -533,15 +533,64 @@ class AppendStart:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnRange:
+    """Values of a column from `low` to `high`, both included; None is open-ended. NaN is in no range."""
+
+    column: str
+    low: int | float | None = None
+    high: int | float | None = None
+
+
+Chooser = Callable[[IntArray, npt.NDArray[np.void]], npt.NDArray[np.bool_]]  # (times, columns) of blocks -> which
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
-    """Which blocks to read. Ranges are of the producer's index, `stop` excluded; None is open-ended."""
+    """Which blocks to read. `start` and `stop` are of the producer's index, `time_ns` of its clock, `stop` excluded;
+    None is open-ended. A block is read where it is in all ranges."""
 
     start: int | None = None
     stop: int | None = None
     step: int = 1  # every step-th index from `start` (or from the first)
-    newest: bool = False  # only the stored block of the highest index
+    newest: bool = False  # only the stored block of the highest index, of those in the ranges of time and columns
     data: bool = True  # False: everything of the blocks but their bytes (`Extent.data` is empty, `length` as stored)
     kernels: tuple[BoundKernel, ...] = ()  # run on the way out
+    time_ns: tuple[int | None, int | None] = (None, None)  # start, stop
+    where: tuple[ColumnRange, ...] = ()
+
+    def chooser(self, columns: Sequence[Column], what: str) -> Chooser | None:
+        """Tells from times and columns which blocks are wanted; None where all are.
+
+        Raises
+        ------
+        InvalidInput
+            A range is of a column that is not there, or not of numbers.
+        """
+        kinds = {column.name: np.dtype(column.dtype).kind for column in columns}
+        for each in self.where:
+            if kinds.get(each.column, "S") not in "biuf":
+                there = ", ".join(name for name, kind in kinds.items() if kind in "biuf") or "none"
+                raise InvalidInput(
+                    f"{what}: no column {each.column[:80]!r} with values that have an order; there are: {there}"
+                )
+        if not self.where and self.time_ns == (None, None):
+            return None
+        ranges, (since, until) = self.where, self.time_ns
+
+        def choose(time_ns: IntArray, values: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+            wanted = np.ones(len(time_ns), np.bool_)
+            if since is not None:
+                wanted &= time_ns >= since
+            if until is not None:
+                wanted &= time_ns < until
+            for each in ranges:
+                if each.low is not None:
+                    wanted &= values[each.column] >= each.low
+                if each.high is not None:
+                    wanted &= values[each.column] <= each.high
+            return wanted
+
+        return choose
 
 
 # ---------------------------------------------------------------------------------------------------------- events

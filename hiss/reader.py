@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ import numpy.typing as npt
 from hiss.errors import BlockMissing, SpecMismatch
 from hiss.extent import Extent
 from hiss.kernels import BUILTIN
-from hiss.model import Attrs, BoundKernel, IntArray, LedgerEntry, Param, Selection, StreamInfo, StreamParam
+from hiss.model import Attrs, BoundKernel, ColumnRange, IntArray, LedgerEntry, Param, Selection, StreamInfo, StreamParam
 from hiss.store import Store
+
+TimeRange = tuple[int | np.datetime64 | None, int | np.datetime64 | None]
+Where = Mapping[str, tuple[float | None, float | None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,16 +149,26 @@ class Stream:
         stop: int | None = None,
         step: int = 1,
         *,
+        time: TimeRange = (None, None),
+        where: Where = MappingProxyType({}),
         kernels: Sequence[Any] = (),
     ) -> Any:
         """The stored blocks with indices from `start` to before `stop`, through `kernels` on the way out.
+
+        Parameters
+        ----------
+        time : pair of int or datetime64
+            Only blocks of that range of the producer's clock (ns since 1970 UTC), the end excluded; None is open-ended.
+        where : mapping of str to pair of numbers
+            Only blocks with these values of columns, both ends included: `{"angle": (0, 90)}`; None is open-ended.
 
         Returns
         -------
         ndarray of (n, *shape), or a list of blocks where they have no common shape
         """
         bound = bound_kernels(kernels, self._store)
-        extents = list(self._extents(Selection(start, stop, step, kernels=bound)))
+        selection = Selection(start, stop, step, kernels=bound, time_ns=_time_ns(time), where=_ranges(where))
+        extents = list(self._extents(selection))
         if self._info.frame.variable and not bound:
             return [block.data for extent in extents for block in _blocks(extent, self._info)]
         frame = self._store.out_frame(self._info.id, bound) if bound else self._info.frame
@@ -174,9 +188,18 @@ class Stream:
             return next(_blocks(extent, self._info))
         raise self._missing(index)
 
-    def latest(self) -> Block | None:
-        """The stored block of the highest index, for a display; None while there is none."""
-        for extent in self._extents(Selection(newest=True)):
+    def find(self, *, time: TimeRange = (None, None), where: Where = MappingProxyType({})) -> IntArray:
+        """The indices of the stored blocks of a range of time and with these values of columns, as in `read`. Of no
+        block the bytes are read."""
+        selection = Selection(data=False, time_ns=_time_ns(time), where=_ranges(where))
+        parts = [extent.index for extent in self._extents(selection)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def latest(self, *, time: TimeRange = (None, None), where: Where = MappingProxyType({})) -> Block | None:
+        """The stored block of the highest index, for a display, of those in the ranges (as in `read`); None while
+        there is none."""
+        selection = Selection(newest=True, time_ns=_time_ns(time), where=_ranges(where))
+        for extent in self._extents(selection):
             return next(_blocks(extent, self._info))
         return None
 
@@ -286,6 +309,19 @@ def bound_kernels(kernels: Sequence[Any], store: Store) -> tuple[BoundKernel, ..
         return made
 
     return tuple(bound(kernel) for kernel in kernels)
+
+
+def _time_ns(time: TimeRange) -> tuple[int | None, int | None]:
+    start, stop = (
+        None if each is None else np.asarray(each, "datetime64[ns]").astype(np.int64).item() for each in time
+    )
+    return start, stop
+
+
+def _ranges(where: Where) -> tuple[ColumnRange, ...]:
+    """Numbers of NumPy as Python's, so that they travel."""
+    plain = {name: [None if each is None else np.asarray(each).item() for each in pair] for name, pair in where.items()}
+    return tuple(ColumnRange(name, low, high) for name, (low, high) in plain.items())
 
 
 def _blocks(extent: Extent, info: StreamInfo) -> Iterator[Block]:

@@ -21,6 +21,7 @@ from hiss.kernels import Compiler, Pipeline, Reduction, ResolvedStage, builtin
 from hiss.model import (
     BlockStatus,
     BoundKernel,
+    Chooser,
     FrameSpec,
     Keep,
     KernelKind,
@@ -57,14 +58,22 @@ class Source:
         self._raw = raw
         self._pipeline = pipeline
 
-    def read(self, start: int | None = None, stop: int | None = None, step: int = 1) -> Iterator[Extent]:
+    def read(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        step: int = 1,
+        choose: Chooser | None = None,
+        *,
+        data: bool = True,
+    ) -> Iterator[Extent]:
         """Stored blocks of a range, in index order. The stream is not evicted meanwhile; `StreamEvicted` where it was
-        before."""
+        before. Without `data` stored bytes are not read; computed ones come all the same."""
         with self.held():
             if self._raw is None:
-                yield from self._storage.read(self._info.id, start, stop, step)
+                yield from self._storage.read(self._info.id, start, stop, step, choose, data=data)
             else:
-                for extent in self._storage.read(self._raw.id, start, stop, step):
+                for extent in self._storage.read(self._raw.id, start, stop, step, choose):
                     yield from self._compute(extent)
 
     @contextmanager
@@ -76,12 +85,26 @@ class Source:
                 check_here(self._storage.catalog.stream_by_id(stream.id))
             yield
 
-    def newest(self) -> Iterator[Extent]:
-        """The stored block of the highest index, if there is one."""
-        last = self._storage.index(self._info.id).newest(
-            BlockStatus.STORED if self._raw is None else BlockStatus.RAW_ONLY
-        )
+    def newest(self, choose: Chooser | None = None) -> Iterator[Extent]:
+        """The stored block of the highest index of those that are chosen, if there is one."""
+        if choose is not None:
+            last = self._last(choose)
+        else:
+            last = self._storage.index(self._info.id).newest(
+                BlockStatus.STORED if self._raw is None else BlockStatus.RAW_ONLY
+            )
         return iter(()) if last is None else self.read(last, last + 1)
+
+    def _last(self, choose: Chooser) -> int | None:
+        """The highest index that is chosen."""
+        last = None
+        with self.held():
+            for extent in self._storage.read((self._raw or self._info).id, choose=choose, data=False):
+                index = extent.index
+                if self._raw is not None:
+                    index = index[self._storage.index(self._info.id).status(index) == BlockStatus.RAW_ONLY]
+                last = int(index[-1]) if len(index) else last
+        return last
 
     def arrivals(self, cursor: int) -> tuple[list[Extent], int]:
         """What became readable since `cursor`, in the order in which it came, and the next cursor."""
@@ -121,10 +144,12 @@ class Readout:
         if selection.step < 1:
             raise InvalidInput(f"stream {info.path}: step {selection.step}; it is at least 1")
         source = self.source(info)
+        choose = selection.chooser(info.columns, f"stream {info.path}")
         if selection.newest:
-            extents = source.newest()
+            extents = source.newest(choose)
         else:
-            extents = source.read(selection.start, selection.stop, selection.step)
+            data = selection.data or bool(selection.kernels)
+            extents = source.read(selection.start, selection.stop, selection.step, choose, data=data)
         if selection.kernels:
             pipeline = self._build(self.record(selection.kernels), info.frame, info)
             extents = (found for extent in extents for found in through(pipeline, extent, info.frame))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import MappingProxyType
 
 from hiss.extent import Extent
 from hiss.model import IntArray, Selection
-from hiss.reader import Block, Stream
+from hiss.reader import Block, Stream, TimeRange, Where
 
 
 class StreamPart(Stream):
@@ -32,9 +33,9 @@ class StreamPart(Stream):
     def __len__(self) -> int:
         return len(self.index)
 
-    def latest(self) -> Block | None:
-        """The block of the highest index in this part; None while there is none."""
-        index: IntArray = self.index
+    def latest(self, *, time: TimeRange = (None, None), where: Where = MappingProxyType({})) -> Block | None:
+        """The block of the highest index in this part and the ranges; None while there is none."""
+        index: IntArray = self.find(time=time, where=where)
         return self.block(int(index[-1])) if len(index) else None
 
     def follow(self, start: int | None = None) -> Iterator[Block]:

@@ -31,7 +31,7 @@ from hiss.blocks.segment_pool import SegmentPool
 from hiss.errors import BlockDamaged, Stopping, StreamNotFound
 from hiss.extent import Extent
 from hiss.limits import EXTENT_BLOCKS_MAX, EXTENT_BYTES_TARGET
-from hiss.model import BlockStatus, ByteArray, IntArray, digest_of
+from hiss.model import BlockStatus, ByteArray, Chooser, IntArray, digest_of
 
 Rows = npt.NDArray[np.int64]
 
@@ -135,21 +135,31 @@ class ExtentReader:
 
     # ---- extents
 
-    def read(self, index: StreamIndex, start: int | None, stop: int | None, step: int) -> Iterator[Extent]:
-        """Stored blocks in index order, several an extent."""
+    def read(
+        self,
+        index: StreamIndex,
+        start: int | None,
+        stop: int | None,
+        step: int,
+        choose: Chooser | None = None,
+        *,
+        data: bool = True,
+    ) -> Iterator[Extent]:
+        """Stored blocks in index order, several an extent; of records without a chosen block only the head is read."""
         base = start if start is not None else index.first_index
         parts: list[_Part] = []
         size = count = 0
-        for part in self._parts(index, 0 if base is None else base, stop, step, start is None):
+        found = self._parts(index, 0 if base is None else base, stop, step, start is None)
+        for part in found if choose is None else _chosen(found, index.columns_dtype, choose):
             for piece in _pieces(part):
                 piece_bytes = int(piece.table.length[piece.rows].sum(dtype=np.int64))
                 if parts and (size + piece_bytes > EXTENT_BYTES_TARGET or count + len(piece.rows) > EXTENT_BLOCKS_MAX):
-                    yield self._extent(index, parts)
+                    yield self._extent(index, parts, data)
                     parts, size, count = [], 0, 0
                 parts.append(piece)
                 size, count = size + piece_bytes, count + len(piece.rows)
         if parts:
-            yield self._extent(index, parts)
+            yield self._extent(index, parts, data)
 
     def _parts(self, index: StreamIndex, base: int, stop: int | None, step: int, from_first: bool) -> Iterator[_Part]:
         position: int | None = None if from_first else base
@@ -184,15 +194,15 @@ class ExtentReader:
         mine[handled] = (records == record) & (rows == np.flatnonzero(handled))
         return mine
 
-    def _extent(self, index: StreamIndex, parts: list[_Part]) -> Extent:
+    def _extent(self, index: StreamIndex, parts: list[_Part], with_data: bool = True) -> Extent:
         def joined(name: str) -> npt.NDArray[np.generic]:
             vectors = [getattr(part.table, name)[part.rows] for part in parts]
             return vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
 
         length: IntArray = joined("length").astype(np.int64)
-        data = np.empty(int(length.sum()), np.uint8)
+        data = np.empty(int(length.sum()) if with_data else 0, np.uint8)
         position = 0
-        for part in parts:
+        for part in parts if with_data else ():
             size = int(part.table.length[part.rows].sum(dtype=np.int64))
             self._payload(index, part, data[position : position + size])
             position += size
@@ -260,6 +270,15 @@ class ExtentReader:
             segment=place.segment,
             offset=place.offset,
         )
+
+
+def _chosen(parts: Iterator[_Part], columns_dtype: np.dtype[np.void], choose: Chooser) -> Iterator[_Part]:
+    """What is left of the parts where only chosen blocks count."""
+    for part in parts:
+        columns = columns_of(part.table, columns_dtype)[part.rows]
+        rows = part.rows[choose(part.table.time_ns[part.rows], columns)]
+        if len(rows):
+            yield _Part(part.record, part.table, rows)
 
 
 def wrong_blocks(data: ByteArray, length: npt.NDArray[np.generic], digest: npt.NDArray[np.uint64]) -> IntArray:

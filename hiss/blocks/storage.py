@@ -39,7 +39,7 @@ from hiss.blocks.segment_log import Done, SegmentLog
 from hiss.blocks.segment_pool import SegmentPool
 from hiss.errors import BlockConflict, CatalogDamaged, InvalidInput, SpecMismatch
 from hiss.extent import Extent
-from hiss.model import Completeness, StreamInfo
+from hiss.model import Chooser, Completeness, StreamInfo
 
 
 def _arena_bytes() -> int:
@@ -295,7 +295,14 @@ class Storage:
             return list(self._indexes.values())
 
     def read(
-        self, stream_id: str, start: int | None = None, stop: int | None = None, step: int = 1
+        self,
+        stream_id: str,
+        start: int | None = None,
+        stop: int | None = None,
+        step: int = 1,
+        choose: Chooser | None = None,
+        *,
+        data: bool = True,
     ) -> Iterator[Extent]:
         """Stored blocks in the order of their index, several an extent, the digest of each verified.
 
@@ -305,6 +312,10 @@ class Storage:
             Range of the producer's index, `stop` excluded.
         step : int
             Every step-th index from `start`, or from the stream's first.
+        choose : callable, optional
+            Tells from times and columns which of these blocks; the heads of records are read for that, not the blocks.
+        data : bool
+            False: everything of the blocks but their bytes, which are not read.
 
         Raises
         ------
@@ -315,7 +326,7 @@ class Storage:
         """
         if step < 1:
             raise InvalidInput(f"step {step}: expected at least 1")
-        return self._reader.read(self.index(stream_id), start, stop, step)
+        return self._reader.read(self.index(stream_id), start, stop, step, choose, data=data)
 
     def newest(self, stream_id: str) -> Extent | None:
         """The stored block of the highest index."""

@@ -354,6 +354,36 @@ class BufferConformance:
         assert not follower.is_alive()
         assert seen == list(range(200))
 
+    def test_blocks_are_found_by_time_and_by_the_values_of_columns(self, buffer: Buffer) -> None:
+        columns = {"angle": "f8 deg", "shot": "i8"}
+        with buffer.collection("c").create_stream("s", dtype="u1", shape=(2,), columns=columns) as s:
+            for k in range(40):
+                angle = float("nan") if k == 7 else k / 2
+                s.append(np.full(2, k, "u1"), time_ns=1000 + 10 * k, angle=angle, shot=(1 << 62) + k)
+        p = buffer["c/s"]
+        assert p.read(time=(1100, 1130))[:, 0].tolist() == [10, 11, 12]
+        assert p.find(time=(1390, None)).tolist() == [39]
+        assert p.find(time=(None, 1000)).tolist() == []
+        since = np.datetime64(1380, "ns")
+        assert p.find(time=(since, None)).tolist() == [38, 39]
+        assert p.read(where={"angle": (3.0, 4.0)})[:, 0].tolist() == [6, 8], "both ends, and NaN is in no range"
+        assert p.find(where={"shot": ((1 << 62) + 38, None)}).tolist() == [38, 39], "to the last bit"
+        assert p.find(where={"angle": (None, 5.0), "shot": ((1 << 62) + 9, None)}).tolist() == [9, 10]
+        assert p.read(2, 30, 2, time=(1000, 1200), where={"angle": (5, np.float32(9))})[:, 0].tolist() == [
+            10,
+            12,
+            14,
+            16,
+            18,
+        ]
+        assert p.read(where={"angle": (50, None)}).shape == (0, 2)
+        newest = p.latest(where={"angle": (None, 9.75)})
+        assert newest is not None
+        assert (newest.index, newest.data.tolist()) == (19, [19, 19])
+        assert p.latest(time=(0, 10)) is None
+        with pytest.raises(InvalidInput, match=r"angle, shot"):
+            p.find(where={"angel": (0, 1)})
+
     def test_latest_is_the_newest_block(self, buffer: Buffer) -> None:
         s = buffer.collection("c").create_stream("s", dtype="u1", shape=(1,))
         for value in range(3):

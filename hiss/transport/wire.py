@@ -28,6 +28,7 @@ from hiss.model import (
     CollectionInfo,
     Column,
     ColumnParam,
+    ColumnRange,
     Completeness,
     Event,
     Feedback,
@@ -438,7 +439,17 @@ def encode_selection(selection: Selection) -> streams_pb2.Selection:
         newest=selection.newest,
         kernels=map(encode_bound_kernel, selection.kernels),
         without_data=not selection.data,
+        time_start_ns=selection.time_ns[0],
+        time_stop_ns=selection.time_ns[1],
+        where=map(_encode_column_range, selection.where),
     )
+
+
+def _encode_column_range(each: ColumnRange) -> streams_pb2.ColumnRange:
+    def bound(value: float | None) -> types_pb2.ScalarParameter | None:
+        return None if value is None else _encode_scalar(ScalarParam(value))
+
+    return streams_pb2.ColumnRange(column=each.column, low=bound(each.low), high=bound(each.high))
 
 
 @checked
@@ -450,6 +461,19 @@ def decode_selection(message: streams_pb2.Selection) -> Selection:
         newest=message.newest,
         data=not message.without_data,
         kernels=decode_pipeline(message.kernels),
+        time_ns=(
+            message.time_start_ns if message.HasField("time_start_ns") else None,
+            message.time_stop_ns if message.HasField("time_stop_ns") else None,
+        ),
+        where=tuple(map(_decode_column_range, message.where)),
+    )
+
+
+def _decode_column_range(message: streams_pb2.ColumnRange) -> ColumnRange:
+    return ColumnRange(
+        message.column,
+        _decode_scalar(message.low).value if message.HasField("low") else None,
+        _decode_scalar(message.high).value if message.HasField("high") else None,
     )
 
 

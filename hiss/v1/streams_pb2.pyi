@@ -214,20 +214,36 @@ class DeleteStreamResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Selection(_message.Message):
-    __slots__ = ("start", "stop", "step", "newest", "kernels", "without_data")
+    __slots__ = ("start", "stop", "step", "newest", "kernels", "without_data", "time_start_ns", "time_stop_ns", "where")
     START_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     NEWEST_FIELD_NUMBER: _ClassVar[int]
     KERNELS_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_DATA_FIELD_NUMBER: _ClassVar[int]
+    TIME_START_NS_FIELD_NUMBER: _ClassVar[int]
+    TIME_STOP_NS_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
     start: int
     stop: int
     step: int
     newest: bool
     kernels: _containers.RepeatedCompositeFieldContainer[_types_pb2.BoundKernel]
     without_data: bool
-    def __init__(self, start: _Optional[int] = ..., stop: _Optional[int] = ..., step: _Optional[int] = ..., newest: _Optional[bool] = ..., kernels: _Optional[_Iterable[_Union[_types_pb2.BoundKernel, _Mapping]]] = ..., without_data: _Optional[bool] = ...) -> None: ...
+    time_start_ns: int
+    time_stop_ns: int
+    where: _containers.RepeatedCompositeFieldContainer[ColumnRange]
+    def __init__(self, start: _Optional[int] = ..., stop: _Optional[int] = ..., step: _Optional[int] = ..., newest: _Optional[bool] = ..., kernels: _Optional[_Iterable[_Union[_types_pb2.BoundKernel, _Mapping]]] = ..., without_data: _Optional[bool] = ..., time_start_ns: _Optional[int] = ..., time_stop_ns: _Optional[int] = ..., where: _Optional[_Iterable[_Union[ColumnRange, _Mapping]]] = ...) -> None: ...
+
+class ColumnRange(_message.Message):
+    __slots__ = ("column", "low", "high")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    low: _types_pb2.ScalarParameter
+    high: _types_pb2.ScalarParameter
+    def __init__(self, column: _Optional[str] = ..., low: _Optional[_Union[_types_pb2.ScalarParameter, _Mapping]] = ..., high: _Optional[_Union[_types_pb2.ScalarParameter, _Mapping]] = ...) -> None: ...
 
 class ReadRequest(_message.Message):
     __slots__ = ("stream_id", "selection")

@@ -223,3 +223,24 @@ def test_a_stream_through_the_front_door_is_read_from_memory(tmp_path):
         assert np.array_equal(buffer["c/p"][:], frames)
         assert storage.usage().recent.blocks_from_memory >= 10
         assert storage.usage().recent.blocks_from_disk == 0
+
+
+def test_a_lookup_by_time_or_column_reads_heads_and_the_blocks_that_were_asked_for(served):
+    """Ten records of 8 blocks on the disk: one read each for the lookup, one more for the only block in the range."""
+    info = served.stream()
+    for first in range(0, 80, 8):
+        served.storage.append(info.id, make_extent(info, [(first + k, 50_000) for k in range(8)]), Outcome())
+    served.storage.sync()
+
+    def by_angle(time_ns, columns):
+        return columns["angle"] == 43
+
+    before = served.files.reads
+    heads = list(served.storage.read(info.id, choose=by_angle, data=False))
+    assert [extent.index.tolist() for extent in heads] == [[43]]
+    assert heads[0].data.size == 0
+    assert served.files.reads - before == 10
+    before = served.files.reads
+    (found,) = served.storage.read(info.id, choose=by_angle)
+    assert bytes(found.data) == block_bytes(info.id, 43, 50_000)
+    assert served.files.reads - before == 11

@@ -371,6 +371,10 @@ class MemoryStore:
         first = indices[0] if selection.start is None and indices else selection.start or 0
         wanted = [i for i in indices if i >= first and (selection.stop is None or i < selection.stop)]
         wanted = [i for i in wanted if (i - first) % selection.step == 0]
+        choose = selection.chooser(stream.info.columns, f"stream {stream.info.path}")
+        if choose is not None:
+            blocks = stream.blocks
+            wanted = [i for i in wanted if choose(blocks[i].time_ns, blocks[i].columns)[0]]
         for index in wanted[-1:] if selection.newest else wanted:
             block = stream.blocks[index]
             yield block if selection.data else replace(block, data=np.zeros(0, np.uint8))
