@@ -20,8 +20,7 @@ from .victims import Injection, Victims, needs_strace, promised, recover
 STEPS = 45
 # What the log and SQLite ask the system for that changes the disk, and how often in such a run, at least about.
 CALLS = {"pwrite64": 126, "pwritev2": 50, "fdatasync": 60, "fallocate": 4, "fsync": 6, "unlink": 2, "ftruncate": 2}
-ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EROFS", "EINTR")
-SHORT = ("retval=1", "retval=100", "retval=4096")  # of writes: fewer bytes than were given
+ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EROFS", "EFBIG", "EINTR")  # short writes: `SimulatedDisk` has them
 ERROR_CALLS = ("pwrite64", "pwritev2", "fdatasync", "fsync", "fallocate", "openat", "rename", "unlink", "ftruncate")
 READS = ("pread64", "preadv2", "fstat", "newfstatat", "fcntl", "mmap")
 
@@ -58,9 +57,8 @@ def kill_points() -> Iterator[str]:
 def error_points() -> Iterator[str]:
     for number in range(1, 21):
         for call in ERROR_CALLS:
-            short = SHORT if call in ("pwrite64", "pwritev2") else ()
-            for what in (*(f"error={code}" for code in ERRORS), *short):
-                yield f"{call}:{what}:when={number}"
+            for code in ERRORS:
+                yield f"{call}:error={code}:when={number}"
         for call in READS:
             yield f"{call}:error=EIO:when={number}"
 
