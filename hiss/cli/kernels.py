@@ -1,4 +1,4 @@
-"""`hiss kernel …`: register, list, show and check kernels.
+"""`hiss kernel …`: register, list and check kernels, of a file or of the library.
 
 A file's kernels are its top-level definitions under `@hiss.kernel`, `@hiss.filter`, `@hiss.scan` or `@hiss.reduce`;
 they are found by parsing, and nothing of the file is executed. Called from the main thread.
@@ -7,6 +7,7 @@ they are found by parsing, and nothing of the file is executed. Called from the 
 from __future__ import annotations
 
 import ast
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,13 @@ import click
 
 from hiss.cli.output import plain, say_json, say_table
 from hiss.cli.reach import Reach, command, local_command
-from hiss.errors import InvalidInput, KernelRejected
+from hiss.errors import InvalidInput, KernelNotFound, KernelRejected
 
 if TYPE_CHECKING:
     from hiss.model import KernelDef
 
 group = click.Group()
-kernel = click.Group("kernel", help="Array functions that run in transit.")
+kernel = click.Group("kernel", help="Array functions that run in transit. Ready-made ones: `hiss kernel ls --library`.")
 group.add_command(kernel)
 
 _DECORATORS = {"kernel": "MAP", "filter": "FILTER", "scan": "SCAN", "reduce": "REDUCE"}
@@ -65,12 +66,37 @@ def _kind(node: ast.FunctionDef | ast.ClassDef) -> str | None:
     return None
 
 
+def library_kernels(names: tuple[str, ...]) -> list[KernelDef]:
+    """Kernels of the library, in the order of `names`.
+
+    Raises
+    ------
+    KernelNotFound
+        The library has no kernel of a name.
+    """
+    from hiss.kernels import library
+
+    for name in names:
+        if name not in library.KERNELS:
+            close = difflib.get_close_matches(name, library.KERNELS, 1)
+            hint = f"did you mean {close[0]}?" if close else "see `hiss kernel ls --library`"
+            raise KernelNotFound(f"the library has no kernel {name!r}; {hint}")
+    return [getattr(library, name).definition for name in names]
+
+
 @command(kernel, "add")
-@click.argument("file", type=_FILE)
-def add(reach: Reach, file: Path) -> None:
-    """Register the kernels of a Python FILE under their functions' names. The file is parsed, never executed."""
+@click.argument("file", type=_FILE, required=False)
+@click.option("--library", "names", metavar="NAME", multiple=True, help="A kernel of the library; may be repeated.")
+def add(reach: Reach, file: Path | None, names: tuple[str, ...]) -> None:
+    """Register the kernels of a Python FILE under their functions' names, and kernels of the library under theirs.
+
+    The file is parsed, never executed.
+    """
+    if file is None and not names:
+        raise InvalidInput("nothing to register: name a FILE, or a kernel of the library with --library")
+    found = [*(definitions(file) if file else []), *library_kernels(names)]
     with reach.buffer() as buffer:
-        infos = [buffer.store.register_kernel(definition) for definition in definitions(file)]
+        infos = [buffer.store.register_kernel(definition) for definition in found]
     if reach.json:
         say_json(infos)
     else:
@@ -79,10 +105,14 @@ def add(reach: Reach, file: Path) -> None:
 
 
 @command(kernel, "ls")
-def list_kernels(reach: Reach) -> None:
+@click.option("--library", "shipped", is_flag=True, help="List the kernels that come with hiss instead.")
+def list_kernels(reach: Reach, shipped: bool) -> None:
     """List the registered kernels, and how they fared since the buffer was started."""
     from hiss.model import now_text
 
+    if shipped:
+        _list_library(reach)
+        return
     with reach.buffer() as buffer:
         infos, fared = buffer.store.kernels(), buffer.status().kernels
     if reach.json:
@@ -97,6 +127,26 @@ def list_kernels(reach: Reach) -> None:
         for info in infos
     ]
     say_table(("kernel", "kind", "hash", "registered", "blocks", "vetoed", "failed", "p50 ms", "p99 ms"), rows)
+
+
+def _list_library(reach: Reach) -> None:
+    from hiss.kernels import library
+
+    kernels = [getattr(library, name) for name in library.KERNELS]
+    rows = [
+        {
+            "name": kernel.definition.name,
+            "kind": kernel.definition.kind.name.lower(),
+            "parameters": list(kernel.parameters),
+            "summary": kernel.summary,
+        }
+        for kernel in kernels
+    ]
+    if reach.json:
+        say_json(rows)
+        return
+    columns = ("kernel", "kind", "parameters", "what it gives")
+    say_table(columns, [(row["name"], row["kind"], ", ".join(row["parameters"]), row["summary"]) for row in rows])
 
 
 @local_command(kernel, "check")

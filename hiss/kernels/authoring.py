@@ -46,6 +46,10 @@ class Kernel(Generic[P, R]):
         Identity: 64 hex digits, the same for kernels that differ in local names, comments and spacing only.
     warnings : tuple of str
         What is in the language but may not be meant.
+    parameters : tuple of str
+        What `bind` takes; those with a default may be left out.
+    summary : str
+        The first sentence of its docstring.
     """
 
     def __init__(self, function: Callable[P, R], definition: KernelDef) -> None:
@@ -62,8 +66,17 @@ class Kernel(Generic[P, R]):
     def warnings(self) -> tuple[str, ...]:
         return self._checked.warnings
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return self._checked.parameters
+
+    @property
+    def summary(self) -> str:
+        paragraph = " ".join(inspect.cleandoc(self.__doc__ or "").partition("\n\n")[0].split())
+        return paragraph.partition(". ")[0].rstrip(".")
+
     def __repr__(self) -> str:
-        parameters = ", ".join(self._checked.parameters)
+        parameters = ", ".join(self.parameters)
         return f"<hiss {self.definition.kind.name.lower()} {self.definition.name}({parameters}) {self.hash[:12]}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
