@@ -40,6 +40,7 @@ class ServeConfig:
     retention_pressure: bool = True  # archived streams leave the log where space runs short
     backend: str = "numba"
     jobs_at_once: int = limits.JOBS_AT_ONCE
+    executor: str = "local"  # where jobs run: processes of this machine, or the address of a scheduler, `dask:tcp://…`
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", Path(self.data).absolute())
@@ -61,6 +62,8 @@ class ServeConfig:
             raise InvalidInput(f"log_bytes_max {self.log_bytes_max}: room for two segments at least, or 0")
         if min(self.retention_age_hours, self.retention_drained_hours) < 0:
             raise InvalidInput("retention_age_hours and retention_drained_hours are at least 0")
+        if self.executor != "local" and not self.executor.startswith("dask:"):
+            raise InvalidInput(f"executor {self.executor!r}: expected 'local', or 'dask:' and a scheduler's address")
         if self.jobs_at_once < 1:
             raise InvalidInput(f"jobs_at_once {self.jobs_at_once}: at least 1")
 
@@ -77,6 +80,10 @@ class ServeConfig:
         if not isinstance(kernels, dict) or kernels.keys() - {"backend"}:
             raise InvalidInput(f"configuration {file}: [kernels] has one entry, backend")
         values |= kernels
+        rules = values.pop("rules", {})
+        if not isinstance(rules, dict) or rules.keys() - {"executor", "jobs_at_once"}:
+            raise InvalidInput(f"configuration {file}: [rules] has two entries, executor and jobs_at_once")
+        values |= rules
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - known.keys())
         if unknown:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hiss import limits
 from hiss.access import Access, token_file, write_secret
@@ -85,9 +86,12 @@ def run_rules(config: ServeConfig) -> None:
     run = run_directory(config.data)
     tokens = Access.of_directory(config.data)
     address = f"unix:{run / 'data.sock'}"
-    store = RemoteStore.connect(address, tokens.owner_token)
-    environment = job_environment(address, tokens, line=run / "line.sock")
-    engine = Engine(config.data, store, environment, jobs_at_once=config.jobs_at_once)
+    line = run / "line.sock"
+    store = RemoteStore.connect(address, tokens.owner_token, line=str(line))
+    elsewhere = None if config.executor == "local" else _dask_executor(config.executor.removeprefix("dask:"))
+    here = job_environment(address, tokens, line=line)
+    environment = here if elsewhere is None else job_environment(config.address, tokens)
+    engine = Engine(config.data, store, environment, jobs_at_once=config.jobs_at_once, executor=elsewhere)
     server = GrpcServer(
         [f"unix:{run / 'rules.sock'}"],
         store_for=None,
@@ -101,6 +105,15 @@ def run_rules(config: ServeConfig) -> None:
         server.stop(1.0)
         engine.stop()
         store.close()
+
+
+def _dask_executor(scheduler: str) -> Callable[[Path, int], Any]:
+    def connect(directory: Path, jobs_at_once: int) -> Any:
+        from hiss.meow_bridge.dask_executor import DaskExecutor
+
+        return DaskExecutor(scheduler)
+
+    return connect
 
 
 def job_environment(
@@ -122,8 +135,11 @@ def job_environment(
 class _Embedded:
     """A node in the user's process, and its rule engine from the moment that somebody asks for it."""
 
-    def __init__(self, data: Path, options: StorageOptions, backend: str) -> None:
+    def __init__(
+        self, data: Path, options: StorageOptions, backend: str, engine_options: Mapping[str, Any] | None = None
+    ) -> None:
         self._data = data
+        self._engine_options = dict(engine_options or {})
         self._node = Node(data, options, backend=backend)
         self._lock = threading.Lock()
         self._engine: Meow | None = None
@@ -146,7 +162,8 @@ class _Embedded:
         tokens = Access.of_directory(self._data)
         run = run_directory(self._data)
         address, line = f"unix:{run / 'data.sock'}", run / "line.sock"
-        engine = Engine(self._data, LocalStore(self._node), job_environment(address, tokens, line=line))
+        environment = job_environment(address, tokens, line=line)
+        engine = Engine(self._data, LocalStore(self._node), environment, **self._engine_options)
         server = GrpcServer(
             [address],
             store_for=lambda caller: LocalStore(self._node, caller),
@@ -168,9 +185,11 @@ class _Embedded:
         self._node.close()
 
 
-def open_embedded(data: Path, options: StorageOptions, backend: str) -> Store:
-    """A buffer in this process."""
-    return _Embedded(data.absolute(), options, backend).store()
+def open_embedded(
+    data: Path, options: StorageOptions, backend: str, engine_options: Mapping[str, Any] | None = None
+) -> Store:
+    """A buffer in this process; `engine_options` are keywords of its rule engine's."""
+    return _Embedded(data.absolute(), options, backend, engine_options).store()
 
 
 def main(role: str, text: str) -> int:

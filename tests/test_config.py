@@ -29,6 +29,8 @@ def test_the_file_and_what_overrides_it(tmp_path: Path) -> None:
         ('host = "0.0.0.0"', "loopback"),
         ('backend = "cuda"', "backend"),
         ("jobs_at_once = 0", "jobs_at_once"),
+        ('[rules]\nexecutor = "slurm"', "executor 'slurm'"),
+        ("[rules]\nworkers = 3", "executor and jobs_at_once"),
         ("port = ", "hiss.toml"),
     ],
 )
@@ -42,3 +44,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="nowhere"):
         ServeConfig.load(tmp_path / "nowhere.toml")
+
+
+def test_where_jobs_run(tmp_path: Path) -> None:
+    file = tmp_path / "hiss.toml"
+    file.write_text('[rules]\nexecutor = "dask:tcp://127.0.0.1:8786"\njobs_at_once = 8\n')
+    config = ServeConfig.load(file)
+    assert (config.executor, config.jobs_at_once) == ("dask:tcp://127.0.0.1:8786", 8)
+    assert ServeConfig().executor == "local"
