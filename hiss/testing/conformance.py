@@ -381,7 +381,7 @@ class BufferConformance:
         assert newest is not None
         assert (newest.index, newest.data.tolist()) == (19, [19, 19])
         assert p.latest(time=(0, 10)) is None
-        with pytest.raises(InvalidInput, match=r"angle, shot"):
+        with pytest.raises(errors.InvalidInput, match=r"angle, shot"):
             p.find(where={"angel": (0, 1)})
 
     def test_latest_is_the_newest_block(self, buffer: Buffer) -> None:
