@@ -212,7 +212,7 @@ class _Demand:
         for arg in nest.root.args:
             if arg.shape and not _in_buffer(arg, contiguously=True):
                 base = arg
-                while base.op == "reshape":  # of what lies contiguously it costs nothing
+                while base.op == "reshape" and base.args[0].shape:  # of what lies contiguously it costs nothing
                     base = base.args[0]
                 self.copied(base)
             else:

@@ -270,7 +270,7 @@ class _Specialiser:
             raise ParameterMismatch(f"{self.title}: parameter {name!r} has the shape {array.shape}", parameter=name)
         if array.ndim == 0:
             return self.strong(name, dtype.type(array[()]))
-        self.arrays.append(np.ascontiguousarray(array, dtype))
+        self.arrays.append(np.array(array, dtype, order="C"))  # a copy: what becomes of the array later is no matter
         self.builder.array_names.append(name)
         return self.builder.make("array", (), dtype, array.shape, (len(self.arrays) - 1,))
 

@@ -134,6 +134,11 @@ REGRESSIONS: dict[str, tuple[str, tuple[int, ...], list[str]]] = {
             "v2 = np.take((frame + 1).T, frame.T.astype(np.int64))",
         ],
     ),
+    "a whole-array operation on a single value": (
+        "f8",
+        (3,),
+        ["v0 = np.argmin(angle)", "v1 = np.concatenate((angle, frame), None)", "v2 = np.median(strong, keepdims=True)"],
+    ),
     "a shape that NumPy's arange counts from its stop": ("u1", (3,), ["v0 = np.arange(5, None, 2) + frame[0]"]),
 }
 _PARAMS: dict[str, Any] = {
