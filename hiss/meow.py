@@ -7,6 +7,8 @@
     for pattern in hiss.meow.read_dir_pattern("segment", "meow_directory").patterns():
         buf.meow.add(pattern)
 
+Over a directory of files, as theirs: `WorkflowRunner(directory, workers, patterns=, recipes=)`.
+
 The files are those of `mig_meow` 0.37: `DIRECTORY/Patterns/NAME` with the keys `input_file`, `input_paths`, `output`,
 `recipes`, `variables`, `parameterize_over`, and `DIRECTORY/Recipes/NAME` with `recipe`, a notebook, and `source`, where
 it came from; a file's name up to its first dot is the name. Needs PyYAML. Pure functions over files; any thread.
@@ -32,6 +34,7 @@ from hiss.errors import (
     PatternNotFound,
     RecipeNotFound,
 )
+from hiss.meow_runner import WorkflowRunner as WorkflowRunner
 from hiss.workflow import Pattern, Recipe, RecipeKind
 
 DIRECTORY: Final = "meow_directory"
@@ -74,10 +77,14 @@ class MigPattern:
                 input=self.input_file,
                 outputs=dict(self.output),
                 variables=dict(self.variables),
-                sweep={name: self._sweep(name, given) for name, given in self.parameterize_over.items()},
+                sweep=self.sweeps(),
             )
             for number, (path, recipe) in enumerate(pairs, 1)
         ]
+
+    def sweeps(self) -> dict[str, Any]:
+        """`parameterize_over` as the sweep of a `hiss.Pattern`. Raises `InvalidPattern`."""
+        return {name: self._sweep(name, given) for name, given in self.parameterize_over.items()}
 
     def _sweep(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(given, Mapping) or set(given) != {theirs for theirs, _ in _SWEEP}:

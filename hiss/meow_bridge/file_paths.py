@@ -1,5 +1,8 @@
 """Paths of watched files as the rule engine names them: `file:` and the absolute path, in triggers, events and jobs.
 
+A part `.` of a trigger says which directory `{VGRID}` is: in `file:/data/./scan*/raw/*.tif` it is `/data`. Without it,
+that is the directory that is watched.
+
 Pure functions, callable from any thread.
 """
 
@@ -31,20 +34,31 @@ def watched_root(trigger: str) -> str:
     directories = local_path(trigger).split("/")[:-1]
     literal: list[str] = []
     for part in directories:
+        if part == ".":
+            continue
         if "*" in part or "?" in part:
             break
         literal.append(part)
     return "/".join(literal) or "/"
 
 
+def keyword_root(trigger: str) -> str:
+    """The directory that `{VGRID}` stands for, and `{REL_PATH}` is below."""
+    root, marker, _ = local_path(trigger).partition("/./")
+    return (root or "/") if marker else watched_root(trigger)
+
+
 def file_trigger_parts(trigger: str, owner: str) -> tuple[str, ...]:
     """The parts of a trigger over files, checked; their names may hold what names of files may."""
     path = local_path(trigger)
     parts = path.split("/")[1:]
+    if "." in parts[1:-1]:
+        parts.remove(".")
     if not path.startswith("/") or not all(parts) or any(part in (".", "..") or "\0" in part for part in parts):
         raise InvalidPattern(
-            f"{owner}: trigger {trigger[:80]!r}; expected 'file:' and an absolute path, without empty parts, '.' and "
-            "'..', in which '*' and '?' may stand for other characters, or '**' alone for any number of parts"
+            f"{owner}: trigger {trigger[:80]!r}; expected 'file:' and an absolute path, without empty parts and '..', "
+            "and with one '.' at most, in which '*' and '?' may stand for other characters, or '**' alone for any "
+            "number of parts"
         )
     if any("**" in part and part != "**" for part in parts) or len(parts) > limits.FILE_PATH_PARTS_MAX:
         raise InvalidPattern(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hiss import limits
-from hiss.meow_bridge.file_paths import SCHEME, is_file, watched_root
+from hiss.meow_bridge.file_paths import SCHEME, is_file, keyword_root
 from hiss.meow_bridge.identity import canonical_json, job_id
 from hiss.meow_bridge.jobs import NewJob
 from hiss.meow_bridge.keywords import keyword_values, replaced
@@ -79,7 +79,7 @@ def new_jobs(rule: ActiveRule, event: Event) -> Iterator[NewJob]:
     """One job for each point of the rule's sweep."""
     for point in rule.points:
         job = job_id(event.id, rule.rule.id, point)
-        root = watched_root(rule.pattern.trigger) if is_file(rule.pattern.trigger) else ""
+        root = keyword_root(rule.pattern.trigger) if is_file(rule.pattern.trigger) else ""
         values = keyword_values(event.collection, event.stream, event.version, event.id, job, root)
         variables = _variables(rule, event, point, values)
         variables_json = canonical_json(variables)

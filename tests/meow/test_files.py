@@ -14,7 +14,7 @@ import pytest
 from hiss import limits
 from hiss.errors import InvalidPattern, MissingExtra
 from hiss.meow_bridge import Engine, file_watch, open_files
-from hiss.meow_bridge.file_paths import watched_root
+from hiss.meow_bridge.file_paths import keyword_root, watched_root
 from hiss.meow_bridge.trigger import matches
 from hiss.workflow import JobState, Pattern
 
@@ -231,7 +231,10 @@ def test_hints_beyond_the_bound_become_a_scan(
     assert len(engine.jobs()) == 20
 
 
-@pytest.mark.parametrize("trigger", ["file:relative/*", "file:/a//b", "file:/a/../b", "file:/a/x**/b", "file:"])
+@pytest.mark.parametrize(
+    "trigger",
+    ["file:relative/*", "file:/a//b", "file:/a/../b", "file:/a/x**/b", "file:", "file:/a/./b/./c", "file:/./a"],
+)
 def test_triggers_that_are_refused(still: Callable[..., Engine], trigger: str) -> None:
     with pytest.raises(InvalidPattern):
         still().add(Pattern("p", trigger, "r"))
@@ -261,6 +264,9 @@ def test_globs_over_files() -> None:
     assert watched_root("file:/data/in/*/x.tif") == "/data/in"
     assert watched_root("file:/data/in/**") == "/data/in"
     assert watched_root("file:/*.tif") == "/"
+    assert (watched_root("file:/data/./in/*"), keyword_root("file:/data/./in/*")) == ("/data/in", "/data")
+    assert keyword_root("file:/data/in/*") == "/data/in"
+    assert matches("file:/data/./in/*", "file:/data/in/x")
     assert matches("file:/data/**/*.tif", "file:/data/a b/ü.tif")
     assert matches("file:/data/**/*.tif", "file:/data/x.tif")
     assert not matches("file:/data/*.tif", "file:/data/a/x.tif")
