@@ -137,7 +137,7 @@ REGRESSIONS: dict[str, tuple[str, tuple[int, ...], list[str]]] = {
     "a whole-array operation on a single value": (
         "f8",
         (3,),
-        ["v0 = np.argmin(angle)", "v1 = np.concatenate((angle, frame), None)", "v2 = np.median(strong, keepdims=True)"],
+        ["v0 = np.argmin(angle)", "v1 = np.concatenate((angle, frame), None)", "v2 = np.median(angle, keepdims=True)"],
     ),
     "a shape that NumPy's arange counts from its stop": ("u1", (3,), ["v0 = np.arange(5, None, 2) + frame[0]"]),
 }
