@@ -557,6 +557,7 @@ class Selection:
     kernels: tuple[BoundKernel, ...] = ()  # run on the way out
     time_ns: tuple[int | None, int | None] = (None, None)  # start, stop
     where: tuple[ColumnRange, ...] = ()
+    from_disk: bool = False  # also what memory still has, and every digest taken again: to verify
 
     def chooser(self, columns: Sequence[Column], what: str) -> Chooser | None:
         """Tells from times and columns which blocks are wanted; None where all are.

@@ -66,14 +66,15 @@ class Source:
         choose: Chooser | None = None,
         *,
         data: bool = True,
+        from_disk: bool = False,
     ) -> Iterator[Extent]:
         """Stored blocks of a range, in index order. The stream is not evicted meanwhile; `StreamEvicted` where it was
         before. Without `data` stored bytes are not read; computed ones come all the same."""
         with self.held():
             if self._raw is None:
-                yield from self._storage.read(self._info.id, start, stop, step, choose, data=data)
+                yield from self._storage.read(self._info.id, start, stop, step, choose, data=data, from_disk=from_disk)
             else:
-                for extent in self._storage.read(self._raw.id, start, stop, step, choose):
+                for extent in self._storage.read(self._raw.id, start, stop, step, choose, from_disk=from_disk):
                     yield from self._compute(extent)
 
     @contextmanager
@@ -149,7 +150,9 @@ class Readout:
             extents = source.newest(choose)
         else:
             data = selection.data or bool(selection.kernels)
-            extents = source.read(selection.start, selection.stop, selection.step, choose, data=data)
+            extents = source.read(
+                selection.start, selection.stop, selection.step, choose, data=data, from_disk=selection.from_disk
+            )
         if selection.kernels:
             pipeline = self._build(self.record(selection.kernels), info.frame, info)
             extents = (found for extent in extents for found in through(pipeline, extent, info.frame))

@@ -135,6 +135,7 @@ class Storage:
                 self._pool.log_bytes_max = options.log_bytes_max
                 self._recent = Recent(self.arena)
                 self._reader = ExtentReader(self._pool, self.catalog.salt, self._recent)
+                self._disk_reader = ExtentReader(self._pool, self.catalog.salt)
                 self._lock = threading.Lock()
                 self._indexes: dict[str, StreamIndex] = {}
                 self.pins = Pins()
@@ -303,6 +304,7 @@ class Storage:
         choose: Chooser | None = None,
         *,
         data: bool = True,
+        from_disk: bool = False,
     ) -> Iterator[Extent]:
         """Stored blocks in the order of their index, several an extent, the digest of each verified.
 
@@ -316,6 +318,8 @@ class Storage:
             Tells from times and columns which of these blocks; the heads of records are read for that, not the blocks.
         data : bool
             False: everything of the blocks but their bytes, which are not read.
+        from_disk : bool
+            Also what memory still has is read from there, and its digest taken again.
 
         Raises
         ------
@@ -326,7 +330,8 @@ class Storage:
         """
         if step < 1:
             raise InvalidInput(f"step {step}: expected at least 1")
-        return self._reader.read(self.index(stream_id), start, stop, step, choose, data=data)
+        reader = self._disk_reader if from_disk else self._reader
+        return reader.read(self.index(stream_id), start, stop, step, choose, data=data)
 
     def newest(self, stream_id: str) -> Extent | None:
         """The stored block of the highest index."""

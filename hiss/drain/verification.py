@@ -205,7 +205,7 @@ def _verified_stream(store: Store, info: StreamInfo, progress: Progress) -> Veri
 
 def _read(store: Store, info: StreamInfo, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
     """Read a range; for each extent one past its last index, its blocks and its bytes."""
-    for extent in store.read(info.id, Selection(start, stop)):
+    for extent in store.read(info.id, Selection(start, stop, from_disk=True)):
         yield int(extent.index[-1]) + 1, len(extent), extent.data.nbytes
 
 

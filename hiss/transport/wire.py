@@ -442,6 +442,7 @@ def encode_selection(selection: Selection) -> streams_pb2.Selection:
         time_start_ns=selection.time_ns[0],
         time_stop_ns=selection.time_ns[1],
         where=map(_encode_column_range, selection.where),
+        from_disk=selection.from_disk,
     )
 
 
@@ -466,6 +467,7 @@ def decode_selection(message: streams_pb2.Selection) -> Selection:
             message.time_stop_ns if message.HasField("time_stop_ns") else None,
         ),
         where=tuple(map(_decode_column_range, message.where)),
+        from_disk=message.from_disk,
     )
 
 

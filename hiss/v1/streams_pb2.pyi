@@ -214,7 +214,7 @@ class DeleteStreamResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Selection(_message.Message):
-    __slots__ = ("start", "stop", "step", "newest", "kernels", "without_data", "time_start_ns", "time_stop_ns", "where")
+    __slots__ = ("start", "stop", "step", "newest", "kernels", "without_data", "time_start_ns", "time_stop_ns", "where", "from_disk")
     START_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -224,6 +224,7 @@ class Selection(_message.Message):
     TIME_START_NS_FIELD_NUMBER: _ClassVar[int]
     TIME_STOP_NS_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
+    FROM_DISK_FIELD_NUMBER: _ClassVar[int]
     start: int
     stop: int
     step: int
@@ -233,7 +234,8 @@ class Selection(_message.Message):
     time_start_ns: int
     time_stop_ns: int
     where: _containers.RepeatedCompositeFieldContainer[ColumnRange]
-    def __init__(self, start: _Optional[int] = ..., stop: _Optional[int] = ..., step: _Optional[int] = ..., newest: _Optional[bool] = ..., kernels: _Optional[_Iterable[_Union[_types_pb2.BoundKernel, _Mapping]]] = ..., without_data: _Optional[bool] = ..., time_start_ns: _Optional[int] = ..., time_stop_ns: _Optional[int] = ..., where: _Optional[_Iterable[_Union[ColumnRange, _Mapping]]] = ...) -> None: ...
+    from_disk: bool
+    def __init__(self, start: _Optional[int] = ..., stop: _Optional[int] = ..., step: _Optional[int] = ..., newest: _Optional[bool] = ..., kernels: _Optional[_Iterable[_Union[_types_pb2.BoundKernel, _Mapping]]] = ..., without_data: _Optional[bool] = ..., time_start_ns: _Optional[int] = ..., time_stop_ns: _Optional[int] = ..., where: _Optional[_Iterable[_Union[ColumnRange, _Mapping]]] = ..., from_disk: _Optional[bool] = ...) -> None: ...
 
 class ColumnRange(_message.Message):
     __slots__ = ("column", "low", "high")
