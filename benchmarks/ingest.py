@@ -7,13 +7,13 @@ machine, reached by each lane in turn. Each log is written through before the fi
 goes into recycled segments, as in a buffer that has run for a while; `ingest/fresh` is the same into a new one.
 
 Peers and limits: `bare-socket` sends the same bytes to a process that throws them away, over a Unix socket where the
-lane is one, else over TCP; `direct-write` is pwrite to a preallocated file with one fdatasync at the end; `h5py` one
-frame a chunk, flushed at the end; `copy` is numpy.copyto on warm pages.
+lane is one, else over TCP; `direct-write` is pwrite with O_DIRECT and one fdatasync at the end, to a preallocated file
+that was written before (`ingest/fresh`: to one that was not); `h5py` is one frame a chunk, flushed for each; `sqlite`
+one blob a frame, each a durable transaction; `copy` is numpy.copyto on warm pages.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -25,10 +25,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 import hiss
+from benchmarks import disk_peers
 from benchmarks.measure import Case, measure
 from hiss.client import Buffer
 from hiss.limits import SEGMENT_BYTES, GiB, KiB
@@ -56,7 +56,7 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
         repeat = 2 if quick else 8
         with _sink() as tcp, _sink(directory / "sink") as unix, _buffers(directory) as buffers:
             for lane in ("embedded", "unix"):
-                yield measure(_fresh(lane, buffers[lane], big, repeat), 1)
+                yield measure(_fresh(lane, buffers[lane], big, repeat, directory), 1)
             for lane, buffer in buffers.items():
                 _warm(buffer, big)
                 sink = {"embedded": None, "unix": unix}.get(lane, tcp)
@@ -84,18 +84,25 @@ def _big(
             s.flush()
             return size / (time.perf_counter() - begin) / 1e9
 
-    peers: dict[str, Callable[[], float]] = {"copy": lambda: _copy(frames, repeat)}
+    peers: dict[str, Callable[[], float]] = {"copy": lambda: disk_peers.copy(frames, repeat)}
     if sink is not None:
         peers["bare-socket"] = lambda: _bare_socket(frames, repeat, sink)
     if ack == "durable":
-        peers["direct-write"] = lambda: _direct_write(frames, repeat, directory / "raw")
-        peers["h5py"] = lambda: _h5py(frames, repeat, directory / "peer.h5")
+        peers["direct-write"] = lambda: disk_peers.direct_write(frames, repeat, directory / "raw", fresh=False)
+    if ack == "durable" and lane == "embedded":
+        few = min(repeat, 2)
+        peers["h5py"] = lambda: disk_peers.h5py_write(frames, few, directory / "peer.h5")
+        peers["sqlite"] = lambda: disk_peers.sqlite_write(frames, few, directory / "peer.db")
     return Case(f"ingest/{lane}/{ack}/8MiB", "throughput", "GB/s", ours, peers)
 
 
-def _fresh(lane: str, buffer: Buffer, frames: np.ndarray, repeat: int) -> Case:
-    case = _big(lane, "durable", buffer, frames, repeat, None, Path())
-    return Case(f"ingest/fresh/{lane}/durable/8MiB", case.metric, case.unit, case.run)
+def _fresh(lane: str, buffer: Buffer, frames: np.ndarray, repeat: int, directory: Path) -> Case:
+    case = _big(lane, "durable", buffer, frames, repeat, None, directory)
+    peers = {
+        "copy": case.peers["copy"],
+        "direct-write": lambda: disk_peers.direct_write(frames, repeat, directory / "fresh", fresh=True),
+    }
+    return Case(f"ingest/fresh/{lane}/durable/8MiB", case.metric, case.unit, case.run, peers)
 
 
 def _warm(buffer: Buffer, frames: np.ndarray) -> None:
@@ -141,7 +148,7 @@ def _read(lane: str, stream: hiss.Stream, frames: np.ndarray, repeat: int) -> Ca
         assert sum(block.data.nbytes for block in stream) == size
         return size / (time.perf_counter() - begin) / 1e9
 
-    return Case(f"read/{lane}/8MiB", "throughput", "GB/s", ours, {"copy": lambda: _copy(frames, repeat)})
+    return Case(f"read/{lane}/8MiB", "throughput", "GB/s", ours, {"copy": lambda: disk_peers.copy(frames, repeat)})
 
 
 @contextmanager
@@ -183,15 +190,6 @@ def _buffers(directory: Path) -> Iterator[dict[str, Buffer]]:
 # ---- peers and limits
 
 
-def _copy(frames: np.ndarray, repeat: int) -> float:
-    target = np.empty_like(frames)
-    np.copyto(target, frames)
-    begin = time.perf_counter()
-    for _ in range(repeat):
-        np.copyto(target, frames)
-    return frames.nbytes * repeat / (time.perf_counter() - begin) / 1e9
-
-
 @contextmanager
 def _sink(path: Path | None = None) -> Iterator[Sink]:
     command = [sys.executable, "-c", _SINK, *([] if path is None else [str(path)])]
@@ -217,34 +215,3 @@ def _bare_socket(frames: np.ndarray, repeat: int, sink: Sink) -> float:
                 peer.sendall(frame.data)
         peer.recv(1)
         return size / (time.perf_counter() - begin) / 1e9
-
-
-def _direct_write(frames: np.ndarray, repeat: int, path: Path) -> float:
-    size = frames.nbytes * repeat
-    fresh = not path.exists()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-    try:
-        if fresh:
-            for place in range(0, size, frames.nbytes):
-                os.pwrite(descriptor, frames.data, place)
-            os.fsync(descriptor)
-        begin = time.perf_counter()
-        for place in range(0, size, frames.nbytes):
-            for number, frame in enumerate(frames):
-                os.pwrite(descriptor, frame.data, place + number * frame.nbytes)
-        os.fdatasync(descriptor)
-        return size / (time.perf_counter() - begin) / 1e9
-    finally:
-        os.close(descriptor)
-
-
-def _h5py(frames: np.ndarray, repeat: int, path: Path) -> float:
-    begin = time.perf_counter()
-    with h5py.File(path, "w") as file:
-        shape = (len(frames) * repeat, *frames.shape[1:])
-        data = file.create_dataset("data", shape, frames.dtype, chunks=(1, *frames.shape[1:]))
-        for number in range(len(data)):
-            data[number] = frames[number % len(frames)]
-        file.flush()
-        os.fdatasync(file.id.get_vfd_handle())
-    return frames.nbytes * repeat / (time.perf_counter() - begin) / 1e9
