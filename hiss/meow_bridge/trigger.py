@@ -4,17 +4,18 @@
 number of whole parts, none included. Nothing but its own name stands for the part `_jobs`, where executed notebooks
 are kept, or every job with a notebook would start the next. Triggers over watched files begin with `file:/`.
 
-The index is a tree over the parts of triggers. Below each node literal parts are found in a dict, globs by the
-literal text that they begin with; so the cost of a look-up grows with what matches and with the length of the path,
-not with the number of triggers. Globs run as regular expressions without backtracking. Not thread-safe: the engine's
-lock covers it.
+The index looks a path up as a whole among the triggers without globs, and walks a tree over the parts of the others.
+Below each of its nodes literal parts are found in a dict, and globs by what they say literally: how they begin, how
+they end, and their longest piece in between. All globs of one *shape*, which is the lengths of these three, share a
+dict from the three texts, so that a name is cut once for each shape and not tried with each glob. The cost of a look-up
+grows with what matches, with the length of the path, and with the number of different shapes, not with the number of
+triggers. What is found so is tried as a regular expression without backtracking, unless nothing is left to try. Not
+thread-safe: the engine's lock covers it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from hiss import limits
@@ -71,13 +72,20 @@ def matches(trigger: str, path: str) -> bool:
     return any(index.matching(path))
 
 
-@dataclass
+Shape = tuple[int, int, int]  # characters of a glob's beginning, of its end, of its longest piece in between
+
+
 class _Node(Generic[T]):
-    values: list[T] = field(default_factory=list)
-    literal: dict[str, _Node[T]] = field(default_factory=dict)
-    globs: dict[str, dict[str, tuple[re.Pattern[str], _Node[T]]]] = field(default_factory=dict)  # by literal prefix
-    deep: _Node[T] | None = None
-    is_deep: bool = False
+    """What has been matched so far. Its dicts are made when they are needed: most nodes of many have none."""
+
+    __slots__ = ("deep", "globs", "is_deep", "literal", "values")
+
+    def __init__(self, is_deep: bool = False) -> None:
+        self.values: list[T] | None = None
+        self.literal: dict[str, _Node[T]] | None = None
+        self.globs: _Globs[T] | None = None
+        self.deep: _Node[T] | None = None
+        self.is_deep = is_deep
 
     def empty(self) -> bool:
         return not (self.values or self.literal or self.globs or self.deep)
@@ -88,58 +96,122 @@ class _Node(Generic[T]):
             if self.deep is None:
                 self.deep = _Node(is_deep=True)
             return self.deep
-        if not is_glob(part):
-            return self.literal.setdefault(part, _Node())
-        group = self.globs.setdefault(_literal_prefix(part), {})
-        if part not in group:
-            group[part] = (compile_part(part), _Node())
-        return group[part][1]
+        if is_glob(part):
+            if self.globs is None:
+                self.globs = _Globs()
+            return self.globs.node(part)
+        if self.literal is None:
+            self.literal = {}
+        return self.literal.setdefault(part, _Node())
 
     def drop(self, part: str) -> None:
         if part == DEEP:
             self.deep = None
-        elif not is_glob(part):
-            del self.literal[part]
+        elif is_glob(part):
+            assert self.globs is not None
+            self.globs.drop(part)
+            if not self.globs.shapes:
+                self.globs = None
         else:
-            prefix = _literal_prefix(part)
-            del self.globs[prefix][part]
-            if not self.globs[prefix]:
-                del self.globs[prefix]
+            assert self.literal is not None
+            del self.literal[part]
 
-    def step(self, name: str) -> Iterator[_Node[T]]:
-        """The nodes that one part of a path leads to."""
-        if name in self.literal:
-            yield self.literal[name]
-        if name == JOBS_PART:
-            return
-        if self.is_deep:
-            yield self
-        if self.globs:
-            for end in range(len(name) + 1):
-                for pattern, node in self.globs.get(name[:end], {}).values():
-                    if pattern.fullmatch(name):
-                        yield node
+
+class _Glob(Generic[T]):
+    """One part of a trigger with `*` or `?`, and the node that it leads to."""
+
+    __slots__ = ("_compiled", "is_decided", "node", "part")
+
+    def __init__(self, part: str) -> None:
+        self.part = part
+        self.node: _Node[T] = _Node()
+        self.is_decided = part.count("*") == 1 and "?" not in part  # its beginning and its end are all that it asks
+        self._compiled: re.Pattern[str] | None = None
+
+    def matches(self, name: str) -> bool:
+        if self._compiled is None:
+            self._compiled = compile_part(self.part)
+        return self._compiled.fullmatch(name) is not None
+
+
+class _Globs(Generic[T]):
+    """The globs below one node, by shape and by what they say literally."""
+
+    __slots__ = ("shapes",)
+
+    def __init__(self) -> None:
+        self.shapes: dict[Shape, dict[str, list[_Glob[T]]]] = {}
+
+    def node(self, part: str) -> _Node[T]:
+        shape, key = _place(part)
+        group = self.shapes.setdefault(shape, {}).setdefault(key, [])
+        for glob in group:
+            if glob.part == part:
+                return glob.node
+        group.append(_Glob(part))
+        return group[-1].node
+
+    def drop(self, part: str) -> None:
+        shape, key = _place(part)
+        groups = self.shapes[shape]
+        groups[key] = [glob for glob in groups[key] if glob.part != part]
+        if not groups[key]:
+            del groups[key]
+        if not groups:
+            del self.shapes[shape]
+
+    def step(self, name: str, found: list[_Node[T]]) -> None:
+        """Add the nodes that `name` leads to."""
+        size = len(name)
+        for (first, last, middle), groups in self.shapes.items():
+            if not middle:
+                group = groups.get(f"{name[:first]}*{name[size - last :]}")
+                if group is not None and size >= first + last:
+                    found += [glob.node for glob in group if glob.is_decided or glob.matches(name)]
+            elif size >= first + last + middle:
+                begin, end = name[:first], name[size - last :]
+                for piece in {name[at : at + middle] for at in range(first, size - last - middle + 1)}:
+                    group = groups.get(f"{begin}*{piece}*{end}")
+                    if group is not None:
+                        found += [glob.node for glob in group if glob.matches(name)]
 
 
 class TriggerIndex(Generic[T]):
     """Values by trigger, looked up by path."""
 
     def __init__(self) -> None:
+        self._whole: dict[str, list[T]] = {}  # of the triggers without globs
         self._root: _Node[T] = _Node()
+        self._deep = 0  # triggers with `**`
 
     def add(self, trigger: str, value: T) -> None:
+        parts = trigger_parts(trigger)
+        if not any(map(is_glob, parts)):
+            self._whole.setdefault(trigger, []).append(value)
+            return
+        self._deep += DEEP in parts
         node = self._root
-        for part in trigger_parts(trigger):
+        for part in parts:
             node = node.child(part)
+        if node.values is None:
+            node.values = []
         node.values.append(value)
 
     def remove(self, trigger: str, value: T) -> None:
         """Take `value` out, and the nodes that nothing needs any more."""
-        way = [self._root]
         parts = trigger_parts(trigger)
+        if not any(map(is_glob, parts)):
+            self._whole[trigger].remove(value)
+            if not self._whole[trigger]:
+                del self._whole[trigger]
+            return
+        self._deep -= DEEP in parts
+        way = [self._root]
         for part in parts:
             way.append(way[-1].child(part))
-        way[-1].values.remove(value)
+        values = way[-1].values
+        assert values is not None
+        values.remove(value)
         for part, parent, node in zip(reversed(parts), reversed(way[:-1]), reversed(way), strict=False):
             if not node.empty():
                 return
@@ -147,20 +219,42 @@ class TriggerIndex(Generic[T]):
 
     def matching(self, path: str) -> list[T]:
         """The values of all triggers that match, in no particular order, each once."""
-        nodes = _with_deep([self._root])
+        whole = self._whole.get(path)
+        values = [] if whole is None else whole.copy()
+        nodes = _with_deep([self._root]) if self._deep else [self._root]
         for name in path.split("/"):
-            nodes = _with_deep([child for node in nodes for child in node.step(name)])
-        return [value for node in nodes for value in node.values]
+            found: list[_Node[T]] = []
+            for node in nodes:
+                if node.literal is not None:
+                    child = node.literal.get(name)
+                    if child is not None:
+                        found.append(child)
+                if name == JOBS_PART:
+                    continue
+                if node.is_deep:
+                    found.append(node)
+                if node.globs is not None:
+                    node.globs.step(name, found)
+            if not found:
+                return values
+            nodes = _with_deep(found) if self._deep else found
+        for node in nodes:
+            if node.values is not None:
+                values += node.values
+        return values
 
 
 def _with_deep(nodes: list[_Node[T]]) -> list[_Node[T]]:
     """These nodes and those that `**` for no part at all leads to, each once."""
-    found = {id(node): node for node in nodes}
-    for node in nodes:
-        if node.deep is not None:
-            found[id(node.deep)] = node.deep
-    return list(found.values())
+    deep = [node.deep for node in nodes if node.deep is not None]
+    if not deep:
+        return nodes
+    return list({id(node): node for node in (*nodes, *deep)}.values())
 
 
-def _literal_prefix(part: str) -> str:
-    return re.split(r"[*?]", part, maxsplit=1)[0]
+def _place(part: str) -> tuple[Shape, str]:
+    """Where a glob stands in the index: its shape, and the key of what it says literally."""
+    first, *between, last = re.split(r"[*?]", part)
+    middle = max(between, key=len, default="")
+    key = f"{first}*{middle}*{last}" if middle else f"{first}*{last}"
+    return (len(first), len(last), len(middle)), key
