@@ -1,30 +1,29 @@
-"""The checks of `hiss doctor`: each looks at one thing of this machine for real and says what it found.
+"""The checks of `hiss doctor`: Python and its packages, the machine (`machine`), and the server that runs here.
 
-Nothing is changed: the probe file of the disk check is removed, the data directory is not made. Called from the main
-thread.
+Each looks for real and says what it found. Nothing is changed: the probe files are removed, the data directory is not
+made. Called from the main thread.
 """
 
 from __future__ import annotations
 
-import enum
 import errno
 import importlib
-import os
-import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from hiss.blocks import StorageOptions
+from hiss.cli.machine import Finding, Outcome, machine
 from hiss.cli.output import size
 from hiss.config import ServeConfig
 from hiss.errors import HissError
 from hiss.limits import GiB
+
+if TYPE_CHECKING:
+    from hiss.model import NodeStatus
 
 _NEEDED: Final = {
     "numpy": "numpy",
@@ -44,22 +43,13 @@ _OPTIONAL: Final = {
     "zarr": ("zarr", "drain to Zarr", "pip install 'hiss[zarr]'"),
 }
 _PYTHON_MIN: Final = (3, 11)
-_PROBES: Final = 5
-_SLOW_SYNC_S: Final = 0.1
-
-
-class Outcome(enum.IntEnum):
-    OK = 0
-    NOTE = 1  # works, but not all of it, or slowly
-    FAIL = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    what: str
-    outcome: Outcome
-    found: str
-    advice: str = ""
+_ROOM_MIN: Final = 2 * GiB
+_RECOVERED: Final = {
+    "blocks": "blocks in the log",
+    "torn_records": "writes cut by a crash",
+    "rewritten_blocks": "blocks written again",
+    "damages_count": "damages",
+}
 
 
 def checkup(config: ServeConfig, address: str | None, token: str | None) -> list[Finding]:
@@ -68,8 +58,7 @@ def checkup(config: ServeConfig, address: str | None, token: str | None) -> list
         _python,
         _packages,
         _compiler,
-        lambda: _disk(config.data),
-        lambda: _data_directory(config.data),
+        lambda: machine(config.data, config.arena_bytes or StorageOptions().arena_bytes),
         lambda: _server(config, address, token),
     )
     return [finding for check in checks for finding in check()]
@@ -87,7 +76,7 @@ def _packages() -> Iterator[Finding]:
     for package, module in _NEEDED.items():
         yield _package(package, module, Outcome.FAIL, f"pip install {package}")
     for package, (module, use, line) in _OPTIONAL.items():
-        yield _package(package, module, Outcome.NOTE, f"needed for {use}: {line}")
+        yield _package(package, module, Outcome.WARN, f"needed for {use}: {line}")
 
 
 def _package(package: str, module: str, absent: Outcome, advice: str) -> Finding:
@@ -114,59 +103,47 @@ def _compiler() -> Iterator[Finding]:
     yield Finding("compiler", Outcome.OK if right else Outcome.FAIL, f"compiled and ran in {took:.2f} s")
 
 
-def _disk(data: Path) -> Iterator[Finding]:
-    place = next(parent for parent in (data, *data.parents) if parent.exists())
-    free = shutil.disk_usage(place).free
-    if free < 2 * GiB:
-        yield Finding("disk", Outcome.FAIL, f"{size(free)} free at {place}", "make room, or choose another --data")
-        return
-    try:
-        sync_s = _sync_seconds(place)
-    except OSError as error:
-        yield Finding("disk", Outcome.FAIL, f"cannot write at {place}: {error.strerror}", "choose another --data")
-        return
-    found = f"{size(free)} free at {place}; a durable 4 KiB write takes {sync_s * 1e3:.2g} ms"
-    if sync_s > _SLOW_SYNC_S:
-        yield Finding("disk", Outcome.NOTE, found, "durable acknowledgements will be slow here; a local SSD helps")
-    else:
-        yield Finding("disk", Outcome.OK, found)
-
-
-def _sync_seconds(place: Path) -> float:
-    """The median time of a 4 KiB write with fdatasync."""
-    times = []
-    with tempfile.NamedTemporaryFile(dir=place, prefix=".hiss-doctor-") as probe:
-        for _ in range(_PROBES):
-            began = time.monotonic()
-            os.pwrite(probe.fileno(), b"\0" * 4096, 0)
-            os.fdatasync(probe.fileno())
-            times.append(time.monotonic() - began)
-    return sorted(times)[_PROBES // 2]
-
-
-def _data_directory(data: Path) -> Iterator[Finding]:
-    if not data.exists():
-        yield Finding("data directory", Outcome.OK, f"{data}: not there yet; `hiss serve` makes it")
-    elif not os.access(data, os.R_OK | os.W_OK | os.X_OK):
-        yield Finding("data directory", Outcome.FAIL, f"{data}: not writable for this user", "choose another --data")
-    else:
-        yield Finding("data directory", Outcome.OK, str(data))
-
-
 def _server(config: ServeConfig, address: str | None, token: str | None) -> Iterator[Finding]:
     import hiss
 
     where = address or config.address
     if _silent(where):
-        yield Finding("server", Outcome.NOTE, f"nothing listens at {where}", "start one: hiss serve")
+        yield Finding("server", Outcome.WARN, f"nothing listens at {where}", "start one: hiss serve")
         return
     try:
         with hiss.connect(where, token=token) as buffer:
             status = buffer.status()
         yield Finding("server", Outcome.OK, f"hiss {status.version} at {where}: {status.streams} streams")
+        yield promises(status)
+        yield recovery(status)
     except HissError as error:
         advice = "another program may have the port; `ss -ltnp` names it, `hiss serve --port` takes another"
         yield Finding("server", Outcome.FAIL, f"{where}: {type(error).__name__}: {error}", advice)
+
+
+def promises(status: NodeStatus) -> Finding:
+    """Whether the log has room for what is promised and not used."""
+    left = max(0, status.promised_bytes - status.promised_used_bytes)
+    said = f"{size(left)} are promised and not used, the log has room for {size(status.room_bytes)}"
+    if left > status.room_bytes:
+        advice = "another program took the space: make room, evict streams, or release a reservation"
+        return Finding("space", Outcome.FAIL, said, advice)
+    if status.room_bytes - left < _ROOM_MIN:
+        return Finding("space", Outcome.WARN, said, "drain and evict streams; `hiss retention` does that by itself")
+    return Finding("space", Outcome.OK, said)
+
+
+def recovery(status: NodeStatus) -> Finding:
+    """What the server found when it opened its log."""
+    found = status.recovery
+    said = ", ".join(f"{found.get(key, 0)} {text}" for key, text in _RECOVERED.items())
+    if found.get("damages_count"):
+        damage = "; ".join(f"{one['stream'] or 'a segment'}: {one['what']}" for one in found["damages"][:3])
+        advice = f"{damage}. `hiss verify` names every block; check the disk"
+        return Finding("recovery", Outcome.FAIL, said, advice)
+    if found.get("stray_records"):
+        return Finding("recovery", Outcome.WARN, said, str(found.get("warning", "")))
+    return Finding("recovery", Outcome.OK, said)
 
 
 def _silent(where: str) -> bool:

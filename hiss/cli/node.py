@@ -127,9 +127,11 @@ def _say_event(reach: Reach, event: Any) -> None:
 def doctor(context: click.Context, reach: Reach, address: str | None, data: Path | None) -> None:
     """Check this machine and its server.
 
-    Python, packages, compiler, disk, data directory, server. Ends with 1 if one of them fails.
+    Python, packages, compiler, directory, file system, disk, memory, clock, limits, devices, server, promised space,
+    recovery: ok, warn or fail, with what to do. Ends with 1 if one of them fails.
     """
-    from hiss.cli.checkup import Outcome, checkup
+    from hiss.cli.checkup import checkup
+    from hiss.cli.machine import Outcome
 
     config = reach.settings.serve_config(data=data)
     findings = checkup(config, address or reach.settings.address, reach.settings.token)
