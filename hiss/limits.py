@@ -58,6 +58,7 @@ FOOTER_RECORDS_MIN: Final = 8  # a segment of fewer records has an index only wh
 COMPACTION_FRACTION: Final = 4  # a segment with less than 1/4 alive is compacted
 COMPACTION_BYTES_PER_S: Final = 64 * MiB  # copied by it, unless somebody waits for space
 COMPACTION_BATCH_BYTES: Final = 8 * MiB  # copied before it waits for their sync; one record may be larger
+CATALOG_BATCH_MAX: Final = 64  # changes of the catalog that share one commit
 DELETED_STREAMS_MAX: Final = 1_000_000  # ids of deleted streams that the catalog keeps; the oldest go first
 
 # Space
@@ -94,6 +95,7 @@ KERNEL_BUDGET_S: Final = 30.0  # per extent, unless the binding says otherwise
 KERNEL_SLICE_BYTES: Final = 2 * MiB  # an extent goes through its kernels in slices of this size, at least a block
 KERNEL_TIMES_KEPT: Final = 1_024  # of the newest extents of each kernel, for its percentiles
 KERNEL_FAULTS_MAX: Final = 3  # in a row, then the kernel is quarantined
+COMPILER_FILES_MAX: Final = 64  # kernels that one compiling process compiles; it leaks a megabyte for each
 SCAN_SNAPSHOTS_MAX: Final = 8  # kept of what a stream's scans remember; then the log is synced, and the last is enough
 KERNEL_CACHE_FILES_MAX: Final = 4096  # compiled kernels kept on disk; the longest unused go first
 KERNELS_LIVE_MAX: Final = 256  # compiled code kept in one process

@@ -14,7 +14,6 @@ from typing import Any
 
 from hiss import __version__, limits
 from hiss.errors import (
-    CollectionSealed,
     Conflict,
     HissError,
     InvalidInput,
@@ -151,8 +150,7 @@ class LocalStore:
         if resume and (found := self._open_one(collection, name)) is not None:
             _check_same(found, spec, self._came_as(found).frame)
             return self._node.complete(found)
-        if self._catalog.collection(collection).sealed:
-            raise CollectionSealed(f"collection {collection} is sealed; it takes no new stream", collection=collection)
+        self._catalog.check_takes_streams(collection)
         infos = self._new_streams(collection, name, spec)
         made = self._catalog.add_streams(infos, new_version=new_version, attempt=self._caller.attempt)[0]
         self._node.milestones.opened(made)

@@ -210,11 +210,18 @@ class Catalog:
         """
         with self._database.transaction() as writer:
             for path in {info.collection for info in infos}:
-                if self.collection(path).sealed:
-                    raise CollectionSealed(f"collection {path} is sealed; it takes no new stream", collection=path)
+                self.check_takes_streams(path)
             if attempt is not None:
                 self._open_attempt(writer, attempt)
             return [self._add_stream(writer, info, new_version, attempt) for info in infos]
+
+    def check_takes_streams(self, path: str) -> None:
+        """Raise `CollectionNotFound` or `CollectionSealed`. However many streams it has."""
+        row = self._collection_row(path)
+        if row is None:
+            raise CollectionNotFound(f"no collection {path[:200]!r}", path=path[:200])
+        if row["sealed"]:
+            raise CollectionSealed(f"collection {path} is sealed; it takes no new stream", collection=path)
 
     def _add_stream(
         self, writer: sqlite3.Connection, info: StreamInfo, new_version: bool, attempt: str | None
@@ -356,10 +363,17 @@ class Catalog:
                 kind = "stream.sealed" if info.state is StreamState.SEALED else "stream.aborted"
                 self._insert_event(kind, info.collection, info.name, info.version, rows.final_event_data(info))
         for path in dict.fromkeys(info.collection for info in infos):
-            collection = self.collection(path)
-            final = {stream.name for stream in self.streams(path) if stream.state.final}
-            if collection.expect and not collection.sealed and final >= set(collection.expect):
+            row = self._collection_row(path)
+            expect = set(json.loads(row["expect"])) if row is not None and not row["sealed"] else set()
+            if expect & {info.name for info in infos} and expect <= self._final_names(path):
                 self._seal_collection(writer, path)
+
+    def _final_names(self, path: str) -> set[str]:
+        """Public streams of a collection of which the newest version is final."""
+        found = self._database.rows(
+            "SELECT name, state, max(version) FROM stream WHERE collection = ? AND attempt IS NULL GROUP BY name", path
+        )
+        return {row["name"] for row in found if StreamState(row["state"]).final}
 
     def set_stage(self, stream_id: str, stage: int, *, quarantined: bool) -> None:
         """Mark a stage of a stream's pipeline, with the event `kernel.quarantined`."""
@@ -408,8 +422,11 @@ class Catalog:
             writer.executemany("DELETE FROM deleted WHERE id = ?", [(stream_id,) for stream_id in ids])
 
     def fence(self, stream_id: str) -> int:
-        """Raise the stream's epoch: whoever wrote under an earlier one may not write any more. The new epoch."""
-        with self._database.transaction() as writer:
+        """Raise the stream's epoch: whoever wrote under an earlier one may not write any more. The new epoch.
+
+        Nobody waits for the disk: after a crash no session is open that could go on under the old one.
+        """
+        with self._database.transaction(wait=False) as writer:
             writer.execute("UPDATE stream SET epoch = epoch + 1 WHERE id = ?", (stream_id,))
             row = self._database.row("SELECT epoch FROM stream WHERE id = ?", stream_id)
         if row is None:

@@ -1,8 +1,13 @@
-"""The catalog's SQLite database: opened, checked, and one transaction at a time.
+"""The catalog's SQLite database: opened, checked, and changed by transactions that share their commits.
 
 WAL mode with `synchronous=FULL`: a committed transaction survives a power cut (`NORMAL` does not promise that,
-https://www.sqlite.org/pragma.html#pragma_synchronous). This process is the only writer. One connection, one lock; any
-thread. Whatever SQLite finds wrong with the file is `CatalogDamaged`; nothing is deleted or repaired.
+https://www.sqlite.org/pragma.html#pragma_synchronous). This process is the only writer.
+
+Group commit: a commit costs a sync of the disk, so callers who come while one is running do their changes one after
+another, each within a savepoint, and the next commit is for all of them; each returns when that commit has. One that
+fails takes back its own changes only; a commit that fails is told to all. One connection writes, under one lock;
+another one reads, and sees nothing that is not committed, except that a transaction sees its own changes. Any thread.
+Whatever SQLite finds wrong with the file is `CatalogDamaged`; nothing is deleted or repaired.
 """
 
 from __future__ import annotations
@@ -16,7 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from hiss.errors import CatalogDamaged, SpaceExhausted, Stopping, Unavailable
+from hiss import limits
+from hiss.errors import CatalogDamaged, HissError, SpaceExhausted, Stopping, Unavailable
 
 SCHEMA_VERSION: Final = 3
 
@@ -57,6 +63,16 @@ _SINCE: Final = {  # what a version adds to the one before
 }
 
 
+class _Batch:
+    """Transactions that one commit makes durable."""
+
+    def __init__(self) -> None:
+        self.members = 0  # whose changes are in it
+        self.led = False  # one of them will commit it
+        self.over = False
+        self.error: BaseException | None = None
+
+
 class CatalogDatabase:
     """One SQLite file.
 
@@ -68,24 +84,32 @@ class CatalogDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lock = threading.RLock()
-        self._depth = 0
+        self.lock = threading.Condition(threading.RLock())
+        self._owner: int | None = None  # the thread whose transaction it is at the moment
+        self._batch: _Batch | None = None  # begun and not committed
+        self._arriving = 0  # threads that want to begin a transaction
+        self._arriving_lock = threading.Lock()
+        self._reader_lock = threading.Lock()
         if not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with self.errors():
-            self._connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, cached_statements=512
-            )
+            self._connection = self._reader = self._connect()
         try:
             with self.errors():
                 self._open()
+                self._reader = self._connect()
+                self._reader.execute("PRAGMA query_only=ON")
         except BaseException:
             self._connection.close()
             raise
 
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=512)
+        connection.row_factory = sqlite3.Row
+        return connection
+
     def _open(self) -> None:
         connection = self._connection
-        connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         problems = [row[0] for row in connection.execute("PRAGMA quick_check(5)")]
@@ -117,42 +141,101 @@ class CatalogDatabase:
         return {row["name"]: row["value"] for row in self.rows("SELECT name, value FROM property")}
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, and durable when the outermost block ends."""
-        with self.lock, self.errors():
-            if self._depth:
-                yield self._connection
-                return
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._depth += 1
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            else:
-                self._commit()
-            finally:
-                self._depth -= 1
+    def transaction(self, *, wait: bool = True) -> Iterator[sqlite3.Connection]:
+        """All or nothing, and durable when the outermost block ends.
 
-    def _commit(self) -> None:
+        With `wait` False it is durable with the next one that waits, or at the end: for what a crash may undo.
+        """
+        if self._owner == threading.get_ident():
+            with self.errors():
+                yield self._connection
+            return
+        with self._arriving_lock:
+            self._arriving += 1
+        with self.lock:
+            with self._arriving_lock:
+                self._arriving -= 1
+            batch = self._begin()
+            self._owner = threading.get_ident()
+            try:
+                with self.errors():
+                    self._connection.execute("SAVEPOINT one")
+                    yield self._connection
+                    self._connection.execute("RELEASE one")
+            except BaseException as error:
+                self._undo(batch, error)
+                raise
+            finally:
+                self._owner = None
+                self.lock.notify_all()
+            batch.members += 1
+            if wait:
+                self._settle(batch)
+
+    def _begin(self) -> _Batch:
+        if self._batch is None:
+            with self.errors():
+                self._connection.execute("BEGIN IMMEDIATE")
+            self._batch = _Batch()
+        return self._batch
+
+    def _undo(self, batch: _Batch, error: BaseException) -> None:
+        """Take back what one transaction changed; all of the batch where SQLite has given that up (a full disk)."""
+        connection = self._connection
+        if connection.in_transaction and batch.members:
+            connection.execute("ROLLBACK TO one")
+            connection.execute("RELEASE one")
+            return
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        self._end(batch, error)
+
+    def _settle(self, batch: _Batch) -> None:
+        """Return when the batch is committed; the first to come here does it, when nobody else is about to join."""
+        if batch.led:
+            while not batch.over:
+                self.lock.wait()
+        batch.led = True
+        while not batch.over and self._arriving and batch.members < limits.CATALOG_BATCH_MAX:
+            self.lock.wait()
+        if not batch.over:
+            self._commit(batch)
+        if batch.error is not None:
+            raise batch.error
+
+    def _commit(self, batch: _Batch) -> None:
+        error: BaseException | None = None
         try:
-            self._connection.execute("COMMIT")
-        except sqlite3.Error:
+            with self.errors():
+                self._connection.execute("COMMIT")
+        except (HissError, sqlite3.Error) as failure:
+            error = failure
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            raise
+        self._end(batch, error)
+
+    def _end(self, batch: _Batch, error: BaseException | None) -> None:
+        batch.over, batch.error = True, error
+        self._batch = None
+        self.lock.notify_all()
 
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        with self.lock, self.errors():
-            return self._connection.execute(query, values).fetchall()
+        """What is committed; within a transaction, with its own changes."""
+        if self._owner == threading.get_ident():
+            with self.errors():
+                return self._connection.execute(query, values).fetchall()
+        with self._reader_lock, self.errors():
+            return self._reader.execute(query, values).fetchall()
 
     def row(self, query: str, *values: Any) -> sqlite3.Row | None:
         found = self.rows(query, *values)
         return found[0] if found else None
 
     def close(self) -> None:
-        with self.lock:
+        with self.lock, self._reader_lock:
+            if self._batch is not None:
+                self._commit(self._batch)
+            self._reader.close()
             self._connection.close()
 
     @contextlib.contextmanager
