@@ -8,6 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
+from hiss.testing.processes import DataProcess
+
 FRAMES = np.random.default_rng(5).integers(0, 60000, (5, 4, 6), np.uint16)
 
 
@@ -67,3 +69,26 @@ def test_a_directory_of_zarr_is_drained_and_verified(scan) -> None:
     (Path("scan.zarr") / "a" / "zarr.json").write_text("{}")
     said = scan("verify", "scan.zarr", embedded=False)
     assert (said.status, "a/zarr.json" in said.out) == (7, True)
+
+
+def test_a_live_server_is_verified_from_its_disk(hiss, tmp_path: Path) -> None:
+    """What has just been written is still in the server's memory; the damage is on the disk, and is found there."""
+    (tmp_path / "served").mkdir()
+    with DataProcess(tmp_path / "served") as server:
+        with server.connect() as buffer, buffer.collection("c").create_stream("s", dtype="u2", shape=(300, 400)) as s:
+            frames = np.random.default_rng(3).integers(0, 60000, (6, 300, 400), np.uint16)
+            s.extend(frames)
+        at = ("--address", server.config.address)
+        good = hiss("verify", "c/s", *at, "--json", embedded=False)
+        assert (good.status, good.json["blocks"]) == (0, 6)
+        needle = frames[4].tobytes()
+        for segment in sorted((tmp_path / "served" / "segments").iterdir()):
+            place = segment.read_bytes().find(needle)
+            if place >= 0:
+                with segment.open("r+b") as file:
+                    file.seek(place + 7)
+                    file.write(bytes([needle[7] ^ 1]))
+        said = hiss("verify", "c/s", *at, "--json", embedded=False)
+        assert said.status == 7
+        assert [damage["first"] for damage in said.json["streams"][0]["damage"]] == [4]
+        assert said.json["blocks"] == 5

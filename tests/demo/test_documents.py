@@ -50,7 +50,15 @@ def test_getting_started_runs(tmp_path: Path) -> None:
     run(python_of("docs/getting-started.md") + "\nassert len(buf.meow.rules()) == 1\n", tmp_path)
 
 
-@pytest.mark.parametrize("document", ["README.md", *(f"docs/{n}.md" for n in ("getting-started", "cli", "nexus"))])
+def test_the_page_on_space_runs(tmp_path: Path) -> None:
+    before = 'import hiss\nbuf = hiss.connect("localhost:5001")\nbuf.collection("beamtime42/scan7")\nshow = print\n'
+    text = before + python_of("docs/space.md").replace('"200 GB"', '"20 MB"')
+    run(text + "\ns.close()\nassert s.acknowledged == 0 and scan.reservation.used_bytes == 0\n", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", *(f"docs/{n}.md" for n in ("getting-started", "cli", "nexus", "space"))]
+)
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text("utf-8")):
         if "://" not in target:
