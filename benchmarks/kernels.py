@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import logging
 import tempfile
 import threading
 import time
@@ -341,6 +342,7 @@ def _producers(directory: Path, quick: bool) -> Iterator[Case]:
     definition = KernelDef("brighter", KernelKind.MAP, calibrate)
     bound = hiss.model.BoundKernel(definition)
     beside = dataclasses.replace(bound, shadow=True)
+    logging.getLogger("hiss.refinery").setLevel(logging.ERROR)  # it says of each extent that a kernel failed
     with hiss.open(directory / "buffer", arena_bytes=256 * MiB, segment_bytes=64 * MiB) as buffer:
         readout = buffer.store._node.readout  # type: ignore[attr-defined]
         real, names = readout.pipeline, iter(range(1_000_000))

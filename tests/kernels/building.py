@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from hiss.errors import HissError
-from hiss.kernels import Compiler, Pipeline, ResolvedStage, opencl_compile
+from hiss.kernels import Compiler, Pipeline, ResolvedStage
 from hiss.kernels.backend import NumpyBackend
 from hiss.kernels.checker import check
 from hiss.kernels.ir import Program
-from hiss.kernels.opencl_device import OPTIONS, Device
+from hiss.kernels.opencl_device import Device
 from hiss.kernels.passes import optimise
 from hiss.kernels.reduction import check_state
 from hiss.kernels.specialiser import FrameType, specialise
 from hiss.model import KernelDef, KernelKind
+from hiss.testing.pocl_processor import compile_here
 
 NO_COLUMNS = np.dtype([])
 
@@ -27,13 +28,8 @@ def opencl_compiler_for(directory: Path, device: Device) -> Compiler:
     """A compiler for a device, in this process, with the interpreter for what it cannot do."""
     from hiss.kernels.opencl_backend import OpenclBackend
 
-    def here(paths: list[Path]) -> dict[Path, str]:
-        for path in paths:
-            opencl_compile.build(device.cl, device.device, path, list(OPTIONS))
-        return dict.fromkeys(paths, "ok")
-
     compiler = Compiler(directory, "numpy")
-    compiler.backend = OpenclBackend(directory, device, NumpyBackend(), compile_files=here)
+    compiler.backend = OpenclBackend(directory, device, NumpyBackend(), compile_files=compile_here(device))
     return compiler
 
 
