@@ -110,7 +110,7 @@ class _Ticket:
     done: Done
     open: int
     error: HissError | None = None
-    settled: threading.Event = field(default_factory=threading.Event)
+    settled: threading.Event = field(default_factory=lambda: threading.Event())  # a simulator may stand in
     silent: bool = False  # the append raised; its caller was told so
 
 
@@ -405,6 +405,9 @@ class SegmentLog:
         durable = min(next(iter(self._outstanding), self._next_lsn), self._doubted_lsn or self._next_lsn) - 1
         slot = _Slot(segment, segment.tail, total_bytes, self._next_lsn, durable)
         self._next_lsn += 1
+        half = segment.size // 2
+        if segment.tail < half <= segment.tail + total_bytes:
+            self.pool.on_half_full()
         segment.tail += total_bytes
         segment.outstanding[slot.offset] = total_bytes
         self._outstanding[slot.lsn] = slot
@@ -619,6 +622,10 @@ class SegmentLog:
                 self._settle(write, error)
 
     # ---- everybody's
+
+    def busy(self) -> bool:
+        """Whether anything is on its way."""
+        return bool(self._ordinals)
 
     def sync(self) -> None:
         """Block until everything written so far is durable; raise if some of it cannot be."""
