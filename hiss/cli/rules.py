@@ -42,9 +42,11 @@ for _group in (pattern, recipe, job):
 @click.option("--sweep", "sweeps", multiple=True, metavar="NAME=JSON", help='A list, or {"start":, "stop":, "step":}.')
 @click.option("--complete-only", is_flag=True, help="Only streams without gaps.")
 @click.option("--new-only", is_flag=True, help="Not for what is already there.")
+@click.option("--dry-run", is_flag=True, help="Only say how many jobs it would make of what is already there.")
 def add_pattern(
     reach: Reach, name: str, file: Path | None, trigger: str | None, recipe_name: str | None, event: str | None,
-    input_name: str | None, variables: tuple[str, ...], sweeps: tuple[str, ...], complete_only: bool, new_only: bool,
+    input_name: str | None, variables: tuple[str, ...], sweeps: tuple[str, ...], complete_only: bool,
+    new_only: bool, dry_run: bool,
 ) -> None:  # fmt: skip
     """Add a pattern, or change it. It also meets what is already there, unless --new-only.
 
@@ -67,9 +69,11 @@ def add_pattern(
             raise InvalidPattern(f"pattern {name!r}: no {needed}; give --{needed}, or --file with it")
     made = Pattern(name, **given)
     with reach.buffer() as buffer:
-        jobs = buffer.meow.add(made, existing=not new_only)
+        jobs = buffer.meow.count_existing(made) if dry_run else buffer.meow.add(made, existing=not new_only)
     if reach.json:
-        say_json({"pattern": name, "jobs": jobs})
+        say_json({"pattern": name, "jobs": jobs, **({"dry_run": True} if dry_run else {})})
+    elif dry_run:
+        click.echo(f"pattern {name} would make {jobs} jobs of what is already there; nothing was changed")
     else:
         click.echo(f"pattern {name}: {jobs} jobs for what is already there")
 

@@ -189,6 +189,10 @@ class Engine(Meow):
         self._file_watch.patterns_changed()
         return self._meet(change)
 
+    def count_existing(self, pattern: Pattern) -> int:
+        """How many jobs `add_pattern` would make of what is there; of watched files, of what was seen of them."""
+        return self._scheduler.count_existing(self._rules.preview(pattern))
+
     def remove_pattern(self, name: str) -> None:
         with self._database.transaction():
             check_patterns(acting_caller(), self._rules.named(name), "removes patterns")

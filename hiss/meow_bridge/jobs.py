@@ -465,6 +465,12 @@ class JobTable(JobList):
                     attempts += self.cancel(row["id"], Cancelled.WITH_RULE, now_ns)
             return attempts
 
+    def would_insert(self, job: str) -> bool:
+        """Whether `insert` would make this job, or wake it."""
+        with self._database.transaction():
+            row = self._database.row("SELECT state, cancelled FROM every_job WHERE id = ?", job)
+        return row is None or (row["state"] == JobState.CANCELLED and row["cancelled"] == Cancelled.WITH_RULE)
+
     def last_attempt(self, job: str) -> Attempt:
         """The latest attempt of a job, as it was told."""
         with self._database.transaction():

@@ -144,10 +144,7 @@ class RuleBook:
 
     def put_pattern(self, pattern: Pattern, after_seq: int, seq: int, now_ns: int) -> Change:
         """Events up to `after_seq` are not for it; up to `seq` its rule looks back."""
-        trigger_parts(pattern.trigger, f"pattern {pattern.name!r}")
-        sweep_points(pattern.sweep, f"pattern {pattern.name!r}")
-        if pattern.event == TIMER:
-            timetable(pattern)
+        self._checked_points(pattern)
         with self._database.transaction():
             body = pattern_json(pattern)
             content = content_hash(body)
@@ -169,6 +166,34 @@ class RuleBook:
             row = self._database.row("SELECT * FROM patterns WHERE name = ?", pattern.name)
             assert row is not None
             return Change(removed, (self._make_rule(row, recipe["hash"], seq, now_ns),))
+
+    def preview(self, pattern: Pattern) -> ActiveRule:
+        """The rule that a pattern would make, if its recipe were there; kept nowhere."""
+        points = self._checked_points(pattern)
+        with self._database.transaction():
+            recipe = self._database.row("SELECT hash FROM recipes WHERE name = ?", pattern.recipe)
+        content, recipe_hash = content_hash(pattern_json(pattern)), "" if recipe is None else recipe["hash"]
+        rule = Rule(rule_id(content, recipe_hash), pattern.name, pattern.recipe, pattern.trigger, pattern.event, 0)
+        known = self.active(rule.id)
+        return known or ActiveRule(
+            rule=rule,
+            pattern=pattern,
+            pattern_hash=content,
+            recipe_hash=recipe_hash,
+            points=points,
+            timeout_s=0.0,
+            retries=0,
+            cores=1,
+            memory_bytes=None,
+            since_seq=0,
+        )
+
+    @staticmethod
+    def _checked_points(pattern: Pattern) -> list[dict[str, Any]]:
+        trigger_parts(pattern.trigger, f"pattern {pattern.name!r}")
+        if pattern.event == TIMER:
+            timetable(pattern)
+        return sweep_points(pattern.sweep, f"pattern {pattern.name!r}")
 
     def drop_recipe(self, name: str) -> Change:
         with self._database.transaction():

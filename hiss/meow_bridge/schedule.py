@@ -28,7 +28,8 @@ from hiss.meow_bridge.file_paths import is_file, local_path
 from hiss.meow_bridge.jobs import JobTable
 from hiss.meow_bridge.matching import Subject, accepts, concerns, has_conditions, is_own, new_jobs, placed
 from hiss.meow_bridge.retry import PASSING, Pauses, log, until_done
-from hiss.meow_bridge.rules import ActiveRule, RuleBook
+from hiss.meow_bridge.rules import TIMER, ActiveRule, RuleBook
+from hiss.meow_bridge.trigger import matches
 from hiss.model import Event
 from hiss.store import Store
 
@@ -255,6 +256,30 @@ class Scheduler:
         if self._stop.is_set():
             raise Stopping(f"rule {rule}: the rule engine stops; it meets the rest of what is there at the next start")
         return made + self._meet(rule, [], mark[1])
+
+    def count_existing(self, rule: ActiveRule) -> int:
+        """How many jobs a rule that is not there yet would make of what is. Changes nothing. Raises `Unavailable`."""
+        if rule.pattern.event == TIMER:
+            return 0
+        if is_file(rule.pattern.trigger):
+            events: Iterable[Event] = itertools.chain.from_iterable(self._files.pages(0, self._files.newest()))
+        else:
+            events = self._store.events(0, self._stop, follow=False)
+        made = 0
+        for event in map(placed, events):
+            if (
+                event.kind == rule.pattern.event
+                and matches(rule.pattern.trigger, event.path)
+                and not is_own(rule, event)
+                and concerns(rule, event)
+                and (
+                    os.path.isfile(local_path(event.path))
+                    if is_file(event.path)
+                    else self._met(rule, self._subject(event))
+                )
+            ):
+                made += sum(self._jobs.would_insert(job.id) for job in new_jobs(rule, event))
+        return made
 
     def _meet_files(self, rule: ActiveRule, after: int, until: int) -> int:
         """The same for a rule over watched files: those that are there, in the content that was seen."""

@@ -40,6 +40,10 @@ def add_pattern(meow: Meow, request: meow_pb2.AddPatternRequest) -> Any:
     )
 
 
+def count_existing(meow: Meow, request: meow_pb2.CountExistingRequest) -> Any:
+    return meow_pb2.CountExistingResponse(jobs=meow.count_existing(wire.decode_pattern(request.pattern)))
+
+
 def remove_pattern(meow: Meow, request: meow_pb2.RemovePatternRequest) -> Any:
     meow.remove_pattern(request.name)
     return meow_pb2.RemovePatternResponse()
@@ -98,6 +102,7 @@ CALLS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "Meow.ListRecipes": list_recipes,
     "Meow.GetRecipe": get_recipe,
     "Meow.AddPattern": add_pattern,
+    "Meow.CountExisting": count_existing,
     "Meow.RemovePattern": remove_pattern,
     "Meow.ListPatterns": list_patterns,
     "Meow.GetPattern": get_pattern,

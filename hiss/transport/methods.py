@@ -34,6 +34,7 @@ _SLOW: Final = {
     "CommitAttempt",
     "AddPattern",
     "AddRecipe",
+    "CountExisting",
     "RerunJob",
     "Reserve",
     "Evict",

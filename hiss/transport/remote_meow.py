@@ -34,6 +34,9 @@ class RemoteMeow(Meow):
     def add_pattern(self, pattern: Pattern, *, existing: bool = True) -> int:
         return int(self._ask("AddPattern", pattern=wire.encode_pattern(pattern), existing=existing).jobs)
 
+    def count_existing(self, pattern: Pattern) -> int:
+        return int(self._ask("CountExisting", pattern=wire.encode_pattern(pattern)).jobs)
+
     def remove_pattern(self, name: str) -> None:
         self._ask("RemovePattern", name=name)
 

@@ -221,6 +221,18 @@ class RerunOutput(_message.Message):
     note: str
     def __init__(self, path: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., again: _Optional[str] = ..., same: _Optional[bool] = ..., note: _Optional[str] = ...) -> None: ...
 
+class CountExistingRequest(_message.Message):
+    __slots__ = ("pattern",)
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    pattern: Pattern
+    def __init__(self, pattern: _Optional[_Union[Pattern, _Mapping]] = ...) -> None: ...
+
+class CountExistingResponse(_message.Message):
+    __slots__ = ("jobs",)
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    jobs: int
+    def __init__(self, jobs: _Optional[int] = ...) -> None: ...
+
 class RerunJobRequest(_message.Message):
     __slots__ = ("id",)
     ID_FIELD_NUMBER: _ClassVar[int]
