@@ -133,6 +133,10 @@ class Readout:
         self._storage = storage
         self.compiler = compiler
 
+    def warm(self) -> None:
+        """Have the compiler of kernels ready; returns at once."""
+        self.compiler.warm()
+
     def source(self, info: StreamInfo) -> Source:
         check_here(info)
         if info.keep is not Keep.RAW or info.raw_id is None:

@@ -57,6 +57,7 @@ def run_data(config: ServeConfig) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     keep_memory_warm()
     node = Node(config.data, storage_options(config), backend=config.backend, retention=config.retention)
+    node.readout.warm()
     run = run_directory(config.data)
     tokens = Access.of_directory(config.data)
     server = GrpcServer(

@@ -45,6 +45,10 @@ class Backend(Protocol):
 
     name: str
 
+    def warm(self) -> None:
+        """Prepare for the first compilation; returns at once."""
+        ...
+
     def compile(self, programs: Sequence[Program]) -> list[Executable]: ...
 
 
@@ -82,6 +86,9 @@ class NumpyBackend:
     """The interpreter as a back end."""
 
     name = "numpy"
+
+    def warm(self) -> None:
+        """There is nothing to prepare."""
 
     def compile(self, programs: Sequence[Program]) -> list[Executable]:
         return [NumpyExecutable(program) for program in programs]

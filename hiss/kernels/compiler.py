@@ -90,6 +90,10 @@ class Compiler:
         self.notice = text
         _log.warning("%s", text)
 
+    def warm(self) -> None:
+        """Have the compiler ready before the first kernel comes; returns at once."""
+        self.backend.warm()
+
     def compile(self, programs: Sequence[Program]) -> list[Executable]:
         """One executable for each program; those that are not cached are compiled together."""
         return self.backend.compile(programs)

@@ -12,6 +12,7 @@ belong to the thread.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -28,8 +29,9 @@ import numba
 import numpy as np
 
 from hiss import limits
-from hiss.kernels import compile_process, numba_compile
+from hiss.kernels import numba_compile
 from hiss.kernels.backend import Array, Executable, NumpyExecutable, Rows
+from hiss.kernels.compile_helper import CompileHelper
 from hiss.kernels.ir import Program
 from hiss.kernels.numba_printer import Printed, print_program
 
@@ -113,6 +115,11 @@ class NumbaBackend:
         self._compiled_by = compile_files or compile_in_helper
         versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
         self._target = repr((*versions, llvmlite.binding.get_host_cpu_name(), dict(_cpu_features())))
+
+    def warm(self) -> None:
+        """Have the process that compiles ready before the first kernel comes."""
+        if self._compiled_by is compile_in_helper:
+            _helper(numba_compile.__file__).warm()
 
     def compile(self, programs: Sequence[Program]) -> list[Executable]:
         """Executables of the programs; those without a cache entry are compiled in one helper process.
@@ -222,9 +229,15 @@ def _write_once(path: Path, text: str) -> None:
 
 
 def compile_in_helper(paths: list[Path]) -> dict[Path, str]:
-    """Compile in another process; for each file `ok` or what went wrong. Raises as `compile_process.run`."""
+    """Compile in another process; for each file `ok` or what went wrong. Raises as `CompileHelper.compile`."""
+    return _helper(numba_compile.__file__).compile(paths)
+
+
+@functools.cache
+def _helper(script: str) -> CompileHelper:
+    """The process that compiles for this one, whatever the directory."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
-    return compile_process.run([sys.executable, "-P", numba_compile.__file__, *map(str, paths)], paths, environment)
+    return CompileHelper([sys.executable, "-P", script], environment)
 
 
 @contextmanager

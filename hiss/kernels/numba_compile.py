@@ -1,7 +1,7 @@
 """The process that compiles: imports generated files, so that Numba fills its cache beside them.
 
-Run by path as a script: `python -P numba_compile.py FILE…`. Prints one line for each file: its path and `ok`, or the
-error. It imports nothing of hiss; only files that `numba_backend` wrote are given to it.
+Run by path as a script: `python -P numba_compile.py`. Reads paths, one a line, and prints for each its path and `ok`,
+or the error, until its input ends. It imports nothing of hiss; only files that `numba_backend` wrote are given to it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,16 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-def main(paths: list[str]) -> None:
-    for path in paths:
+def _same(value: int) -> int:
+    return value
+
+
+def main() -> None:
+    import numba
+
+    numba.njit("int64(int64)")(_same)  # so that the compiler is loaded before a kernel waits for it
+    for line in sys.stdin:
+        path = line.rstrip("\n")
         try:
             load(Path(path))
             result = "ok"
@@ -41,4 +49,4 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -164,6 +164,10 @@ class OpenclBackend:
         self._loaded: dict[Path, Any] = {}
         _prune(directory)
 
+    def warm(self) -> None:
+        """Have ready what compiles for the back end that runs what this one cannot."""
+        self.spare.warm()
+
     def compile(self, programs: Sequence[Program]) -> list[Executable]:
         """Executables of the programs; those without a binary are compiled in one helper process.
 
