@@ -337,6 +337,11 @@ class _Checker:
                 node,
                 "`print` is not in the language; to look at values, call the kernel on an array where you write it",
             )
+        if name in ("scipy", "ndimage", "skimage", "cv2", "signal"):
+            return self.error(
+                node,
+                f"`{shown}` is not in the language; `hk` has filters such as hk.median_filter, and hk.otsu, hk.iir",
+            )
         if functions.find(name, "h"):
             return self.error(node, f"`{shown}` is not defined; did you mean `hk.{shown}`?")
         if functions.find(name, "n") or name == "pow":

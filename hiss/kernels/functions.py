@@ -40,7 +40,7 @@ INSTEAD: Final = {
     **dict.fromkeys(("average", "nanaverage"), "np.mean(x), or np.sum(x * weights) / np.sum(weights)"),
     **dict.fromkeys(("convolve", "correlate2d", "convolve2d"), "hk.correlate(x, weights)"),
     **dict.fromkeys(("histogram", "digitize"), "hk.bincount(index, length=n) of an index that you compute"),
-    **dict.fromkeys(("sort", "argsort", "partition", "quantile"), "np.median or np.percentile"),
+    **dict.fromkeys(("sort", "argsort", "partition"), "np.median, np.percentile or np.quantile"),
     **dict.fromkeys(("nonzero", "argwhere", "flatnonzero"), "np.count_nonzero, np.where or np.argmax"),
     **dict.fromkeys(("repeat", "tile"), "np.broadcast_to, and .reshape if need be"),
     **dict.fromkeys(("append", "vstack", "hstack", "dstack", "column_stack"), "np.concatenate or np.stack of a tuple"),
@@ -49,6 +49,13 @@ INSTEAD: Final = {
     **dict.fromkeys(("array", "asarray", "load", "fromfile", "random"), "a parameter, bound before the stream begins"),
     **dict.fromkeys(("linspace", "logspace"), "np.arange(n) * step"),
     **dict.fromkeys(("meshgrid", "mgrid", "indices"), "np.arange(h)[:, None] and np.arange(w)"),
+    **dict.fromkeys(
+        ("choose", "select", "take_along_axis", "piecewise"), "np.where(stage == 0, a, np.where(stage == 1, b, c))"
+    ),
+    **dict.fromkeys(("label", "connected_components"), "hk.groups_count(mask), which counts groups of pixels"),
+    **dict.fromkeys(("sobel", "laplace", "prewitt"), "hk.correlate(x, weights)"),
+    **dict.fromkeys(("lfilter", "sosfilt"), "hk.iir(x, b0, b1, a1, axis)"),
+    "polyfit": "sums, as hiss.kernels.library.detrend does for a straight line",
     "outer": "a[:, None] * b",
     "gradient": "np.diff, or differences of slices",
     "isclose": "abs(a - b) < tolerance",

@@ -44,7 +44,7 @@ SECTIONS: Final[dict[str, list[TableFunction]]] = {
     "Groups of pixels, bit fields, recursion": [
         row(
             "group_sum",
-            "a, index, *, length",
+            "a, index, length",
             "h",
             "64 bits of integers; float64",
             groups.group_sum,

@@ -111,7 +111,15 @@ SECTIONS: Final[dict[str, list[TableFunction]]] = {
             "n",
             "float64 of integers; floats as a",
             ranks.percentile,
-            "one q from 0 to 100, between neighbours",
+            "q from 0 to 100, between neighbours; of a tuple of q one result each, stacked",
+        ),
+        row(
+            "quantile",
+            "a, q, axis=None, *, keepdims=False",
+            "n",
+            "float64 of integers; floats as a",
+            ranks.quantile,
+            "q from 0 to 1, as np.percentile",
         ),
     ],
     "Along an axis, and through an index map": [
@@ -129,7 +137,12 @@ SECTIONS: Final[dict[str, list[TableFunction]]] = {
             "`length` results; what lies beyond is dropped",
         ),
         row(
-            "bin2d", "a, factor", "h", "as np.sum", arrays.bin2d, "sums over blocks of factor x factor of the last axes"
+            "bin2d",
+            "a, factor",
+            "h",
+            "as np.sum",
+            arrays.bin2d,
+            "sums over blocks of factor x factor, or of (rows, columns), of the last axes",
         ),
         *(
             row(

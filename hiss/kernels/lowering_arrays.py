@@ -97,13 +97,16 @@ def bincount(builder: Builder, args: Args) -> Value:
 
 
 def bin2d(builder: Builder, args: Args) -> Value:
-    """Sums over blocks of `factor` x `factor`; the last axes must divide."""
+    """Sums over blocks of `factor` x `factor` or (rows, columns); the last axes must divide."""
     node = builder.node(args[0])
-    factor = integer_argument(builder, args[1], "factor", 1, 1 << 15)
-    if len(node.shape) < 2 or any(size % factor for size in node.shape[-2:]):
-        raise Misfit(f"{describe(node)} does not divide into blocks of {factor} x {factor}", *args)
+    known = builder.known(args[1], "factor")
+    pair = known if isinstance(known, tuple) and len(known) == 2 else (known, known)
+    assert isinstance(args[1], Static)
+    rows, columns = (integer_argument(builder, Static(n, args[1].names), "factor", 1, 1 << 15) for n in pair)
+    if len(node.shape) < 2 or node.shape[-2] % rows or node.shape[-1] % columns:
+        raise Misfit(f"{describe(node)} does not divide into blocks of {rows} x {columns}", *args)
     *outer, height, width = node.shape
-    shape = (*outer, height // factor, factor, width // factor, factor)
+    shape = (*outer, height // rows, rows, width // columns, columns)
     blocks = builder.reshape(node, shape)
     axes: Any = Static((-3, -1))
     return total("sum")(builder, (blocks, axes, Static(None), Static(False)))

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from hiss import limits
 from hiss.kernels.builder import Builder, Misfit, Static, Value, kind_of
 from hiss.kernels.dtypes import BOOL, F64, I64, DType
 from hiss.kernels.ir import Node
 from hiss.kernels.lowering import Args, splat
+from hiss.kernels.lowering_joins import joined
 from hiss.kernels.lowering_reductions import axes_argument
 
 
@@ -90,26 +92,45 @@ def nanmedian(builder: Builder, args: Args) -> Value:
     below = builder.point("right_shift", builder.point("subtract", left, one), one)
     above = builder.point("right_shift", left, one)
     low, high = (builder.arrays("ranked_by", laid, rank) for rank in (below, above))
-    value = _halfway(builder, builder.cast(low, dtype), builder.cast(high, dtype))
+    low, high = builder.cast(low, dtype), builder.cast(high, dtype)
+    between = _halfway(builder, low, high)
+    value = builder.point("where", builder.point("equal", low, high), low, between)  # one element: no sum to overflow
     return _unlaid(builder, value, node, axes, args[2])
 
 
 def percentile(builder: Builder, args: Args) -> Value:
     """NumPy's method 'linear': between the two elements around q / 100 * (count - 1)."""
+    return _between_ranks(builder, args, "a percentile", 100)
+
+
+def quantile(builder: Builder, args: Args) -> Value:
+    """`percentile` with q from 0 to 1."""
+    return _between_ranks(builder, args, "a quantile", 1)
+
+
+def _between_ranks(builder: Builder, args: Args, what: str, most: int) -> Value:
     node, axes, laid, dtype = _prepared(builder, (args[0], args[2]))
-    q = builder.known(args[1], "a percentile")
-    if isinstance(q, bool) or not isinstance(q, int | float) or not 0 <= q <= 100:
-        raise Misfit(f"a percentile is one number from 0 to 100, found {kind_of(Static(q))}", args[1])
-    count = laid.shape[1]
-    place = q / 100 * (count - 1)
-    below = min(math.floor(place), count - 1)
-    above, share = min(below + 1, count - 1), place - math.floor(place)
-    ranks = tuple(sorted({below, above} | ({count - 1} if laid.dtype.kind == "f" else set())))
+    known = builder.known(args[1], what)
+    several = known if isinstance(known, tuple) and known else (known,)
+    for q in several:
+        if isinstance(q, bool) or not isinstance(q, int | float) or not 0 <= q <= most:
+            raise Misfit(f"{what} is a number from 0 to {most}, found {kind_of(Static(q))}", args[1])
+    if len(several) > limits.KERNEL_PARAMETERS_MAX:
+        raise Misfit("results of one call", args[1], limit="KERNEL_PARAMETERS_MAX", found=len(several))
+    last = laid.shape[1] - 1
+    places = [q / most * last for q in several]
+    pairs = [(min(math.floor(place), last), min(math.floor(place) + 1, last)) for place in places]
+    ranks = tuple(sorted({rank for pair in pairs for rank in pair} | ({last} if laid.dtype.kind == "f" else set())))
     ranked = builder.arrays("ranked", laid, attrs=ranks)
-    low, high = (builder.cast(_part(builder, ranked, ranks.index(rank)), dtype) for rank in (below, above))
-    value = _between(builder, low, high, share)
-    value = _poisoned(builder, value, _part(builder, ranked, len(ranks) - 1))
-    return _unlaid(builder, value, node, axes, args[3])
+    largest = _part(builder, ranked, len(ranks) - 1)
+    results = []
+    for place, pair in zip(places, pairs, strict=True):
+        low, high = (builder.cast(_part(builder, ranked, ranks.index(rank)), dtype) for rank in pair)
+        value = _poisoned(builder, _between(builder, low, high, place - math.floor(place)), largest)
+        results.append(_unlaid(builder, value, node, axes, args[3]))
+    if not isinstance(known, tuple):
+        return results[0]
+    return joined(builder, [builder.reshape(result, (1, *result.shape)) for result in results], 0)
 
 
 def _between(builder: Builder, low: Node, high: Node, share: float) -> Node:

@@ -15,6 +15,7 @@ from hiss.kernels.builder import Builder, Misfit, Static, Value, describe, kind_
 from hiss.kernels.dtypes import BOOL, F64
 from hiss.kernels.ir import Node
 from hiss.kernels.lowering import Args, Lowering
+from hiss.kernels.lowering_joins import joined
 
 
 def _mode(builder: Builder, value: Value) -> str:
@@ -79,7 +80,7 @@ def gaussian_filter(builder: Builder, args: Args) -> Value:
 
 def correlate(builder: Builder, args: Args) -> Value:
     """The sum of weight times neighbour, the weights' middle on the pixel."""
-    node, weights = builder.node(args[0]), builder.cast(args[1], F64)
+    node, weights = builder.node(args[0]), builder.cast(_weights(builder, args[1]), F64)
     if node.dtype == BOOL:
         raise Misfit("bools are not weighted; convert them with .astype(np.float32)", args[0])
     if len(weights.shape) != min(2, len(node.shape)):
@@ -91,3 +92,16 @@ def correlate(builder: Builder, args: Args) -> Value:
     flat = builder.reshape(weights, (rows * columns,))
     attrs = (rows, columns, _mode(builder, args[2]))
     return builder.reshape(builder.arrays("window_correlate", _planes(builder, node), flat, attrs=attrs), node.shape)
+
+
+def _weights(builder: Builder, value: Value) -> Value:
+    """The weights; a tuple of numbers, or of rows of them, as an array."""
+    if not isinstance(value, Static) or not isinstance(value.value, tuple) or not value.value:
+        return value
+    rows = value.value if isinstance(value.value[0], tuple) else (value.value,)
+    numbers = [number for row in rows for number in (row if isinstance(row, tuple) else (row,))]
+    if len(numbers) > limits.KERNEL_STENCIL_PIXELS_MAX or len(numbers) != len(rows) * len(rows[0]):
+        raise Misfit("weights are numbers, or rows of equally many numbers", value)
+    parts = [number if isinstance(number, Node) else Static(number, value.names) for number in numbers]
+    flat = joined(builder, [builder.reshape(builder.cast(part, F64), (1,)) for part in parts], 0)
+    return builder.reshape(flat, (len(rows), len(rows[0]))) if rows is value.value else flat

@@ -82,6 +82,23 @@ def test_a_window_larger_than_the_image(mode: str) -> None:
         np.testing.assert_array_equal(getattr(hk, name)(image, 5, mode), expected)
 
 
+def test_weights_written_in_the_kernel() -> None:
+    image = np.random.default_rng(5).normal(size=(6, 8))
+    sobel = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
+    found, row = several(
+        ["hk.correlate(x, ((1, 0, -1), (2, 0, -2), (1, 0, -1)))", "hk.correlate(x[0], (0.25, 0.5, 0.25), 'nearest')"],
+        image,
+        _NUMPY,
+    )
+    np.testing.assert_allclose(found, ndimage.correlate(image, sobel), atol=1e-12)
+    np.testing.assert_allclose(row, ndimage.correlate(image[0], [0.25, 0.5, 0.25], mode="nearest"), atol=1e-12)
+
+
+def test_blocks_need_not_be_square() -> None:
+    image = np.arange(48, dtype=np.uint16).reshape(4, 12)
+    np.testing.assert_array_equal(hk.bin2d(image, (2, 3)), image.reshape(2, 2, 4, 3).sum(axis=(1, 3)))
+
+
 def test_a_row_and_a_stack_are_filtered_too() -> None:
     row = np.array([3, 1, 4, 1, 5, 9, 2, 6], np.int32)
     np.testing.assert_array_equal(hk.median_filter(row, 3), ndimage.median_filter(row, 3))
@@ -152,6 +169,22 @@ def test_nanmedian_of_numpy(image: Any, axis: Any) -> None:
     median, without = _expressions(["np.median(x, axis=axis)", "np.nanmedian(x, axis=axis)"], image, axis, 0.0)
     np.testing.assert_allclose(median, np.median(image, axis=axis), rtol=1e-15)
     np.testing.assert_allclose(without, np.nanmedian(image, axis=axis), rtol=1e-15)
+
+
+def test_several_percentiles_and_quantiles() -> None:
+    image = np.random.default_rng(3).normal(size=(7, 9))
+    for axis in (None, 0, 1):
+        texts = [f"np.percentile(x, (1, 50, 99.5), axis={axis})", f"np.quantile(x, (0.25, 1), axis={axis})"]
+        found = several([*texts, f"np.quantile(x, 0.3, axis={axis})"], image, _NUMPY)
+        np.testing.assert_allclose(found[0], np.percentile(image, (1, 50, 99.5), axis=axis), rtol=1e-12)
+        np.testing.assert_allclose(found[1], np.quantile(image, (0.25, 1), axis=axis), rtol=1e-12)
+        np.testing.assert_allclose(found[2], np.quantile(image, 0.3, axis=axis), rtol=1e-12)
+
+
+def test_nanmedian_of_one_number_does_not_overflow() -> None:
+    image = np.array([[1e308, np.nan], [np.nan, np.inf], [np.nan, np.nan]])
+    (found,) = several(["np.nanmedian(x, axis=1)"], image, _NUMPY)
+    np.testing.assert_array_equal(found, [1e308, np.inf, np.nan])
 
 
 def _expressions(texts: list[str], image: Any, axis: int | None, q: float) -> list[Any]:
@@ -306,6 +339,12 @@ def test_compiled_medians_of_long_axes(shape: tuple[int, ...], numba_compiler: C
         ("hk.groups_count(x[0] > 3)", "two axes"),
         ("hk.group_sum(x, x[0], length=4)", "the index map is"),
         ("hk.group_sum(x, x.astype(np.float32), length=4)", "an index map holds integers"),
+        ("np.percentile(x, (1, -1))", "a percentile is a number from 0 to 100"),
+        ("hk.correlate(x, ((1, 2), (3,)))", "rows of equally many numbers"),
+        ("np.choose(x, x)", "use np.where"),
+        ("scipy.ndimage.median_filter(x, 3)", "`hk` has filters"),
+        ("hk.label(x > 3)", "hk.groups_count"),
+        ("hk.bin2d(x, (4, 3))", "does not divide into blocks of 4 x 3"),
         ("hk.bits(x, 10, 7)", "the number of bits is an integer from 1 to 6"),
         ("hk.bits(x * 0.5, 0, 1)", "bit fields are taken of integers"),
         ("hk.meadian_filter(x)", "did you mean `hk.median_filter`"),
