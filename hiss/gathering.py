@@ -21,6 +21,7 @@ class Buffers:
     def __init__(self, size: int) -> None:
         self.size = size
         self._free: list[ByteArray] = []
+        self._closed = False
 
     def take(self, size: int) -> ByteArray:
         """At least `size` bytes."""
@@ -29,8 +30,13 @@ class Buffers:
         return self._free.pop() if self._free else np.empty(self.size, np.uint8)
 
     def give(self, buffer: ByteArray) -> None:
-        if len(buffer) == self.size and len(self._free) < limits.SPARE_BUFFERS_MAX:
+        if len(buffer) == self.size and len(self._free) < limits.SPARE_BUFFERS_MAX and not self._closed:
             self._free.append(buffer)
+
+    def close(self) -> None:
+        """Keep nothing any more: a writer that is done may stay referred to for long."""
+        self._closed = True
+        self._free.clear()
 
 
 @dataclass(slots=True, eq=False)

@@ -327,6 +327,8 @@ class StreamWriter:
         self._sender.join()
         with contextlib.suppress(HissError):  # what matters of the session was acknowledged, or raised by `flush`
             self._session.close()
+        with self._cond:
+            self._buffers.close()
         self._ended_s = self._ended_s or self._clock_s()
 
     def close(self) -> None:
