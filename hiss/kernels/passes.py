@@ -54,17 +54,21 @@ def hoist(program: Program) -> Program:
     """Values that depend on parameters only become parameters.
 
     Not where that would cost memory: a conversion or a view of an array is as cheap to make as to read, and an outer
-    product is larger than what it is made of.
+    product is larger than what it is made of. An index map that a primitive of whole arrays reads is converted here.
     """
     nodes = program.nodes
     fixed: set[int] = set()
     for node in nodes:
         if node.op not in _VARIABLE and node.op != "const" and all(_fixed(arg, fixed) for arg in node.args):
             fixed.add(id(node))
+    whole = _operands_of_arrays(nodes)
     chosen = {
         id(node)
         for node in nodes
-        if id(node) in fixed and node.op not in LEAVES and node.op not in VIEWS and _pays(node)
+        if id(node) in fixed
+        and node.op not in LEAVES
+        and node.op not in VIEWS
+        and (_pays(node) or (id(node) in whole and node.nbytes <= _HOISTED_BYTES_MAX))
     }
     inner = {id(arg) for node in nodes if id(node) in chosen for arg in node.args}
     outer = {id(arg) for node in nodes if id(node) not in chosen for arg in node.args} | set(map(id, program.outputs))
@@ -73,6 +77,17 @@ def hoist(program: Program) -> Program:
         return program
     values = evaluate(replace(program, outputs=tuple(roots)))
     return verify(_with_values(program, dict(zip(map(id, roots), values, strict=True))))
+
+
+def _operands_of_arrays(nodes: list[Node]) -> set[int]:
+    """What primitives of whole arrays read, views left out: it would be written for each block anew."""
+    found = set()
+    for node in nodes:
+        for arg in node.args if node.op in ARRAYS else ():
+            while arg.op in VIEWS:
+                arg = arg.args[0]
+            found.add(id(arg))
+    return found
 
 
 def _fixed(node: Node, fixed: set[int]) -> bool:

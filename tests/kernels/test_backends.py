@@ -211,6 +211,14 @@ def test_a_pointwise_map_and_a_count_are_one_pass(numba_compiler: Compiler) -> N
         assert printed.text.count("for i") == 1
 
 
+@pytest.mark.parametrize("text", ["hk.bincount(p, weights=x, length=9)", "np.take(x, p.ravel()[:5])"])
+def test_index_maps_are_converted_when_they_are_bound(text: str) -> None:
+    frame = FrameType(np.dtype("f8"), (4, 6), NO_COLUMNS)
+    index = np.arange(24, dtype=np.int32).reshape(4, 6)
+    printed = print_program(optimise(specialise(check(expression(text, "p")), frame, {"p": index}).program))
+    assert "int32" not in printed.text
+
+
 def test_nothing_of_the_user_is_printed(numba_compiler: Compiler) -> None:
     source = '''
     def SECRET(SECRET_frame, SECRET_param, threshold=123456789):
