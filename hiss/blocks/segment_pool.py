@@ -62,6 +62,7 @@ class SegmentPool:
         self.log_bytes_max = 0  # that all segments may take together; 0: as much as the disk has
         self.pressed = 0  # how many wait for space
         self.on_sparse: Callable[[], None] = lambda: None  # a segment has become worth compacting; must not block
+        self.on_half_full: Callable[[], None] = lambda: None  # the segment that is written to; must not block
         self._kept_spares = kept_spares
         self._node = node
         self._spares: list[Segment] = []
@@ -175,6 +176,21 @@ class SegmentPool:
                 if len(self._spares) >= keep:
                     return segment
                 self._spares.append(segment)
+
+    def make_ahead(self) -> Segment | None:
+        """A new segment for `keep_spare`; None where there are enough, nobody should take more, or the disk is full."""
+        with self.lock:
+            if len(self._spares) > self._kept_spares or self.pressed or self._closed:
+                return None
+        if self.room().segments < limits.PREPARE_FREE_SEGMENTS:
+            return None
+        return self._make()
+
+    def keep_spare(self, segment: Segment) -> None:
+        """It is ready for use."""
+        with self.lock:
+            self._spares.append(segment)
+            self.space_freed.notify_all()
 
     def open_to_all(self, segment: Segment) -> bool:
         """Whether it takes more than copies: there is another one for those."""

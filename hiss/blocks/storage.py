@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import xxhash
@@ -31,6 +32,7 @@ from hiss.blocks.extent_reader import ExtentReader
 from hiss.blocks.files import OS_FILES, Files
 from hiss.blocks.index import StreamIndex, digest_rows
 from hiss.blocks.pins import Pins
+from hiss.blocks.preparation import Preparer
 from hiss.blocks.recent import Recent, RecentUse
 from hiss.blocks.recovery import Recovery, RecoveryReport
 from hiss.blocks.reservations import Room
@@ -56,6 +58,7 @@ class StorageOptions:
     unsynced_bytes_max: int | None = None  # None: `limits.UNSYNCED_BYTES_MAX`, or half the arena if that is less
     space_wait_s: float = limits.SPACE_WAIT_S
     log_bytes_max: int = 0  # that all segments may take together; 0: as much as the disk has
+    prepare: bool = True  # have the next segment written through before it is needed
     compaction_bytes_per_s: int = limits.COMPACTION_BYTES_PER_S  # copied out of segments that are nearly empty; 0: none
 
     def __post_init__(self) -> None:
@@ -74,6 +77,14 @@ class StorageOptions:
             raise InvalidInput("space_wait_s is at least 0, unsynced_bytes_max at least 1")
 
 
+IO_MODE: Final = "page cache"
+IO_REASON: Final = (
+    "written through the page cache and made durable by fdatasync: into segments that were written before, as all are "
+    "after their first use or when they were prepared, that is as fast as direct I/O or faster "
+    "(docs/decisions/0011-page-cache.md)"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LogUsage:
     """Space that the log takes."""
@@ -85,6 +96,7 @@ class LogUsage:
     arena_free_bytes: int  # what is only kept for readers included
     compaction: Compaction  # since the start
     recent: RecentUse
+    prepared_segments: int  # made and written through before they were needed, since the start
 
 
 class Storage:
@@ -145,6 +157,9 @@ class Storage:
                 )
                 if options.compaction_bytes_per_s:
                     self._compactor.start()
+                self._preparer = Preparer(self._pool, self._log.busy)
+                if options.prepare:
+                    self._preparer.start()
             except BaseException:
                 self.catalog.close()
                 raise
@@ -192,6 +207,7 @@ class Storage:
         if not was_open:
             return
         try:
+            self._preparer.close()
             self._compactor.close()
             self._log.close()
         finally:
@@ -271,6 +287,11 @@ class Storage:
             self._pool.count_live(segment, -1, -place.total_bytes)
             freed += place.total_bytes
         return freed
+
+    @property
+    def io_mode(self) -> tuple[str, str]:
+        """How segments are written, and why so."""
+        return IO_MODE, IO_REASON
 
     @property
     def stray_streams(self) -> tuple[str, ...]:
@@ -410,6 +431,7 @@ class Storage:
                 self.arena.free_bytes + self._recent.spare_bytes,
                 self._compactor.done,
                 self._recent.use,
+                self._preparer.prepared,
             )
 
 
