@@ -45,6 +45,7 @@ from hiss.model import (
     KernelInfo,
     KernelKind,
     NodeStatus,
+    Replay,
     Selection,
     StageInfo,
     StreamInfo,
@@ -57,6 +58,7 @@ from hiss.model import (
     split_stream_path,
 )
 from hiss.node import Node
+from hiss.replay import replay
 from hiss.session import Session
 from hiss.space import Evicted, Reservation, Retention, parse_size
 from hiss.workflow import Meow, StreamRef
@@ -303,6 +305,10 @@ class LocalStore:
     def promote(self, stream_id: str, kernel: str) -> StreamInfo:
         self._writable(stream_id)
         return self._node.promote(stream_id, kernel)
+
+    def replay(self, stream_id: str, kernel: KernelDef | None = None) -> Replay:
+        info = self._catalog.stream_by_id(stream_id)
+        return replay(info, self._node.storage, self._node.readout, kernel)
 
     # ---- kernels
 

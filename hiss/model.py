@@ -93,6 +93,21 @@ def digest_of(data: Any) -> int:
     return int(xxhash.xxh3_64_intdigest(data))
 
 
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What became of a stream's retained raw blocks when its kernels ran over them once more."""
+
+    blocks: int  # raw blocks that there were
+    same: int  # the same result, to the bit, or the same verdict
+    different: int  # stored both times, with other bits
+    vetoed: int  # now, and not then
+    kept: int  # now, vetoed then
+    recovered: int  # results now where the kernel failed then
+    failed: int  # now, and not then
+    first: int | None  # index of the first block that is not the same
+    largest: float  # difference of any pixel
+
+
 # ---------------------------------------------------------------------------------------------------------- streams
 
 

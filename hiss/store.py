@@ -26,6 +26,7 @@ from hiss.model import (
     KernelDef,
     KernelInfo,
     NodeStatus,
+    Replay,
     Selection,
     StreamInfo,
     StreamSpec,
@@ -160,6 +161,11 @@ class Store(Protocol):
     def promote(self, stream_id: str, kernel: str) -> StreamInfo:
         """Make a filter that runs beside an open stream, as a shadow, the last stage of its pipeline from now on. The
         stage records from which index on (`StageInfo.since`); an event `kernel.promoted` says it, too."""
+        ...
+
+    def replay(self, stream_id: str, kernel: KernelDef | None = None) -> Replay:
+        """Run the stream's kernels over its retained raw blocks once more and compare with what was stored; `kernel`
+        takes the place of the stage of its name. Stores nothing."""
         ...
 
     def send_feedback(self, stream_id: str, data: Any) -> bool:

@@ -189,3 +189,35 @@ def promote(reach: Reach, name: str, stream: str) -> None:
         say_json(stage)
     else:
         click.echo(f"{name}: a stage of {info.path} from index {stage.since} on")
+
+
+@command(kernel, "replay")
+@click.argument("name")
+@click.argument("stream")
+@click.option("--file", type=_FILE, help="Take the kernel from a Python file instead of the registered ones.")
+@click.option("--recorded", is_flag=True, help="Run the stream's own version of the kernel, not the registered one.")
+def replay(reach: Reach, name: str, stream: str, file: Path | None, recorded: bool) -> None:
+    """Run a STREAM's pipeline over its retained raw blocks once more, with the kernel NAME as it is registered now.
+
+    The blocks are compared with what was stored; nothing is changed. With `keep="both"` and `"raw"` all raw blocks are
+    there, with `"result"` those on which a kernel failed.
+    """
+    with reach.buffer() as buffer:
+        info = buffer.store.stream(stream)
+        if recorded:
+            definition = None
+        elif file is not None:
+            found = {one.name: one for one in definitions(file)}
+            if name not in found:
+                raise InvalidInput(f"{file} has no kernel {name!r}; it has {', '.join(found)}")
+            definition = found[name]
+        else:
+            definition = buffer.store.kernel(name).definition
+        result = buffer.store.replay(info.id, definition)
+    if reach.json:
+        say_json(result)
+        return
+    counts = ("blocks", "same", "different", "vetoed", "kept", "recovered", "failed")
+    say_table(counts, [tuple(getattr(result, count) for count in counts)])
+    if result.first is not None:
+        click.echo(f"the first that is not the same: {result.first}; largest difference {result.largest:g}")

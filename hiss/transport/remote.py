@@ -29,6 +29,7 @@ from hiss.model import (
     KernelDef,
     KernelInfo,
     NodeStatus,
+    Replay,
     Selection,
     StreamInfo,
     StreamSpec,
@@ -372,6 +373,10 @@ class RemoteStore(Store):
 
     def promote(self, stream_id: str, kernel: str) -> StreamInfo:
         return wire.decode_stream_info(self._ask("Streams.PromoteKernel", stream_id=stream_id, kernel=kernel).stream)
+
+    def replay(self, stream_id: str, kernel: KernelDef | None = None) -> Replay:
+        definition = None if kernel is None else wire.encode_kernel_def(kernel)
+        return wire.decode_replay(self._ask("Streams.ReplayKernel", stream_id=stream_id, kernel=definition))
 
     # ---- kernels
 

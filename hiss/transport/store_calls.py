@@ -109,6 +109,11 @@ def promote_kernel(store: Store, request: streams_pb2.PromoteKernelRequest) -> A
     return streams_pb2.PromoteKernelResponse(stream=wire.encode_stream_info(info))
 
 
+def replay_kernel(store: Store, request: streams_pb2.ReplayKernelRequest) -> Any:
+    kernel = wire.decode_kernel_def(request.kernel) if request.HasField("kernel") else None
+    return wire.encode_replay(store.replay(request.stream_id, kernel))
+
+
 def register_kernel(store: Store, request: kernels_pb2.RegisterKernelRequest) -> Any:
     info = store.register_kernel(wire.decode_kernel_def(request.definition))
     return kernels_pb2.RegisterKernelResponse(kernel=wire.encode_kernel_info(info))
@@ -175,6 +180,7 @@ SHORT: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "Streams.Reduce": reduce_stream,
     "Streams.SendFeedback": send_feedback,
     "Streams.PromoteKernel": promote_kernel,
+    "Streams.ReplayKernel": replay_kernel,
     "Kernels.RegisterKernel": register_kernel,
     "Kernels.ListKernels": list_kernels,
     "Kernels.GetKernel": get_kernel,

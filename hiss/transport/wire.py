@@ -6,6 +6,7 @@ be anything: a decoder returns something that checked itself, or raises an `Inva
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -40,6 +41,7 @@ from hiss.model import (
     LedgerEntry,
     NodeStatus,
     Param,
+    Replay,
     ScalarParam,
     Selection,
     StageInfo,
@@ -280,6 +282,17 @@ def encode_kernel_info(info: KernelInfo) -> kernels_pb2.Kernel:
 @checked
 def decode_kernel_info(message: kernels_pb2.Kernel) -> KernelInfo:
     return KernelInfo(decode_kernel_def(message.definition), message.hash, message.registered_ns)
+
+
+@checked
+def encode_replay(replay: Replay) -> streams_pb2.ReplayKernelResponse:
+    return streams_pb2.ReplayKernelResponse(**dataclasses.asdict(replay))
+
+
+@checked
+def decode_replay(message: streams_pb2.ReplayKernelResponse) -> Replay:
+    counts = {name: getattr(message, name) for name in Replay.__dataclass_fields__ if name != "first"}
+    return Replay(**counts, first=message.first if message.HasField("first") else None)
 
 
 @checked

@@ -332,3 +332,33 @@ class PromoteKernelResponse(_message.Message):
     STREAM_FIELD_NUMBER: _ClassVar[int]
     stream: _types_pb2.Stream
     def __init__(self, stream: _Optional[_Union[_types_pb2.Stream, _Mapping]] = ...) -> None: ...
+
+class ReplayKernelRequest(_message.Message):
+    __slots__ = ("stream_id", "kernel")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    stream_id: str
+    kernel: _types_pb2.KernelDefinition
+    def __init__(self, stream_id: _Optional[str] = ..., kernel: _Optional[_Union[_types_pb2.KernelDefinition, _Mapping]] = ...) -> None: ...
+
+class ReplayKernelResponse(_message.Message):
+    __slots__ = ("blocks", "same", "different", "vetoed", "kept", "recovered", "failed", "first", "largest")
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    SAME_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENT_FIELD_NUMBER: _ClassVar[int]
+    VETOED_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    RECOVERED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_FIELD_NUMBER: _ClassVar[int]
+    blocks: int
+    same: int
+    different: int
+    vetoed: int
+    kept: int
+    recovered: int
+    failed: int
+    first: int
+    largest: float
+    def __init__(self, blocks: _Optional[int] = ..., same: _Optional[int] = ..., different: _Optional[int] = ..., vetoed: _Optional[int] = ..., kept: _Optional[int] = ..., recovered: _Optional[int] = ..., failed: _Optional[int] = ..., first: _Optional[int] = ..., largest: _Optional[float] = ...) -> None: ...

@@ -246,3 +246,39 @@ def test_shadows_skip_blocks_while_they_are_busy() -> None:
     shadows.offer(frames, columns, good)
     attrs = report.attrs()
     assert (attrs["blocks"], attrs["skipped"], attrs["p99_ms"]) == (3, 6, 500.0)
+
+
+def test_a_replay_gives_what_was_stored(buffer: Buffer) -> None:
+    data = _frames()
+    scan = buffer.collection("c")
+    with scan.create_stream("s", dtype="u2", shape=(2, 3), keep="both", kernels=[bright, double]) as s:
+        s.extend(data)
+    again = buffer.store.replay(s.info.id)
+    assert (again.blocks, again.same, again.first, again.largest) == (10, 10, None, 0.0)
+    other = KernelDef("double", KernelKind.MAP, "def double(frame):\n    return frame * 3\n")
+    changed = buffer.store.replay(s.info.id, other)
+    assert (changed.same, changed.different, changed.first, changed.largest) == (6, 4, 6, 9.0)
+    stricter = KernelDef("bright", KernelKind.FILTER, "def bright(frame):\n    return np.max(frame) >= 8\n")
+    assert (buffer.store.replay(s.info.id, stricter).vetoed, scan["s"].info.completeness.blocks) == (2, 4)
+    looser = KernelDef("bright", KernelKind.FILTER, "def bright(frame):\n    return np.max(frame) >= 1\n")
+    assert (buffer.store.replay(s.info.id, looser).kept, scan["s"].info.completeness.blocks) == (5, 4)
+    wider = KernelDef("double", KernelKind.MAP, "def double(frame):\n    return frame * 2.0\n")
+    assert buffer.store.replay(s.info.id, wider).different == 4
+    with pytest.raises(errors.KernelNotFound, match="no kernel 'third'; it has bright, double"):
+        buffer.store.replay(s.info.id, KernelDef("third", KernelKind.MAP, other.source))
+    with pytest.raises(errors.InvalidInput, match="is a filter; in stream c/s it is a map"):
+        buffer.store.replay(s.info.id, KernelDef("double", KernelKind.FILTER, stricter.source))
+
+
+def test_what_a_kernel_failed_on_can_be_recovered(buffer: Buffer) -> None:
+    """Of a stream that keeps results only, the raw blocks of the failures are there."""
+    data = _frames()
+    with buffer.collection("c").create_stream("s", dtype="u2", shape=(2, 3), kernels=[double.bind(budget_s=1e-9)]) as s:
+        s.extend(data)
+    assert buffer["c/s"].info.completeness.blocks == 0
+    failing = buffer.store.replay(s.info.id)
+    assert (failing.blocks, failing.same) == (10, 10), "it fails again, for the same reason"
+    with buffer.collection("c").create_stream("plain", dtype="u2", shape=(2, 3)) as plain:
+        plain.extend(data)
+    with pytest.raises(errors.InvalidInput, match="has no kernels"):
+        buffer.store.replay(plain.info.id)
