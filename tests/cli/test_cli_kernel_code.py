@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hiss import client
+from hiss.cli.kernels import definitions
+from hiss.model import BoundKernel
+
 KERNELS = '''
 import hiss, numpy as np
 
@@ -82,3 +86,27 @@ def test_what_does_not_fit_says_why(hiss, file: str, words: tuple[str, ...], sai
     answer = hiss("kernel", *words, embedded=False)
     assert said in answer.err
     assert (answer.status == 0) == (said == "")
+
+
+def test_replay_and_promote(hiss, outside: Path) -> None:
+    source = "import hiss, numpy as np\n\n@hiss.{}\ndef {}(frame):\n    return {}\n"
+    Path("old.py").write_text(source.format("kernel", "double", "frame * 2"))
+    Path("new.py").write_text(source.format("kernel", "double", "frame * 3"))
+    Path("veto.py").write_text(source.format("filter", "bright", "np.max(frame) > 5"))
+    (double,), (bright,) = definitions(Path("old.py")), definitions(Path("veto.py"))
+    frames = np.arange(24, dtype=np.uint16).reshape(4, 2, 3)
+    with client.open(outside.parent / "data", backend="numpy") as buffer:
+        scan = buffer.collection("beam")
+        kernels = [BoundKernel(double), BoundKernel(bright, shadow=True)]
+        with scan.create_stream("s", dtype="u2", shape=(2, 3), keep="both", kernels=kernels) as stream:
+            stream.extend(frames)
+        scan.create_stream("t", dtype="u2", shape=(2, 3), kernels=kernels).detach()
+    assert hiss("kernel", "replay", "double", "beam/s", "--recorded", "--json").json["same"] == 4
+    told = hiss("kernel", "replay", "double", "beam/s", "--file", "new.py").out
+    assert "the first that is not the same: 0; largest difference 23" in told
+    assert "shadows" in hiss("stat", "beam/s").out
+    assert hiss("kernel", "promote", "bright", "beam/t").out == "bright: a stage of beam/t from index 0 on\n"
+    assert [stage["name"] for stage in hiss("stat", "beam/t", "--json").json["stages"]] == ["double", "bright"]
+    refused = hiss("kernel", "promote", "bright", "beam/s")
+    assert refused.status != 0
+    assert "final" in refused.err
