@@ -28,8 +28,7 @@ _STREAM = "bench/frames"
 
 def run(quick: bool, *, frame_bytes: int = 8 * MiB, arena_bytes: int = 1 * GiB) -> Iterator[dict[str, Any]]:
     rounds, repeat = (2, 2) if quick else (5, 16)
-    side = int((frame_bytes // 2) ** 0.5)
-    frames = np.random.default_rng(0).integers(0, 1 << 16, (8, side, side)).astype("u2")
+    frames = np.random.default_rng(0).integers(0, 1 << 16, (8, frame_bytes // 2)).astype("u2")
     with tempfile.TemporaryDirectory(prefix="hiss-bench-") as folder:
         directory = Path(folder)
         with hiss.open(directory / "arena", arena_bytes=arena_bytes) as buffer:

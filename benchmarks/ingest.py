@@ -19,8 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -48,23 +48,33 @@ while True:
 """
 
 
-def run(quick: bool) -> Iterator[dict[str, Any]]:
+LANES = ("embedded", "unix", "tcp", "grpc")
+
+
+def run(
+    quick: bool, *, side: int = 2048, segment_bytes: int = SEGMENT_BYTES, lanes: Sequence[str] = LANES
+) -> Iterator[dict[str, Any]]:
+    """Frames of `side` by `side` pixels, segments and lanes: others than these are for tests."""
     rounds = 2 if quick else 5
     with tempfile.TemporaryDirectory(prefix="hiss-bench-") as folder:
         directory = Path(folder)
-        big = np.random.default_rng(0).integers(0, 1 << 16, (8, 2048, 2048)).astype("u2")
+        big = np.random.default_rng(0).integers(0, 1 << 16, (8, side, side)).astype("u2")
         repeat = 2 if quick else 8
-        with _sink() as tcp, _sink(directory / "sink") as unix, _buffers(directory) as buffers:
-            for lane in ("embedded", "unix"):
+        small = min(2_000 if quick else 50_000, segment_bytes // (4 * KiB))
+        with (
+            _sink() as tcp,
+            _sink(directory / "sink") as unix,
+            _buffers(directory, segment_bytes, lanes) as buffers,
+        ):
+            for lane in [lane for lane in ("embedded", "unix") if lane in buffers]:
                 yield measure(_fresh(lane, buffers[lane], big, repeat, directory), 1)
             for lane, buffer in buffers.items():
-                _warm(buffer, big)
+                _warm(buffer, big, segment_bytes)
                 sink = {"embedded": None, "unix": unix}.get(lane, tcp)
                 for ack in ("received", "written", "durable"):
                     yield measure(_big(lane, ack, buffer, big, repeat, sink, directory), rounds)
                 with _stored(buffer, big, repeat) as stream:
                     yield measure(_read(lane, stream, big, repeat), rounds)
-                small = 2_000 if quick else 50_000
                 for ack in ("received", "written", "durable"):
                     yield measure(_small(lane, ack, buffer, small), rounds)
                 yield measure(_small_extend(lane, buffer, small), rounds)
@@ -105,11 +115,11 @@ def _fresh(lane: str, buffer: Buffer, frames: np.ndarray, repeat: int, directory
     return Case(f"ingest/fresh/{lane}/durable/8MiB", case.metric, case.unit, case.run, peers)
 
 
-def _warm(buffer: Buffer, frames: np.ndarray) -> None:
+def _warm(buffer: Buffer, frames: np.ndarray, segment_bytes: int) -> None:
     """Write three segments through and free them, so that what follows is written over them."""
     for _ in range(3):
         with _stream(buffer, dtype="u2", shape=frames.shape[1:]) as s:
-            for _ in range(SEGMENT_BYTES // frames.nbytes):
+            for _ in range(segment_bytes // frames.nbytes):
                 s.extend(frames)
 
 
@@ -174,17 +184,20 @@ def _stream(buffer: Buffer, **spec: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def _buffers(directory: Path) -> Iterator[dict[str, Buffer]]:
+def _buffers(directory: Path, segment_bytes: int, lanes: Sequence[str]) -> Iterator[dict[str, Buffer]]:
     """An embedded buffer, and one in a process of its own behind each lane."""
-    (directory / "served").mkdir()
-    with (
-        DataProcess(directory / "served", arena_bytes=1 * GiB, segment_bytes=SEGMENT_BYTES) as server,
-        hiss.open(directory / "embedded", arena_bytes=1 * GiB) as embedded,
-        server.connect("unix") as unix,
-        server.connect("tcp") as tcp,
-        server.connect("grpc") as grpc,
-    ):
-        yield {"embedded": embedded, "unix": unix, "tcp": tcp, "grpc": grpc}
+    with ExitStack() as stack:
+        found: dict[str, Buffer] = {}
+        if "embedded" in lanes:
+            path = directory / "embedded"
+            found["embedded"] = stack.enter_context(hiss.open(path, arena_bytes=1 * GiB, segment_bytes=segment_bytes))
+        if served := [lane for lane in lanes if lane != "embedded"]:
+            (directory / "served").mkdir()
+            server = stack.enter_context(
+                DataProcess(directory / "served", arena_bytes=1 * GiB, segment_bytes=segment_bytes)
+            )
+            found |= {lane: stack.enter_context(server.connect(lane)) for lane in served}
+        yield found
 
 
 # ---- peers and limits

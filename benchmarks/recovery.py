@@ -31,12 +31,12 @@ from hiss.model import AckLevel, Completeness, FrameSpec, Keep, StreamInfo, Stre
 _STREAMS = 10
 _BLOCK_BYTES = 100
 _OPTIONS = StorageOptions(arena_bytes=64 * MiB, segment_bytes=32 * MiB)
-_LARGE_OPTIONS = StorageOptions(arena_bytes=256 * MiB)
+_LARGE_OPTIONS = StorageOptions(arena_bytes=64 * MiB)
 
 
-def run(quick: bool, *, log_bytes: int | None = None) -> Iterator[dict[str, Any]]:
-    """`log_bytes` instead of 20 GB (or 1 GB, where it is to be quick), for a test."""
-    yield from _small_records(quick)
+def run(quick: bool, *, log_bytes: int | None = None, records: int | None = None) -> Iterator[dict[str, Any]]:
+    """`log_bytes` instead of 20 GB (or 1 GB, where it is to be quick), and `records` small ones, for a test."""
+    yield from _small_records(quick, records or (30_000 if quick else 300_000))
     log_bytes = log_bytes or (1 if quick else 20) * 10**9
     name = f"{log_bytes // 10**9}GB" if log_bytes >= 10**9 else f"{log_bytes // 10**6}MB"
     for block_bytes, size in ((8 * MiB, "8MiB"), (64 * KiB, "64KiB")):
@@ -64,8 +64,7 @@ def _large_case(name: str, folder: Path, log_bytes: int, block_bytes: int) -> Ca
     return Case(name, "time", "s", ours, {"read": read}, less_is_better=True)
 
 
-def _small_records(quick: bool) -> Iterator[dict[str, Any]]:
-    records = 30_000 if quick else 300_000
+def _small_records(quick: bool, records: int) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="hiss-bench-") as folder:
         directory = Path(folder) / "buffer"
         _fill(directory, records, _BLOCK_BYTES, _OPTIONS)
@@ -75,7 +74,7 @@ def _small_records(quick: bool) -> Iterator[dict[str, Any]]:
                 return _open(directory, records, _OPTIONS)
 
         case = Case(
-            f"recovery/{records // 1000}k-records",
+            f"recovery/{records / 1000:g}k-records",
             "time",
             "s",
             lambda: _open(directory, records, _OPTIONS),

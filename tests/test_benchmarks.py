@@ -1,0 +1,80 @@
+"""The benchmarks run, at a size that says nothing: their cases, peers and units are those of their pages."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the processes that they start
+    yield
+    assert not multiprocessing.active_children()
+
+
+def by_case(results) -> dict[str, dict]:
+    out = {}
+    for result in results:
+        assert {"case", "metric", "unit", "value", "min", "max", "rounds", "peers"} <= result.keys()
+        assert result["min"] <= result["value"] <= result["max"]
+        out[result["case"]] = result
+    json.dumps(out)
+    return out
+
+
+def test_ingest_embedded():
+    from benchmarks import ingest
+
+    found = by_case(ingest.run(True, side=64, segment_bytes=1 << 20, lanes=("embedded",)))
+    assert {"copy", "direct-write", "h5py", "sqlite"} == found["ingest/embedded/durable/8MiB"]["peers"].keys()
+    assert "direct-write" in found["ingest/fresh/embedded/durable/8MiB"]["peers"]
+    assert all(result["value"] > 0 for result in found.values())
+
+
+def test_egress():
+    from benchmarks import egress
+
+    found = by_case(egress.run(True, frame_bytes=64 << 10, arena_bytes=16 << 20))
+    assert {"copy"} == found["egress/embedded/arena/8MiB"]["peers"].keys()
+    assert {"copy", "direct-read", "h5py"} == found["egress/embedded/disk/8MiB"]["peers"].keys()
+
+
+def test_small():
+    from benchmarks import small
+
+    found = by_case(small.run(True, scale=0.01))
+    assert {"direct-write", "h5py", "sqlite"} == found["small/embedded/durable/4KiB-extend"]["peers"].keys()
+    assert {"small/streams/3x10/1-in-turn", "small/streams/3x10/32-in-flight"} <= found.keys()
+    assert 0 < found["small/index/3000-blocks"]["value"] <= 24
+
+
+def test_recovery():
+    from benchmarks import recovery
+
+    found = by_case(recovery.run(True, log_bytes=20_000_000, records=300))
+    assert found.keys() == {"recovery/0.3k-records", "recovery/20MB/8MiB", "recovery/20MB/64KiB"}
+
+
+def test_soak(tmp_path):
+    from benchmarks import soak
+
+    out = tmp_path / "out"
+    run = soak.run(True, seconds=2.0, log_bytes=8 << 20, frame_bytes=64 << 10, arena_bytes=16 << 20, out=out)
+    found = by_case(run)
+    series = json.loads((out / "soak.json").read_text())
+    assert series["wrong_blocks"] == 0
+    assert series["blocks_compared"] > 0
+    assert series["blocks_written"] > 0
+    assert len(series["seconds"]) == len(series["resident_bytes"]) == len(series["gb_per_s"]) > 1
+    assert found["soak/speed"]["value"] >= 0
+    if "matplotlib" in sys.modules:
+        assert (out / "soak.png").stat().st_size > 1000
