@@ -48,7 +48,8 @@ def record(bound: BoundKernel, catalog: Catalog, read: ReadParam) -> StageInfo:
             f"it has {', '.join(checked.parameters)}"
         )
     params = {name: _record_param(param, catalog, read) for name, param in bound.params.items()}
-    return StageInfo(bound.kernel.name, bound.kernel.kind, checked.hash, bound.kernel.source, params, bound.budget_s)
+    kernel = bound.kernel
+    return StageInfo(kernel.name, kernel.kind, checked.hash, kernel.source, params, bound.budget_s, every=bound.every)
 
 
 def stage(info: StageInfo, catalog: Catalog) -> ResolvedStage:

@@ -351,15 +351,21 @@ class BoundKernel:
     """A kernel with its parameters: one stage of a pipeline.
 
     `budget_s` bounds the run on one extent; an overrun is a fault. With `shadow` it runs beside the stream, on what
-    leaves the pipeline, and reports what it would have done; nothing that is stored changes.
+    leaves the pipeline, and reports what it would have done; nothing that is stored changes. A reduction with `every`
+    gives a result for each so many indices: result k for the blocks from k * every on; 0 is one for the stream.
     """
 
     kernel: KernelDef
     params: Mapping[str, Param] = field(default_factory=dict)
     budget_s: float = limits.KERNEL_BUDGET_S
     shadow: bool = False
+    every: int = 0
 
     def __post_init__(self) -> None:
+        if self.every < 0 or (self.every and self.kernel.kind is not KernelKind.REDUCE):
+            raise InvalidInput(
+                f"kernel {self.kernel.name!r}: every={self.every}; it is a number of blocks, and of a reduction"
+            )
         if not self.budget_s > 0:
             raise InvalidInput(f"kernel {self.kernel.name!r}: budget_s {self.budget_s}; it is above 0, in seconds")
 
@@ -392,6 +398,7 @@ class StageInfo:
     quarantined: bool = False
     report: Attrs = field(default_factory=dict)
     since: int | None = None
+    every: int = 0
 
 
 # ---------------------------------------------------------------------------------------------------------- streams

@@ -164,13 +164,31 @@ class Readout:
             extents = (replace(extent, data=_EMPTY) for extent in extents)
         return extents
 
+    def reduction(self, info: StreamInfo, stage: ResolvedStage) -> Reduction:
+        """A `reduce` kernel, compiled for the blocks of a stream."""
+        return Reduction.build(stage, info.frame.numpy_dtype, _fixed_shape(info.frame, info), self.compiler)
+
     def reduce(self, info: StreamInfo, stage: ResolvedStage) -> npt.NDArray[Any]:
         """Run a `reduce` kernel over a stream, in index order."""
-        shape = _fixed_shape(info.frame, info)
-        reduction = Reduction.build(stage, info.frame.numpy_dtype, shape, self.compiler)
+        reduction = self.reduction(info, stage)
         for extent in self.source(info).read():
             reduction.update(extent.frames(info.frame))
         return reduction.result()
+
+    def results(self, info: StreamInfo, reduction: Reduction, every: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """A reduction's results over a stream: with `every` one for each window of so many indices that has a block,
+        under the window's number; without, one for all, under 0."""
+        window = 0
+        for extent in self.source(info).read():
+            numbers = extent.index // every if every else np.zeros(len(extent), np.int64)
+            for number in np.unique(numbers).tolist():
+                if number != window and reduction.count:
+                    yield window, reduction.result()
+                    reduction.restart()
+                window = number
+                reduction.update(extent.select(numbers == number).frames(info.frame))
+        if reduction.count:
+            yield window, reduction.result()
 
     def parameter(self, param: StreamParam) -> tuple[StreamInfo, npt.NDArray[Any]]:
         """The value of a stream as a kernel's parameter: its reduction, or its only block."""

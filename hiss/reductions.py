@@ -15,29 +15,35 @@ from hiss import binding
 from hiss.blocks import Catalog, Storage
 from hiss.errors import HissError
 from hiss.extent import Extent
-from hiss.model import AckLevel, Completeness, FrameSpec, Keep, KernelKind, StreamInfo, StreamState
+from hiss.model import AckLevel, Completeness, FrameSpec, Keep, KernelKind, StageInfo, StreamInfo, StreamState
 from hiss.readout import Readout
 
 
 def store(info: StreamInfo, storage: Storage, readout: Readout, attempt: str | None, now_ns: int) -> list[StreamInfo]:
-    """Write `NAME.KERNEL` for each `reduce` stage of `info`; the caller makes them final together with it."""
-    if not storage.index(info.id).next_index:
-        return []
+    """Write `NAME.KERNEL` for each `reduce` stage of `info`; the caller makes them final together with it.
+
+    Where there is no block there is no result, and no stream.
+    """
     made = []
     for stage in info.stages:
-        if stage.kind is KernelKind.REDUCE:
-            value = np.ascontiguousarray(readout.reduce(info, binding.stage(stage, storage.catalog)))
-            stream = _stream_for(info, stage.name, value, storage.catalog, attempt, now_ns)
-            _write(storage, stream, value)
-            made.append(stream)
+        if stage.kind is not KernelKind.REDUCE:
+            continue
+        reduction = readout.reduction(info, binding.stage(stage, storage.catalog))
+        frame = FrameSpec(reduction.out_dtype.str, reduction.out_shape)
+        stream: StreamInfo | None = None
+        for index, value in readout.results(info, reduction, stage.every):
+            if stream is None:
+                stream = _stream_for(info, stage, frame, storage.catalog, attempt, now_ns)
+                made.append(stream)
+            _write(storage, stream, index, np.ascontiguousarray(value))
     return made
 
 
 def _stream_for(
-    info: StreamInfo, kernel: str, value: npt.NDArray[Any], catalog: Catalog, attempt: str | None, now_ns: int
+    info: StreamInfo, stage: StageInfo, frame: FrameSpec, catalog: Catalog, attempt: str | None, now_ns: int
 ) -> StreamInfo:
-    """A stream for the value: the one that a crash before the seal left behind, or a new one."""
-    name = f"{info.name}.{kernel}"
+    """A stream for the results: the one that a crash before the seal left behind, or a new one."""
+    name = f"{info.name}.{stage.name}"
     for stream in catalog.streams(info.collection, all_versions=True, attempt=attempt):
         if stream.name == name and not stream.state.final and stream.attrs.get("reduction_of") == info.id:
             return stream
@@ -46,11 +52,15 @@ def _stream_for(
         collection=info.collection,
         name=name,
         version=0,
-        frame=FrameSpec(value.dtype.str, value.shape),
+        frame=frame,
         columns=(),
         ack=AckLevel.DURABLE,
         keep=Keep.RESULT,
-        attrs={"reduction": kernel, "reduction_of": info.id},
+        attrs={
+            "reduction": stage.name,
+            "reduction_of": info.id,
+            **({"reduction_every": stage.every} if stage.every else {}),
+        },
         stages=(),
         state=StreamState.OPEN,
         completeness=Completeness(0, 0, 0, None, None),
@@ -62,12 +72,14 @@ def _stream_for(
     return catalog.add_streams([stream], new_version=True, attempt=attempt)[0]
 
 
-def _write(storage: Storage, stream: StreamInfo, value: npt.NDArray[Any]) -> None:
-    if storage.index(stream.id).next_index:
+def _write(storage: Storage, stream: StreamInfo, index: int, value: npt.NDArray[Any]) -> None:
+    if storage.index(stream.id).handled(np.array([index])).all():  # before a crash
         return
     failed: list[HissError] = []
     data = value.reshape(-1).view(np.uint8)
-    storage.append(stream.id, Extent.of([0], data, [data.size]), lambda error: failed.append(error) if error else None)
+    storage.append(
+        stream.id, Extent.of([index], data, [data.size]), lambda error: failed.append(error) if error else None
+    )
     storage.sync()
     if failed:
         raise failed[0]

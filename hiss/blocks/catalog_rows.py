@@ -4,12 +4,14 @@ Pure.
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from hiss.errors import CatalogDamaged, InvalidInput
 from hiss.limits import EVENT_DATA_BYTES_MAX
 from hiss.model import (
     AckLevel,
@@ -27,6 +29,8 @@ from hiss.model import (
     StreamState,
 )
 from hiss.space import Archive, Eviction
+
+_Info = TypeVar("_Info", StreamInfo, KernelInfo)
 
 NO_BLOCKS: Final = Completeness(0, 0, 0, None, None)
 
@@ -74,6 +78,7 @@ def _stage(stage: StageInfo) -> dict[str, Any]:
         "quarantined": stage.quarantined,
         **({"report": dict(stage.report)} if stage.report else {}),
         **({} if stage.since is None else {"since": stage.since}),
+        **({"every": stage.every} if stage.every else {}),
     }
 
 
@@ -81,6 +86,23 @@ def _stage_info(document: Mapping[str, Any]) -> StageInfo:
     return StageInfo(**{**document, "kind": KernelKind(document["kind"])})
 
 
+def _decoded(read: Callable[[sqlite3.Row], _Info]) -> Callable[[sqlite3.Row], _Info]:
+    """What cannot be read says so: SQLite keeps no digests, so a byte that went bad shows here first, if at all."""
+
+    @functools.wraps(read)
+    def decode(row: sqlite3.Row) -> _Info:
+        try:
+            return read(row)
+        except (ValueError, TypeError, LookupError, InvalidInput) as error:
+            raise CatalogDamaged(
+                f"a row of the catalog cannot be read: {type(error).__name__}: {error}; put catalog.db (with "
+                "catalog.db-wal, if there is one) back from a copy"
+            ) from error
+
+    return decode
+
+
+@_decoded
 def stream_info(row: sqlite3.Row) -> StreamInfo:
     """From a row of the table `stream`."""
     document = json.loads(row["document"])
@@ -134,6 +156,7 @@ def kernel_document(info: KernelInfo) -> str:
     return dumps({"kind": int(info.definition.kind), "source": info.definition.source})
 
 
+@_decoded
 def kernel_info(row: sqlite3.Row) -> KernelInfo:
     document = json.loads(row["document"])
     definition = KernelDef(row["name"], KernelKind(document["kind"]), document["source"])

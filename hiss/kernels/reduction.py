@@ -95,6 +95,10 @@ class Reduction:
         self._step.step(frames, self._states)
         self.count += len(frames)
 
+    def restart(self) -> None:
+        """Forget what has been seen."""
+        self._states, self.count = [], 0
+
     def result(self) -> npt.NDArray[Any]:
         """The statistic of what has been seen, as a new array.
 

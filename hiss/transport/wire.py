@@ -251,6 +251,7 @@ def encode_bound_kernel(bound: BoundKernel) -> types_pb2.BoundKernel:
         params={name: encode_param(param) for name, param in bound.params.items()},
         budget_s=bound.budget_s,
         shadow=bound.shadow,
+        every=bound.every,
     )
 
 
@@ -262,7 +263,7 @@ def decode_bound_kernel(message: types_pb2.BoundKernel) -> BoundKernel:
     if not 0 < budget_s < math.inf:
         raise InvalidInput(f"kernel {message.kernel.name[:80]!r}: budget_s {budget_s} is no number of seconds above 0")
     params = {name: decode_param(message.params[name]) for name in sorted(message.params)}
-    return BoundKernel(decode_kernel_def(message.kernel), params, budget_s, message.shadow)
+    return BoundKernel(decode_kernel_def(message.kernel), params, budget_s, message.shadow, message.every)
 
 
 def decode_pipeline(messages: Any) -> tuple[BoundKernel, ...]:
@@ -307,6 +308,7 @@ def encode_stage(stage: StageInfo) -> types_pb2.Stage:
         quarantined=stage.quarantined,
         report_json=encode_attrs(stage.report),
         since=stage.since,
+        every=stage.every,
     )
 
 
@@ -322,6 +324,7 @@ def decode_stage(message: types_pb2.Stage) -> StageInfo:
         message.quarantined,
         decode_object(message.report_json) if message.report_json else {},
         message.since if message.HasField("since") else None,
+        message.every,
     )
 
 

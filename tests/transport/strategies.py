@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,9 +92,26 @@ param = (
     | st.builds(ColumnParam, name)
 )
 kernel_def = st.builds(KernelDef, name, st.sampled_from(KernelKind), text)
-bound_kernel = st.builds(BoundKernel, kernel_def, st.dictionaries(name, param, max_size=3), st.floats(0.001, 1000.0))
+bound_kernel = st.one_of(
+    st.builds(BoundKernel, kernel_def, st.dictionaries(name, param, max_size=3), st.floats(0.001, 1000.0)),
+    st.builds(
+        BoundKernel,
+        kernel_def.map(lambda kernel: replace(kernel, kind=KernelKind.REDUCE)),
+        every=st.integers(0, (1 << 63) - 1),
+    ),
+)
 kernel_info = st.builds(KernelInfo, kernel_def, text, count)
-stage = st.builds(StageInfo, name, st.sampled_from(KernelKind), text, text, attrs, st.floats(0, 100), st.booleans())
+stage = st.builds(
+    StageInfo,
+    name,
+    st.sampled_from(KernelKind),
+    text,
+    text,
+    attrs,
+    st.floats(0, 100),
+    st.booleans(),
+    every=st.integers(0, (1 << 63) - 1),
+)
 pipeline = st.lists(bound_kernel, max_size=2).map(tuple)
 stream_spec = st.builds(StreamSpec, frame, columns, st.sampled_from(AckLevel), attrs, st.sampled_from(Keep), pipeline)
 ledger_entry = st.builds(LedgerEntry, int64, int64, text, text)
