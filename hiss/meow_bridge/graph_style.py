@@ -51,8 +51,8 @@ text { text-anchor: middle; fill: var(--ink); }
   stroke: var(--paper); stroke-width: 4px; stroke-linejoin: round; }
 marker path { fill: var(--line); }
 .node.out, .edge.out { opacity: .08; pointer-events: none; }
-#filter { display: flex; flex-wrap: wrap; gap: 10px; align-items: center; color: var(--soft); font-size: 12px; }
-#filter input, #filter select { font: inherit; width: 9.5em; padding: 3px 6px; color: var(--ink);
+#filter { flex-basis: 100%; display: flex; flex-wrap: wrap; gap: 10px; align-items: center; color: var(--soft); font-size: 12px; }
+#filter input, #filter select { font: inherit; width: 13em; padding: 3px 6px; color: var(--ink);
   background: var(--card); border: 1px solid var(--rim); border-radius: 5px; }
 .looking .node, .looking .edge { opacity: .16; transition: opacity .12s; }
 .looking .near { opacity: 1; }
@@ -72,11 +72,19 @@ const boxes = new Map([...svg.querySelectorAll(".node")].map(g => [g.dataset.id,
 const edges = [...svg.querySelectorAll(".edge")];
 
 function show() { svg.setAttribute("viewBox", `${box.x} ${box.y} ${box.w} ${box.h}`); }
-function fit() {
+function fit() { place(0); }
+function place(least) {
   const r = view.getBoundingClientRect();
-  const scale = Math.min(1.15, r.width / full.w, r.height / full.h);
+  const scale = Math.max(least, Math.min(1.15, r.width / full.w, r.height / full.h));
   box.w = r.width / scale; box.h = r.height / scale;
-  box.x = (full.w - box.w) / 2; box.y = Math.min(0, (full.h - box.h) / 2); show();
+  box.x = (full.w - box.w) / 2; box.y = Math.min(0, (full.h - box.h) / 2);
+  const asked = svg.querySelector(".asked");
+  if (asked && (box.w < full.w || box.h < full.h)) {  // too large to be read as a whole: around what was asked for
+    const b = asked.getBBox(), at = asked.transform.baseVal[0].matrix;
+    if (box.w < full.w) box.x = at.e + b.width / 2 - box.w / 2;
+    if (box.h < full.h) box.y = Math.min(Math.max(0, at.f + b.height / 2 - box.h / 2), full.h - box.h);
+  }
+  show();
 }
 function zoom(factor, px, py) {
   const r = view.getBoundingClientRect();
@@ -99,7 +107,7 @@ window.addEventListener("pointermove", e => {
   box.x -= dx * scale; box.y -= dy * scale; grip.x = e.clientX; grip.y = e.clientY; show();
 });
 window.addEventListener("pointerup", () => { grip = null; view.classList.remove("moving"); });
-window.addEventListener("resize", fit);
+window.addEventListener("resize", () => place(.6));
 
 function reach(start, from, to) {
   const found = new Set([start]), waiting = [start];
@@ -181,5 +189,5 @@ for (const [id, g] of boxes) {
   g.addEventListener("blur", () => all.classList.remove("looking"));
   g.addEventListener("keydown", e => { if (e.key === "Enter") tell(id); });
 }
-fit();
+place(.6);
 """

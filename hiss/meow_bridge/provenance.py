@@ -350,7 +350,7 @@ def _stream_attrs(info: StreamInfo) -> dict[str, Any]:
         "id": info.id,
         "state": info.state.name.lower(),
         "digest": info.digest,
-        "blocks": f"{info.completeness.blocks} of {dtype} {'' if info.frame.opaque else _shape_text(info)}".strip(),
+        "blocks": f"{_blocks_text(info)} of {dtype} {'' if info.frame.opaque else _shape_text(info)}".strip(),
         "bytes": info.completeness.bytes,
         "completeness": str(info.completeness),
         "created": now_text(info.created_ns),
@@ -362,6 +362,10 @@ def _stream_attrs(info: StreamInfo) -> dict[str, Any]:
 def _kernel_text(use: KernelUse) -> str:
     params = ", ".join(f"{name}={_parameter_text(value)}" for name, value in use.params.items())
     return f"{use.kind} {use.name} {use.hash}({params})"
+
+
+def _blocks_text(info: StreamInfo) -> str:
+    return "1 block" if info.completeness.blocks == 1 else f"{info.completeness.blocks} blocks"
 
 
 def _shape_text(info: StreamInfo) -> str:

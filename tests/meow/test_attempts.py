@@ -289,7 +289,7 @@ def test_a_job_that_edits_its_own_rule_is_spared(engine: Engine, store: MemorySt
     engine.add(pattern("p", "a/*", "r", variables={"go": str(go)}, sweep={"k": [1, 2]}))
     store.seal("a/in")
     jobs = wait_for(lambda: len(found := engine.jobs(state=JobState.RUNNING)) == 2 and found, "both to run")
-    with acting(Caller(attempt_id(jobs[0].id, 1), "a", ("rules",))):
+    with acting(Caller(attempt_id(jobs[0].id, 1), "", ("rules",))):
         engine.add(pattern("p", "b/*", "r", variables={"go": str(go)}))
     go.touch()
     states = {job.id: job.state for job in finished(engine, 2)}
