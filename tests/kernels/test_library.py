@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hiss.errors import ParameterMismatch
+from hiss.errors import InvalidInput, MissingExtra, ParameterMismatch
 from hiss.kernels import Compiler, Reduction, ResolvedStage, library
 from hiss.kernels.authoring import Kernel
+from hiss.kernels.library.powder import azimuthal_index
 from kernels.building import applied
 
 
@@ -119,6 +120,24 @@ def test_the_air_beside_the_sample_becomes_one(compiler: Compiler) -> None:
     frame[:, -3:] = 0.6
     found = applied(library.air_level.definition, frame, compiler, margin=_weak(3))
     np.testing.assert_allclose(found, frame / 0.7, rtol=1e-6)
+
+
+def test_an_index_map_without_pyfai_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyFAI.geometry", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'hiss\[azimuthal\]'"):
+        azimuthal_index("no.poni", (4, 5), bins=3, two_theta_deg=(1, 2))
+
+
+def test_an_index_map_that_makes_no_sense() -> None:
+    with pytest.raises(InvalidInput, match="ascending"):
+        azimuthal_index("no.poni", (4, 5), bins=3, two_theta_deg=(2, 1))
+
+
+def test_bins_without_pixels_are_nan(compiler: Compiler) -> None:
+    frame = np.array([[1, 2, 3], [4, 5, 6]], np.uint16)
+    index = np.array([[0, 0, 3], [-1, 3, 9]])
+    found = applied(library.azimuthal.definition, frame, compiler, index=index, bins=_weak(4))
+    np.testing.assert_array_equal(found, [1.5, np.nan, np.nan, 4])
 
 
 def _weak(value: float) -> Any:
