@@ -28,6 +28,7 @@ from hiss.blocks.milestone_table import MilestoneTable
 from hiss.blocks.space_records import SpaceRecords
 from hiss.errors import (
     AlreadyExists,
+    CatalogDamaged,
     CollectionNotFound,
     CollectionSealed,
     Conflict,
@@ -85,8 +86,16 @@ class Catalog:
         self._arrays = ArrayStore(directory / "arrays")
         self._clock_ns = clock_ns
         properties = self._database.properties()
-        self.node: Final = properties["node"]
-        self.salt: Final = int(properties["salt"], 16)
+        try:
+            node, salt = properties["node"], int(properties["salt"], 16)
+        except (KeyError, ValueError) as error:
+            self._database.close()
+            raise CatalogDamaged(
+                f"{directory / FILE_NAME}: its properties cannot be read: {error}; put it back from a copy",
+                path=str(directory / FILE_NAME),
+            ) from error
+        self.node: Final = node
+        self.salt: Final = salt
         self.milestones: Final = MilestoneTable(self._database, self._insert_event)
         self._event_added = threading.Condition()
         self.space: Final = SpaceRecords(self._database, self._insert_event, self._events, clock_ns)

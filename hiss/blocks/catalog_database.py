@@ -251,6 +251,8 @@ class CatalogDatabase:
                     f"{self.path}: another program holds the database; close it", path=str(self.path)
                 ) from error
             raise self._damaged(str(error)) from error
+        except UnicodeDecodeError as error:  # of a text, or of SQLite's own message about a name
+            raise self._damaged(str(error)) from error
         except sqlite3.IntegrityError:
             raise  # a bug of ours, not of the file
         except sqlite3.ProgrammingError as error:

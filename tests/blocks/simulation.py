@@ -385,7 +385,8 @@ def main() -> int:
                 total.add(run.audit)
             except Exception as error:
                 failed.append(seed)
-                print(f"seed {seed}: {type(error).__name__}: {error}", flush=True)
+                if len(failed) <= 20:
+                    print(f"seed {seed}: {type(error).__name__}: {error}", flush=True)
                 if len(options.seeds) == 1 and len(options.seeds[0]) == 1:
                     raise
     print(f"{total}; {len(failed)} seeds failed{f': {failed[:20]}' if failed else ''}")
