@@ -120,9 +120,11 @@ def nan_to_num(builder: Builder, args: Args) -> Value:
 
 
 def ptp(builder: Builder, args: Args) -> Value:
-    """The largest less the smallest."""
-    ends = [lowering_reductions.extremum(name)(builder, args) for name in ("max", "min")]
-    return lowering.subtract(builder, tuple(ends))
+    """The largest less the smallest; of unsigned numbers too, where that never wraps."""
+    largest, smallest = (builder.node(lowering_reductions.extremum(name)(builder, args)) for name in ("max", "min"))
+    if largest.dtype.kind == "b":
+        raise Misfit("ptp of bools; use np.any and np.all", *args)
+    return builder.point("subtract", largest, smallest)
 
 
 def scaled(factor: float) -> Lowering:

@@ -37,18 +37,26 @@ class SourceText:
         lines = self.text.split("\n")
         return lines[number - 1].rstrip("\r") if 0 < number <= len(lines) else ""
 
+    def shown(self, where: Where, reason: str) -> str:
+        """`reason` with its place, the line of source and a caret under the column."""
+        line = self._printable(where.line)
+        text = f"line {where.line}, column {where.column}: {reason}"
+        if line.strip():
+            text += f"\n    {line}"
+            if where.column <= len(line):
+                text += f"\n    {' ' * (where.column - 1)}^"
+        return text
+
+    def _printable(self, number: int) -> str:
+        line = self.line(number)[:_SHOWN_CHARS]
+        return "".join(character if character.isprintable() else "\ufffd" for character in line)
+
     def error(
         self, where: Where, reason: str, kind: type[HissError] = KernelRejected, **details: str | int
     ) -> HissError:
         """An error of class `kind` that names the place, shows its line and says the reason."""
-        line = self.line(where.line)[:_SHOWN_CHARS]
-        shown = "".join(character if character.isprintable() else "\ufffd" for character in line)
-        message = f"kernel {self.name!r}, line {where.line}, column {where.column}: {reason}"
-        if shown.strip():
-            message += f"\n    {shown}"
-            if where.column <= len(shown):
-                message += f"\n    {' ' * (where.column - 1)}^"
-        return kind(message, line=where.line, column=where.column, source_line=shown, **details)
+        message = f"kernel {self.name!r}, {self.shown(where, reason)}"
+        return kind(message, line=where.line, column=where.column, source_line=self._printable(where.line), **details)
 
     def too_much(self, where: Where, what: str, limit: str, found: int) -> HissError:
         """`LimitExceeded` for the bound called `limit`."""

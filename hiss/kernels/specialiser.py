@@ -325,9 +325,7 @@ class _Specialiser:
             yield
         except Misfit as misfit:
             raise self.error(misfit, where) from None
-        self.warnings.extend(
-            f"line {where.line}: {text}\n    {source.line(where.line)}" for text in self.builder.warnings
-        )
+        self.warnings.extend(source.shown(where, text) for text in self.builder.warnings)
         self.builder.warnings.clear()
 
     def error(self, misfit: Misfit, where: Where) -> HissError:

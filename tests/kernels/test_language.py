@@ -276,9 +276,12 @@ def test_unsigned_subtraction_is_pointed_out(numpy_compiler: Compiler) -> None:
     dark = np.ones((4,), np.uint16)
     definition = expression("x - dark", "dark")
     (warning,) = built(definition, "u2", (4,), numpy_compiler, dark=dark).warnings
-    assert "line 2" in warning
+    assert "line 2, column 12: " in warning
     assert "wraps" in warning
+    assert warning.split("\n")[1:] == ["        return x - dark", "               ^"]
     assert built(definition, "i4", (4,), numpy_compiler, dark=dark).warnings == ()
+    assert built(expression("np.ptp(x) + np.var(x)"), "u2", (4,), numpy_compiler).warnings == ()
+    assert built(expression("np.diff(x)"), "u2", (4,), numpy_compiler).warnings
 
 
 def test_unused_parameter_is_pointed_out() -> None:
