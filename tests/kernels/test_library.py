@@ -107,6 +107,14 @@ def test_zero_suppression(compiler: Compiler) -> None:
     assert found.tolist() == [0, 0, 0, 6, 0]
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float64"])
+def test_common_mode_of_each_dtype(dtype: str, compiler: Compiler) -> None:
+    frame = np.random.default_rng(6).integers(0, 5000, (4, 10)).astype(dtype)
+    found = applied(library.common_mode.definition, frame, compiler)
+    assert found.dtype == (np.float64 if dtype == "float64" else np.float32)
+    np.testing.assert_array_equal(found, frame - np.median(frame, axis=1, keepdims=True))
+
+
 def test_roi_is_cut_as_numpy_cuts(compiler: Compiler) -> None:
     frame = np.arange(42, dtype=np.int16).reshape(6, 7)
     box = {"top": _weak(1), "left": _weak(5), "height": _weak(3), "width": _weak(9)}

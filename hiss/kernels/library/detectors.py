@@ -145,8 +145,8 @@ def common_mode(frame):
     float32 (h, w)
         Float64 of float64. NaN in rows with a NaN.
     """
-    values = frame.astype(np.float32) if frame.dtype != np.float64 else frame
-    return values - np.median(values, axis=1, keepdims=True)
+    wide = np.float64 if frame.dtype == np.float64 else np.float32
+    return frame.astype(wide) - np.median(frame, axis=1, keepdims=True).astype(wide)
 
 
 @scan
