@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hiss.kernels import hk as hk
     from hiss.kernels import kernel as kernel
     from hiss.kernels import reduce as reduce
+    from hiss.overload import Overload as Overload
     from hiss.kernels import scan as scan
     from hiss.reader import Block as Block
     from hiss.reader import Join as Join
@@ -38,6 +39,7 @@ _WHERE = {
     "Collection": "hiss.client",
     "HissError": "hiss.errors",
     "Join": "hiss.reader",
+    "Overload": "hiss.overload",
     "Pattern": "hiss.workflow",
     "Recipe": "hiss.workflow",
     "Reservation": "hiss.space",

@@ -52,3 +52,29 @@ def test_where_jobs_run(tmp_path: Path) -> None:
     config = ServeConfig.load(file)
     assert (config.executor, config.jobs_at_once) == ("dask:tcp://127.0.0.1:8786", 8)
     assert ServeConfig().executor == "local"
+
+
+def test_space_is_the_operators_to_say(tmp_path: Path) -> None:
+    file = tmp_path / "hiss.toml"
+    file.write_text("log_bytes_max = 2_000_000_000\nretention_age_hours = 24\nretention_pressure = false\n")
+    config = ServeConfig.from_json(ServeConfig.load(file).to_json())
+    assert config.log_bytes_max == 2_000_000_000
+    assert (config.retention.age_s, config.retention.drained_s, config.retention.pressure) == (86400, None, False)
+    assert not config.retention.undrained, "that is never the operator's to say"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("log_bytes_max = 5", "log_bytes_max"),
+        ("retention_age_hours = -1", "at least 0"),
+        ('retention_age_hours = "1"', "expected float"),
+        ("retention_pressure = 1", "expected bool"),
+        ("retention_age_hours = true", "expected float"),
+    ],
+)
+def test_what_is_wrong_with_space_is_named(tmp_path: Path, text: str, named: str) -> None:
+    file = tmp_path / "hiss.toml"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=named):
+        ServeConfig.load(file)

@@ -13,6 +13,7 @@ PUBLIC = {
     "Collection",
     "HissError",
     "Join",
+    "Overload",
     "Pattern",
     "Recipe",
     "Reservation",

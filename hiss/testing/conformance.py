@@ -584,15 +584,15 @@ class BufferConformance:
     def test_what_an_overloaded_producer_does_not_keep_is_in_the_ledger(
         self, buffer: Buffer, overload: str, reason: str
     ) -> None:
-        size = 1 << 20
+        size = 1 << 19
         s = buffer.collection("c").create_stream("s", dtype="u1", shape=(size,), overload=overload, patience_s=0.0)
         with stalled(s):
-            for index in range(60):
+            for index in range(40):
                 s.append(np.full(size, index, "u1"))
         s.flush()
-        kept = 60 - s.shed_blocks
-        assert 0 < kept < 60
-        for index in range(60, 64):  # overload is over
+        kept = 40 - s.shed_blocks
+        assert 0 < kept < 40
+        for index in range(40, 44):  # overload is over
             s.append(np.full(size, index, "u1"))
         s.close()
         assert f"{s.shed_blocks} {reason} (producer)" in str(buffer["c/s"].info.completeness)
@@ -604,12 +604,12 @@ class BufferConformance:
         shed = next(entry.first for entry in stream.ledger)
         with pytest.raises(errors.BlockMissing, match=reason):
             stream[shed]
-        assert s.acknowledged == 64
+        assert s.acknowledged == 44
 
     def test_a_producer_that_waits_sheds_nothing(self, buffer: Buffer) -> None:
         """The control."""
-        s = buffer.collection("c").create_stream("s", dtype="u1", shape=(1 << 20,), patience_s=0.0)
-        done = threading.Thread(target=lambda: [s.append(np.zeros(1 << 20, "u1")) for _ in range(40)])
+        s = buffer.collection("c").create_stream("s", dtype="u1", shape=(1 << 19,), patience_s=0.0)
+        done = threading.Thread(target=lambda: [s.append(np.zeros(1 << 19, "u1")) for _ in range(40)])
         with stalled(s):
             done.start()
             wait_for(lambda: s.next_index > 2)

@@ -36,6 +36,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     yield node
     assert node.storage.usage().arena_free_bytes == node.storage.arena.capacity, "every region came back"
     assert node.spaces._waiting_bytes == 0
+    assert (node.reservations._pending, node.reservations._open_bytes) == (0, 0), "every charge was settled"
     node.close()
 
 

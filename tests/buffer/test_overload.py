@@ -118,11 +118,11 @@ def test_the_reason_survives_a_killed_server(tmp_path: Path) -> None:
     with DataProcess(tmp_path / "data") as server:
         with server.connect() as buffer:
             s = buffer.collection("c").create_stream(
-                "s", dtype="u1", shape=(8 * MiB,), overload="prescale:5", patience_s=0.0
+                "s", dtype="u1", shape=(2 * MiB,), overload="prescale:5", patience_s=0.0
             )
             with stalled(s):
                 for index in range(60):
-                    s.append(np.full(8 * MiB, index, "u1"))
+                    s.append(np.full(2 * MiB, index, "u1"))
                 server.kill()
             server.start()
             s.flush()
