@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from hiss.kernels import hk as hk
     from hiss.kernels import kernel as kernel
     from hiss.kernels import reduce as reduce
-    from hiss.overload import Overload as Overload
     from hiss.kernels import scan as scan
+    from hiss.overload import Overload as Overload
     from hiss.reader import Block as Block
     from hiss.reader import Join as Join
     from hiss.reader import Stream as Stream
