@@ -23,11 +23,12 @@ from typing import Final
 from hiss.kernels.dtypes import SUPPORTED, DType
 from hiss.kernels.ir import Program
 from hiss.kernels.numba_printer import Printed, print_program
+from hiss.kernels.opencl_counts import narrow
 from hiss.kernels.opencl_functions import FunctionPrinter
 from hiss.kernels.opencl_terms import Pointer, Untranslatable, Variable, name_of
 from hiss.kernels.opencl_words import HELPERS, c_type, memory_type
 
-VERSION: Final = 1  # of this printer
+VERSION: Final = 2  # of this printer
 KERNEL: Final = "hiss_kernel"
 _HEAD: Final = """\
 /* Generated from a checked kernel by hiss.kernels.opencl_printer, version {version}. */
@@ -84,6 +85,8 @@ class _File:
         self.printed, self.form = printed, form
         module = _Single().visit(ast.parse(printed.text))
         self.functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+        for tree in self.functions.values() if form is Form.WORKERS else ():  # FPGA tools want loops of known lengths
+            narrow(tree)
         self.comments = _comments(printed.text)
         self.helpers: set[str] = set()
         self.texts: dict[tuple[str, tuple[Variable, ...]], tuple[str, str, DType | None]] = {}

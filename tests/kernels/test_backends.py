@@ -40,6 +40,11 @@ def compiled(request: pytest.FixtureRequest) -> Compiler:
     return chosen
 
 
+_OPENCL_AT_LENGTH = pytest.mark.parametrize(
+    "compiled", ["numba", pytest.param("opencl", marks=pytest.mark.torture)], indirect=True
+)
+
+
 def _agree(batch: list[Generated], seed: int, compiler: Compiler) -> None:
     """Run each program by its meaning and compiled, on some rows, cut in two ways; compare what must be equal."""
     compiled = compiler.compile([made.program for made in batch])
@@ -173,6 +178,7 @@ def test_shapes_of_fusion(dtype: str, numpy_compiler: Compiler, compiled: Compil
         assert same(expected, got), name
 
 
+@_OPENCL_AT_LENGTH
 def test_deep_halving(numpy_compiler: Compiler, compiled: Compiler) -> None:
     """Each result needs twice as many values of the line before: stored, not computed 2**9 times in the text."""
     halving = "".join("    h = h[::2] * 2 + h[1::2]\n" for _ in range(9))
@@ -187,6 +193,7 @@ def test_deep_halving(numpy_compiler: Compiler, compiled: Compiler) -> None:
     assert same(*results)
 
 
+@_OPENCL_AT_LENGTH
 def test_long_chains(numpy_compiler: Compiler, compiled: Compiler) -> None:
     """Hundreds of lines and reshapes: neither recursion nor more than a little time."""
     lines = "".join(f"    y = (y * 3 + {k}).reshape({(4, 6) if k % 2 else (24,)})\n" for k in range(150))

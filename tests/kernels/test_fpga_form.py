@@ -149,6 +149,7 @@ def test_it_computes_the_same(dtype: str, single: Compiler, numpy_compiler: Comp
             assert not made.exact(place) or same(expected, got), f"output {place}\n{made.source}"
 
 
+@pytest.mark.torture
 def test_shapes_of_fusion_for_one_work_item(single: Compiler, numpy_compiler: Compiler) -> None:
     frame = np.random.default_rng(4).integers(0, 60000, (10, 70)).astype(np.uint16)
     texts = list(SHAPES_OF_FUSION.values())

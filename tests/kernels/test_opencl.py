@@ -25,6 +25,7 @@ from hiss.kernels.backend import NumpyBackend
 from hiss.kernels.opencl_backend import OpenclBackend, OpenclExecutable
 from hiss.kernels.opencl_device import Device, NoDevice, choose, lacking
 from hiss.kernels.opencl_functions import FunctionPrinter
+from hiss.kernels.opencl_printer import print_opencl
 from hiss.kernels.opencl_terms import Untranslatable
 from hiss.model import BlockStatus
 from kernels.building import NO_COLUMNS, built, expression, map_of, opencl_compiler_for
@@ -146,6 +147,27 @@ def test_threads_at_once(opencl_compiler: Compiler) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("text", "narrowed"),
+    [
+        ("np.count_nonzero(x > 7)", True),
+        ("np.count_nonzero((x > 7) & ~(x == 9) | (x == 11))", True),
+        ("np.sum(x > 7, axis=1)", True),
+        ("np.sum(x)", False),
+        ("np.sum((x > 7) * x.astype(np.int64))", False),
+        ("np.count_nonzero(x.ravel()[:9] > 7)", False),
+    ],
+)
+def test_counts_are_taken_in_16_bits(text: str, narrowed: bool, opencl_compiler: Compiler) -> None:
+    """And come out the same, beyond what 16 bits can count too."""
+    frames = np.random.default_rng(5).integers(0, 20, (3, 400, 330)).astype(np.uint16)
+    frames[0] = 8
+    pipeline, outcome = _run(opencl_compiler, text, frames)
+    expected = [eval(text, {"np": np, "x": frame}) for frame in frames]
+    assert outcome.frames.tolist() == np.array(expected).tolist()
+    assert ("_count = " in print_opencl(pipeline._stages[0].program).text) == narrowed
 
 
 # ---------------------------------------------------------------------------------------------------- compiling
