@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hiss import limits
 from hiss.kernels.arrays import ARRAYS
@@ -50,6 +51,7 @@ class Builder:
     scalars: list[np.generic] = field(default_factory=list)
     scalar_names: list[frozenset[str]] = field(default_factory=list)
     array_names: list[str] = field(default_factory=list)
+    array_values: list[npt.NDArray[Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     _slots: dict[tuple[int, DType], int] = field(default_factory=dict)
     _kept: list[Static] = field(default_factory=list)  # so that an id in `_slots` stays taken

@@ -127,7 +127,14 @@ SECTIONS: Final[dict[str, list[TableFunction]]] = {
             row(name, "a, axis=None", "nm", "64 bits of integers; floats as a", arrays.running(ufunc))
             for name, ufunc in (("cumsum", "running_add"), ("cumprod", "running_multiply"))
         ),
-        row("take", "a, indices, axis=None", "nm", "as a", arrays.take, "indices are clipped"),
+        row(
+            "take",
+            "a, indices, axis=None",
+            "nm",
+            "as a",
+            arrays.take,
+            "computed indices are clipped; a parameter's are checked when it is bound",
+        ),
         row(
             "bincount",
             "x, weights=None, *, length",

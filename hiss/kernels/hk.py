@@ -37,7 +37,8 @@ def __dir__() -> list[str]:
 
 
 def _call(row: functions.TableFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    builder, arrays = Builder(), list[Any]()
+    arrays = list[Any]()
+    builder = Builder(array_values=arrays)
 
     def value(given: Any) -> Value:
         if not isinstance(given, np.ndarray | np.generic):

@@ -13,7 +13,7 @@ import numpy as np
 from hiss.kernels import dtypes
 from hiss.kernels.builder import Builder, Misfit, Static, Value, describe, kind_of
 from hiss.kernels.dtypes import F64, I64
-from hiss.kernels.ir import Node, Shape
+from hiss.kernels.ir import VIEWS, Node, Shape
 from hiss.kernels.lowering import Args, Lowering
 from hiss.kernels.lowering_reductions import distinct_axes, total
 
@@ -75,12 +75,26 @@ def index_map(builder: Builder, value: Value) -> Node:
     return builder.cast(node, I64)
 
 
+def _check_range(builder: Builder, value: Value, count: int) -> None:
+    """An index map that is a parameter, or a part of one, is checked when it is bound."""
+    node = builder.node(value)
+    while node.op in VIEWS or node.op == "cast":
+        node = node.args[0]
+    if node.op != "array":
+        return
+    known = builder.array_values[node.attrs[0]]
+    low, high = int(known.min()), int(known.max())
+    if low < 0 or high >= count:
+        raise Misfit(f"the index map goes from {low} to {high}, the axis from 0 to {count - 1}", value)
+
+
 def take(builder: Builder, args: Args) -> Value:
     """`np.take` with mode 'clip', and without negative indices from the end."""
     node, indices = builder.node(args[0]), index_map(builder, args[1])
     axis = axis_argument(builder, args[2], len(node.shape))
     laid, shape = along(builder, node, axis)
     axis = axis or 0
+    _check_range(builder, args[1], shape[axis])
     shaped = builder.reshape(indices, (indices.size,))
     result = builder.arrays("take", laid, shaped)
     return builder.reshape(result, (*shape[:axis], *indices.shape, *shape[axis + 1 :]))

@@ -272,6 +272,7 @@ class _Specialiser:
             return self.strong(name, dtype.type(array[()]))
         self.arrays.append(np.array(array, dtype, order="C"))  # a copy: what becomes of the array later is no matter
         self.builder.array_names.append(name)
+        self.builder.array_values.append(self.arrays[-1])
         return self.builder.make("array", (), dtype, array.shape, (len(self.arrays) - 1,))
 
     def scalar(self, name: str, param: ScalarParam) -> Value:

@@ -343,18 +343,26 @@ def test_parameters_that_are_refused(name: str, compiler: Compiler) -> None:
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i4", "u4", "i8", "u8"])
 def test_index_maps_out_of_range(dtype: str, compiler: Compiler) -> None:
-    """Clipped in `take`, dropped in `bincount`, whatever the numbers: no memory outside is touched."""
+    """Computed ones are clipped in `take`, dropped in `bincount`, whatever the numbers: nothing outside is touched."""
     bounds = np.iinfo(dtype)
     numbers = [0, 1, 5, 6, 23, 24, bounds.max, bounds.min, bounds.max - 1, 100]
     index = np.array([n for n in numbers if bounds.min <= n <= bounds.max] * 3, dtype)
     frame = np.arange(24, dtype=np.uint16).reshape(4, 6)
     signed = np.array([min(int(n), (1 << 63) - 1) if n < 1 << 63 else int(n) - (1 << 64) for n in index.tolist()])
-    taken = built(expression("np.take(x, p)", "p"), frame.dtype, frame.shape, compiler, p=index)
+    taken = built(expression("np.take(x, p ^ 0)", "p"), frame.dtype, frame.shape, compiler, p=index)
     result = taken.run(frame[None], np.zeros(1, NO_COLUMNS)).frames[0]
     np.testing.assert_array_equal(result, frame.ravel()[np.clip(signed, 0, 23)])
     counted = built(expression("hk.bincount(p, length=24)", "p"), frame.dtype, frame.shape, compiler, p=index)
     result = counted.run(frame[None], np.zeros(1, NO_COLUMNS)).frames[0]
     np.testing.assert_array_equal(result, np.bincount(signed[(signed >= 0) & (signed < 24)], minlength=24))
+
+
+@pytest.mark.parametrize("wrong", [24, -1, 1 << 40])
+def test_index_maps_of_parameters_are_checked_when_they_are_bound(wrong: int, numpy_compiler: Compiler) -> None:
+    index = np.array([0, 23, wrong])
+    with pytest.raises(ParameterMismatch, match=r"the index map goes from .*, the axis from 0 to 23 \(parameter p\)"):
+        built(expression("np.take(x, p.reshape(3, 1))", "p"), np.uint16, (4, 6), numpy_compiler, p=index)
+    built(expression("np.take(x, p)", "p"), np.uint16, (4, 6), numpy_compiler, p=index[:2])
 
 
 @pytest.mark.parametrize("index", [np.zeros((3,), np.float32), np.zeros((3,), bool)])
