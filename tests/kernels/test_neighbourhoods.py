@@ -165,7 +165,7 @@ def test_medians_and_percentiles_of_numpy(image: Any, axis: Any, q: float) -> No
 @given(hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)), st.sampled_from([None, 0, 1]))
 @pytest.mark.filterwarnings("ignore:All-NaN slice encountered", "ignore:overflow", "ignore:invalid value")
 def test_nanmedian_of_numpy(image: Any, axis: Any) -> None:
-    assume(not np.isinf(image).any())
+    assume(not (np.abs(image) > 1e300).any())  # where the mean of two overflows, in NumPy also of one number twice
     median, without = _expressions(["np.median(x, axis=axis)", "np.nanmedian(x, axis=axis)"], image, axis, 0.0)
     np.testing.assert_allclose(median, np.median(image, axis=axis), rtol=1e-15)
     np.testing.assert_allclose(without, np.nanmedian(image, axis=axis), rtol=1e-15)
@@ -279,17 +279,13 @@ def test_recursive_filters_of_scipy(image: Any, axis: int, a1: float) -> None:
 
 COMPILED = [
     "hk.median_filter(x, 3, 'reflect')",
+    "np.median(x, axis=0)",
+    "np.percentile(x, (12.5, 100), axis=1)",
+    "np.nanmedian(x, axis=1)",
     "hk.median_filter(x, (3, 5), 'wrap')",
     "hk.maximum_filter(x, (5, 3), 'mirror')",
-    "hk.minimum_filter(x, 9, 'wrap')",
-    "hk.uniform_filter(x, (3, 5), 'reflect')",
-    "hk.gaussian_filter(x, 1.3, 'nearest')",
+    "hk.uniform_filter(x, (3, 5), 'nearest')",
     "hk.correlate(x, w, 'mirror')",
-    "np.median(x)",
-    "np.median(x, axis=0)",
-    "np.median(x, axis=1, keepdims=True)",
-    "np.percentile(x, 12.5, axis=0)",
-    "np.percentile(x, 100, axis=1)",
     "hk.groups_count(x > 40, 4, 2)",
     "hk.groups_count(x > 40)",
     "hk.otsu(x)",
@@ -305,7 +301,7 @@ def test_compiled_code_gives_the_same(dtype: str, shape: tuple[int, int], numba_
     image = rng.integers(0, 90, shape).astype(dtype)
     image[rng.random(shape) < 0.05] = np.iinfo(dtype).max if dtype != "float32" else np.nan
     params = {"w": rng.normal(size=(3, 5)), "m": rng.integers(-1, 7, shape)}
-    texts = COMPILED if dtype == "uint16" else [*COMPILED[:2], *COMPILED[8:13], "np.nanmedian(x, axis=1)"]
+    texts = COMPILED if dtype == "uint16" else COMPILED[:4]
     meant = several(texts, image, _NUMPY, **params)
     for text, one, other in zip(texts, meant, several(texts, image, numba_compiler, **params), strict=True):
         assert one.dtype == other.dtype, text
