@@ -155,6 +155,7 @@ class Engine(Meow):
             self._check_recipe(recipe.name, "changes recipes")
             change = self._rules.put_recipe(recipe, max(newest, self._scheduler.cursor()), self._clock_ns())
             self._cancel_jobs_of(change)
+            self._scheduler.claim(change.made)
         self._meet(change)
 
     def remove_recipe(self, name: str) -> None:
@@ -186,12 +187,14 @@ class Engine(Meow):
                 newest = self._rules.newest_file()
             change = self._rules.put_pattern(pattern, 0 if existing else newest, newest, self._clock_ns())
             self._cancel_jobs_of(change)
+            self._scheduler.claim(change.made)
         self._file_watch.patterns_changed()
         return self._meet(change)
 
     def count_existing(self, pattern: Pattern) -> int:
         """How many jobs `add_pattern` would make of what is there; of watched files, of what was seen of them."""
-        return self._scheduler.count_existing(self._rules.preview(pattern))
+        rule = self._rules.preview(pattern)
+        return 0 if rule is None else self._scheduler.count_existing(rule)
 
     def remove_pattern(self, name: str) -> None:
         with self._database.transaction():
@@ -235,15 +238,20 @@ class Engine(Meow):
                 self._database.after_commit(lambda attempts=attempts: self._dispatcher.kill(attempts))  # type: ignore[misc]
 
     def _meet(self, change: Change) -> int:
-        self._timers.rules_changed()
-        self._watches.rules_changed()
-        made = 0
-        for rule in change.made:
-            try:
-                made += self._scheduler.meet_existing(rule)
-            except Unavailable as error:
-                log.warning("rule %s: %s; it meets what is there when the buffer is back", rule, error)
-                self._scheduler.finish_later()
+        made, later = 0, False
+        try:
+            self._timers.rules_changed()
+            self._watches.rules_changed()
+            for rule in change.made:
+                try:
+                    made += self._scheduler.meet_existing(rule)
+                except Unavailable as error:
+                    log.warning("rule %s: %s; it meets what is there when the buffer is back", rule, error)
+                    later = True
+        finally:
+            self._scheduler.give_back(change.made)
+        if later:
+            self._scheduler.finish_later()
         return made
 
     # ---- jobs

@@ -51,7 +51,8 @@ text { text-anchor: middle; fill: var(--ink); }
   stroke: var(--paper); stroke-width: 4px; stroke-linejoin: round; }
 marker path { fill: var(--line); }
 .node.out, .edge.out { opacity: .08; pointer-events: none; }
-#filter { flex-basis: 100%; display: flex; flex-wrap: wrap; gap: 10px; align-items: center; color: var(--soft); font-size: 12px; }
+#filter { flex-basis: 100%; display: flex; flex-wrap: wrap; gap: 10px; align-items: center; color: var(--soft);
+  font-size: 12px; }
 #filter input, #filter select { font: inherit; width: 13em; padding: 3px 6px; color: var(--ink);
   background: var(--card); border: 1px solid var(--rim); border-radius: 5px; }
 .looking .node, .looking .edge { opacity: .16; transition: opacity .12s; }

@@ -167,19 +167,22 @@ class RuleBook:
             assert row is not None
             return Change(removed, (self._make_rule(row, recipe["hash"], seq, now_ns),))
 
-    def preview(self, pattern: Pattern) -> ActiveRule:
-        """The rule that a pattern would make, if its recipe were there; kept nowhere."""
+    def preview(self, pattern: Pattern) -> ActiveRule | None:
+        """The rule that a pattern would make now, kept nowhere; None where there is no recipe, or where it is there."""
         points = self._checked_points(pattern)
         with self._database.transaction():
             recipe = self._database.row("SELECT hash FROM recipes WHERE name = ?", pattern.recipe)
-        content, recipe_hash = content_hash(pattern_json(pattern)), "" if recipe is None else recipe["hash"]
-        rule = Rule(rule_id(content, recipe_hash), pattern.name, pattern.recipe, pattern.trigger, pattern.event, 0)
-        known = self.active(rule.id)
-        return known or ActiveRule(
+        if recipe is None:
+            return None
+        content = content_hash(pattern_json(pattern))
+        rule = Rule(rule_id(content, recipe["hash"]), pattern.name, pattern.recipe, pattern.trigger, pattern.event, 0)
+        if self.active(rule.id) is not None:
+            return None
+        return ActiveRule(
             rule=rule,
             pattern=pattern,
             pattern_hash=content,
-            recipe_hash=recipe_hash,
+            recipe_hash=recipe["hash"],
             points=points,
             timeout_s=0.0,
             retries=0,

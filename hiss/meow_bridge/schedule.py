@@ -63,6 +63,7 @@ class Scheduler:
         self._events: queue.Queue[Event] = queue.Queue(limits.EVENTS_PAGE)
         self._queued = self._cursor()  # of the reading thread: the last event in the queue
         self._unmet = threading.Event()
+        self._claimed: set[str] = set()  # rules that a call is just letting meet what is there
         self._threads = [
             threading.Thread(target=target, name=f"hiss-meow-{name}", daemon=True)
             for name, target in (("events", self._read), ("match", self._match), ("look-back", self._finish_meeting))
@@ -314,6 +315,14 @@ class Scheduler:
                 and any(found is rule for found in self._rules.matching(event.kind, event.path))
             )
 
+    def claim(self, rules: Sequence[str]) -> None:
+        """Inside of the transaction that makes the rules: they are met by who makes them, who gives them back."""
+        self._database.after_commit(lambda: self._claimed.update(rules))
+
+    def give_back(self, rules: Sequence[str]) -> None:
+        with self._database.transaction():
+            self._claimed.difference_update(rules)
+
     def finish_later(self) -> None:
         """A rule's looking back was cut short: finish it as soon as the buffer is there."""
         self._unmet.set()
@@ -326,6 +335,8 @@ class Scheduler:
             if self._stop.is_set():
                 return
             for rule in self._rules.looking_back():
+                if rule in self._claimed:
+                    continue
                 try:
                     until_done(lambda rule=rule: self.meet_existing(rule), f"rule {rule}", self._stop)  # type: ignore[misc]
                 except Stopping:

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hiss import client
+from hiss.testing.conformance import wait_for
+
 KERNELS = '''
 import numpy as np
 import hiss
@@ -134,3 +137,35 @@ def test_the_checkup_fails_where_nothing_can_be_written(hiss, outside: Path) -> 
     (outside / "file").write_text("in the way")
     found = hiss("doctor", "--json", "--data", str(outside / "file"), embedded=False)
     assert found.status == 2  # click: not a directory
+
+
+def test_provenance_in_every_format_and_a_job_once_more(hiss, outside: Path) -> None:
+    pytest.importorskip("rocrate", reason="pip install 'hiss[provenance]'")
+    pytest.importorskip("prov", reason="pip install 'hiss[provenance]'")
+    Path("double.py").write_text("def double(input):\n    return {'out': np.asarray(input) * 2}\n")
+    Path("draw.py").write_text(
+        "import os\ndef draw(input):\n    return {'noise': np.frombuffer(os.urandom(8), 'u1')}\n"
+    )
+    np.save("frames.npy", np.ones((2, 3)))
+    assert hiss("put", "frames.npy", "beam/scan/frames").status == 0
+    for name in ("double", "draw"):
+        assert hiss("recipe", "add", name, f"{name}.py", "--function", name).status == 0
+        words = ("pattern", "add", name, "--trigger", "beam/*/frames", "--recipe", name)
+        assert hiss(*words, "--dry-run", "--json").json == {"pattern": name, "jobs": 1, "dry_run": True}
+        assert hiss(*words, "--json").json == {"pattern": name, "jobs": 1}
+    with client.open(outside.parent / "data") as buffer:
+        wait_for(lambda: all(job.state.final for job in buffer.meow.jobs()), 60)
+        jobs = {job.recipe: job.id for job in buffer.meow.jobs()}
+    again = hiss("job", "rerun", jobs["double"])
+    assert (again.status, "NOT" in again.out) == (0, False), again.out
+    assert hiss("job", "rerun", jobs["draw"]).status == 1
+    for form in ("text", "html", "json", "prov", "ro-crate"):
+        said = hiss("prov", "beam/scan/out", "--format", form, "-o", f"made.{form}")
+        assert (said.status, said.out) == (0, f"made.{form}\n"), said.err
+    assert "@graph" in json.loads(Path("made.ro-crate/ro-crate-metadata.json").read_text())
+    assert {"entity", "activity"} <= set(json.loads(Path("made.prov").read_text()))
+    kinds = {node["kind"] for node in json.loads(Path("made.json").read_text())["nodes"]}
+    assert kinds == {"instrument", "stream", "job"}
+    assert "job double" in hiss("prov", "beam/scan/frames", "--down", "--recipe", "dou*").out
+    assert "job draw" not in hiss("prov", "beam/scan/frames", "--down", "--recipe", "dou*").out
+    assert hiss("prov", "beam/scan/out", "--format", "ro-crate").status != 0

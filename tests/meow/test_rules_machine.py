@@ -199,6 +199,7 @@ class Rules(RuleBasedStateMachine):
 
     @rule(pattern=PATTERNS, existing=st.booleans())
     def add_pattern(self, pattern: Pattern, existing: bool) -> None:
+        counted = self.engine.count_existing(pattern)
         created_ns = self.now + 1
         made = self.engine.add_pattern(pattern, existing=existing)
         expected = 0
@@ -207,6 +208,7 @@ class Rules(RuleBasedStateMachine):
             self.patterns[pattern.name] = (pattern, 0 if existing else len(self.store.all_events()))
             expected = self.make_rule(pattern.name, created_ns)
         assert made == expected
+        assert not existing or counted == expected
 
     @precondition(lambda self: self.patterns)
     @rule(data=st.data())

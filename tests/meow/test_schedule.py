@@ -265,3 +265,20 @@ def test_variables_that_grow_beyond_bounds_fail_the_job(make_engine: MakeEngine,
     (job,) = engine.jobs()
     assert job.state is JobState.FAILED
     assert "variables" in job.error
+
+
+def test_who_adds_a_pattern_lets_it_meet_what_is_there(make_engine: MakeEngine, store: MemoryStore) -> None:
+    """Not the thread that finishes what others could not, though it looks in just then: the call says how many."""
+    engine = make_engine()
+    engine.add(script("r", "1"))
+    store.seal("a/x")
+    meet = engine._scheduler.meet_existing
+
+    def after_the_thread_has_looked(rule: str) -> int:
+        engine._scheduler.finish_later()
+        wait_for(lambda: not engine._scheduler._unmet.is_set(), "the thread to wake")
+        return meet(rule)
+
+    engine._scheduler.meet_existing = after_the_thread_has_looked  # type: ignore[method-assign]
+    made = [engine.add(pattern(f"p{number}", "a/*", "r", jobs_at_once=1)) for number in range(5)]
+    assert made == [1] * 5
