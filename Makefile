@@ -39,10 +39,11 @@ stubs: env       ## generate hiss/v1 from proto/
 	$(RUN) python proto/generate.py
 
 bench: env       ## every benchmark, with its peers
+	UV=$(UV) $(RUN) python -m benchmarks.peers
 	$(RUN) python -m benchmarks all
 
-torture: env     ## the long runs: crashes by the hundred
-	$(RUN) pytest -q -m torture
+torture: env     ## the long runs: crashes, cuts, errors and simulated machines by the thousand, and a table of what came of them
+	$(RUN) pytest -q -m "torture or control"
 
 clean:           ## remove what make built
 	rm -rf .venv .uv demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

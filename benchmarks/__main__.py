@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import line, machine
 
-NAMES = ("ingest", "egress", "small", "recovery", "kernels", "schedule", "drain", "soak")
+NAMES = ("ingest", "egress", "small", "recovery", "kernels", "schedule", "rules", "drain", "soak")
 
 
 def main() -> int:

@@ -1,15 +1,22 @@
-"""From events to jobs: how long after the seal a job's code runs, and how fast many jobs are scheduled.
+"""From events to jobs: the five experiments of the MEOW thesis (17.4.2), and how long after its seal a job's code runs.
 
-`schedule/seal-to-start`: from the return of `seal` to the first line of the recipe, a Python script in a process of
-its own, one at a time; `seal-to-row` to the job's row in the database. `SPMF`, `MPSF`, `SPSFP` are experiments of the
-MEOW thesis, table 17.4.2: one pattern and N streams, N patterns and one stream, one pattern with a sweep of N; from
-the first event to the last job's row, with an executor that starts one job at a time. The buffer is embedded: its
-rule engine is in this process, the jobs are not.
+`SPMF` one pattern and N streams, `MPSF` N patterns and one stream, `MPMF` N patterns and N streams, each its own,
+`SPSFP` one pattern with a sweep of N, `SPSFS` one pattern whose job writes the next stream, N in sequence. `scheduled`
+is the time from the first event to the last job's row, the seals between them included, with an executor that starts
+nothing; `there` the time that a new rule takes to meet N streams that are there, or to make N jobs of one; `finished`
+the time to the last job's end, executions included. The buffer is embedded: its rule engine is in this process, the
+jobs are not. `archive` is the ratio of the time to schedule N jobs beside a million that have ended to that beside
+none.
+
+Peers, in the same run: mig_meow's WorkflowRunner for `scheduled` (its workers do not run with today's papermill),
+meow_base's for `finished`. Both watch files, so their event is a file that was written.
 """
 
 from __future__ import annotations
 
 import shutil
+import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,92 +28,195 @@ import numpy as np
 
 import hiss
 from benchmarks.measure import Case, measure
+from benchmarks.peers import install_line, interpreter, run_program
+from hiss.blocks import StorageOptions
 from hiss.client import Buffer
+from hiss.limits import MiB
+from hiss.meow_bridge.executor import Capacity, Order, RunningAttempt
+from hiss.server import open_embedded
+from hiss.workflow import JobState, RecipeKind
 
 _WAIT_S = 300.0
+_NEXT = """
+import hiss, numpy as np
+number = int(input.rpartition("n")[2]) + 1
+if number < limit: hiss.job().output(f"n{number}", np.zeros((1, 1), "u1"))
+"""
+
+
+class Nowhere:
+    """An executor that has no room for anything, and may grow: jobs wait."""
+
+    def capacity(self) -> Capacity:
+        return Capacity(0, 0, may_grow=True)
+
+    def begin(self, order: Order) -> RunningAttempt:
+        raise AssertionError(f"{order.id}: there is no room")
+
+    def close(self) -> None:
+        pass
 
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:
-    rounds = 2 if quick else 5
-    with _buffer() as buffer:
-        _rule(buffer, "first", "import time\nprint(time.time_ns())\n")
-        yield measure(
-            Case("schedule/seal-to-start", "latency", "ms", lambda: _start(buffer), less_is_better=True), rounds
-        )
-        yield measure(Case("schedule/seal-to-row", "latency", "ms", lambda: _row(buffer), less_is_better=True), rounds)
-    experiments: dict[str, Callable[[int], float]] = {"SPMF": _spmf, "MPSF": _mpsf, "SPSFP": _spsfp}
+    sys.setswitchinterval(2e-4)  # as in a server's processes
+    yield from _latency(20 if quick else 200)
     for count in (10,) if quick else (10, 100, 500):
-        for name, experiment in experiments.items():
-            case = Case(
-                f"schedule/{name}/{count}",
-                "time to the last job",
-                "s",
-                lambda run=experiment, count=count: run(count),  # type: ignore[misc]
-                less_is_better=True,
-            )
-            yield measure(case, 1 if count == 500 else rounds)
+        for name in ("SPMF", "MPSF", "MPMF", "SPSFP"):
+            yield _case(f"{name}/{count}/scheduled", lambda n=name, c=count: _scheduled(n, c), "mig_meow", name, count)
+    for name in () if quick else ("SPMF", "MPMF", "SPSFP"):
+        yield _case(f"{name}/5000/scheduled", lambda n=name: _scheduled(n, 5000), None, name, 5000)
+    for count in (10,) if quick else (10, 100, 500, 5000):
+        for name in ("SPMF", "SPSFP"):
+            yield _case(f"{name}/{count}/there", lambda n=name, c=count: _there(n, c), None, name, count)
+    for count in (10,) if quick else (10, 100):
+        for name in ("SPMF", "MPSF", "MPMF", "SPSFP", "SPSFS"):
+            peer = "meow_base" if count == 10 or name != "SPSFS" else None
+            yield _case(f"{name}/{count}/finished", lambda n=name, c=count: _finished(n, c), peer, name, count)
+    archived = 10_000 if quick else 1_000_000
+    case = Case(
+        f"schedule/SPSFP/500/archive of {archived}", "time", "ratio", lambda: _archive(archived), less_is_better=True
+    )
+    yield measure(case, 1)
 
 
-def _start(buffer: Buffer) -> float:
-    sealed_ns, job = _one(buffer)
-    return (int(job.output.split()[0]) - sealed_ns) / 1e6
+def _case(label: str, ours: Callable[[], float], peer: str | None, name: str, count: int) -> dict[str, Any]:
+    peers: dict[str, Callable[[], float]] = {}
+    absent: dict[str, str] = {}
+    if peer is not None and interpreter("meow") is None:
+        absent = {peer: install_line("meow")}
+    elif peer is not None:
+        peers = {peer: lambda: _peer(peer, name, count)}
+    case = Case(f"schedule/{label}", "time", "s", ours, peers, absent, less_is_better=True)
+    return measure(case, 1 if count >= 100 else 3)
 
 
-def _row(buffer: Buffer) -> float:
-    sealed_ns, job = _one(buffer)
-    return (job.created_ns - sealed_ns) / 1e6
+def _peer(peer: str, name: str, count: int) -> float:
+    found = run_program("meow", f"run_{peer}.py", name, str(count))
+    if found["jobs"] != count:
+        sys.stderr.write(f"{peer} {name} {count}: it made {found['jobs']} jobs\n")
+    return float(found["seconds"])
 
 
-def _one(buffer: Buffer) -> tuple[int, Any]:
-    before = {job.id for job in buffer.meow.jobs()}
-    sealed_ns = _seal(buffer, f"s{time.time_ns()}")
-    new: list[Any] = []
-    _wait(lambda: bool(new := [job for job in buffer.meow.jobs() if job.id not in before]) and new[0].state.final)
-    new = [job for job in buffer.meow.jobs() if job.id not in before]
-    assert new[0].state.name == "DONE", new[0].error
-    return sealed_ns, new[0]
+# ------------------------------------------------------------------------------------------------------- experiments
 
 
-def _spmf(count: int) -> float:
+def _latency(count: int) -> Iterator[dict[str, Any]]:
+    """From the return of `seal` to the first line of the recipe, one at a time: median and 99th percentile."""
     with _buffer() as buffer:
-        _rule(buffer, "p", "pass\n")
-        begin_ns = _seal(buffer, "s0")
-        for number in range(1, count):
-            _seal(buffer, f"s{number}")
-        return _last_row_s(buffer, count, begin_ns)
+        _rules(buffer, "first", 1, "lat/*", body="import time\nprint(time.time_ns())")
+        times_ms = sorted(_start_ms(buffer, number) for number in range(count))
+    for name, place in (("p50", count // 2), ("p99", count * 99 // 100)):
+        value = times_ms[place]
+        yield measure(
+            Case(f"schedule/seal-to-start/{name}", "latency", "ms", lambda v=value: v, less_is_better=True), 1
+        )
 
 
-def _mpsf(count: int) -> float:
+def _start_ms(buffer: Buffer, number: int) -> float:
+    sealed_ns = _seal(buffer, "lat", f"s{number}")
+
+    def done() -> list[Any]:
+        return [job for job in buffer.meow.jobs(limit=1) if job.path == f"lat/s{number}" and job.state.final]
+
+    _wait(lambda: bool(done()))
+    (job,) = done()
+    assert job.state is JobState.DONE, job.error
+    return (int(job.output) - sealed_ns) / 1e6
+
+
+def _scheduled(name: str, count: int) -> float:
+    with _buffer(executor=lambda *_: Nowhere()) as buffer:
+        begin_ns = _experiment(buffer, name, count)
+        _wait(lambda: len(buffer.meow.jobs(limit=count + 1)) == count)
+        return (max(job.created_ns for job in buffer.meow.jobs(limit=count)) - begin_ns) / 1e9
+
+
+def _finished(name: str, count: int) -> float:
     with _buffer() as buffer:
-        for number in range(count):
-            _rule(buffer, f"p{number}", "pass\n")
-        return _last_row_s(buffer, count, _seal(buffer, "s"))
+        begin_ns = _experiment(buffer, name, count)
+
+        def over() -> bool:
+            jobs = buffer.meow.jobs(limit=count + 1)
+            return len(jobs) == count and all(job.state.final for job in jobs)
+
+        _wait(over)
+        jobs = buffer.meow.jobs(limit=count)
+        assert {job.state for job in jobs} == {JobState.DONE}
+        return (max(job.finished_ns for job in jobs) - begin_ns) / 1e9
 
 
-def _spsfp(count: int) -> float:
-    with _buffer() as buffer:
-        _rule(buffer, "p", "pass\n", sweep={"point": list(range(count))})
-        return _last_row_s(buffer, count, _seal(buffer, "s"))
+def _there(name: str, count: int) -> float:
+    """The events are there already: how long adding the rule takes."""
+    with _buffer(executor=lambda *_: Nowhere()) as buffer:
+        for number in range(count if name == "SPMF" else 1):
+            _seal(buffer, "bench", f"s{number}")
+        buffer.meow.add(hiss.Recipe("r", "pass", kind=RecipeKind.SCRIPT))
+        sweep = {"point": list(range(count))} if name == "SPSFP" else {}
+        begin_s = time.perf_counter()
+        made = buffer.meow.add(hiss.Pattern("p", "bench/*", "r", sweep=sweep))
+        assert made == count
+        return time.perf_counter() - begin_s
 
 
-def _last_row_s(buffer: Buffer, count: int, begin_ns: int) -> float:
-    _wait(lambda: len(buffer.meow.jobs(limit=count + 1)) == count)
-    return (max(job.created_ns for job in buffer.meow.jobs(limit=count)) - begin_ns) / 1e9
+def _archive(count: int) -> float:
+    """500 jobs beside many that have ended, against 500 beside none."""
+    times_s = []
+    for archived in (0, count):
+        directory = Path(tempfile.mkdtemp(prefix="hiss-bench-"))
+        with _buffer(directory) as buffer:  # makes the database
+            _rules(buffer, "r", 1, "elsewhere/*")
+            _seal(buffer, "elsewhere", "s")
+            _wait(lambda b=buffer: any(job.state.final for job in b.meow.jobs()))
+        if archived:
+            _fill_archive(directory / "data" / "jobs.db", archived)
+        with _buffer(directory, executor=lambda *_: Nowhere()) as buffer:
+            buffer.meow.add(hiss.Recipe("s", "pass", kind=RecipeKind.SCRIPT))
+            _seal(buffer, "bench", "s")
+            begin_s = time.perf_counter()
+            assert buffer.meow.add(hiss.Pattern("p", "bench/*", "s", sweep={"point": list(range(500))})) == 500
+            times_s.append(time.perf_counter() - begin_s)
+        shutil.rmtree(directory)
+    return times_s[1] / times_s[0]
 
 
-def _rule(buffer: Buffer, name: str, script: str, **pattern: Any) -> None:
-    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
-        file.write(script)
-        file.flush()
-        buffer.meow.add(hiss.Recipe(name, Path(file.name)))
-    buffer.meow.add(hiss.Pattern(name, trigger="bench/*", recipe=name, **pattern))
+def _fill_archive(path: Path, count: int) -> None:
+    """Copies of the one job that has ended, each with an id of its own."""
+    with sqlite3.connect(path) as database:
+        names = [row[1] for row in database.execute("PRAGMA table_info(archive)") if row[1] not in ("seq", "id")]
+        columns = ", ".join(names)
+        database.execute(
+            f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
+            f" INSERT INTO archive(id, {columns}) SELECT lower(hex(randomblob(16))), {columns} FROM n,"
+            " (SELECT * FROM archive LIMIT 1)"
+        )
+    database.close()
 
 
-def _seal(buffer: Buffer, name: str) -> int:
-    with buffer.collection("bench").create_stream(name, dtype="u1", shape=(1,)) as s:
-        s.append(np.zeros(1, "u1"))
-        s.flush()
-        return time.time_ns()  # leaving the block seals
+def _experiment(buffer: Buffer, name: str, count: int) -> int:
+    """Make the rules, then the events; when the first was sealed."""
+    if name == "SPSFS":
+        _rules(buffer, "p", 1, "bench/n*", body=_NEXT, variables={"limit": count})
+        return _seal(buffer, "bench", "n0")
+    many_rules = name in ("MPSF", "MPMF")
+    sweep = {"point": list(range(count))} if name == "SPSFP" else {}
+    trigger = "bench/s{number}" if name == "MPMF" else "bench/*"
+    _rules(buffer, "p", count if many_rules else 1, trigger, sweep=sweep)
+    begin_ns = _seal(buffer, "bench", "s0")
+    for number in range(1, count if name in ("SPMF", "MPMF") else 1):
+        _seal(buffer, "bench", f"s{number}")
+    return begin_ns
+
+
+def _rules(buffer: Buffer, name: str, count: int, trigger: str, body: str = "pass", **pattern: Any) -> None:
+    buffer.meow.add(hiss.Recipe(name, body, kind=RecipeKind.SCRIPT))
+    for number in range(count):
+        buffer.meow.add(hiss.Pattern(f"{name}{number}", trigger.replace("{number}", str(number)), name, **pattern))
+
+
+def _seal(buffer: Buffer, collection: str, name: str) -> int:
+    with buffer.collection(collection).create_stream(name, dtype="u1", shape=(1,)) as stream:
+        stream.append(np.zeros(1, "u1"))
+    return time.time_ns()
 
 
 def _wait(condition: Callable[[], bool]) -> None:
@@ -114,12 +224,15 @@ def _wait(condition: Callable[[], bool]) -> None:
     while not condition():
         if time.monotonic() > give_up_s:
             raise TimeoutError(f"not within {_WAIT_S} s")
-        time.sleep(0.002)
+        time.sleep(0.005)
 
 
 @contextmanager
-def _buffer() -> Iterator[Buffer]:
-    directory = Path(tempfile.mkdtemp(prefix="hiss-bench-"))
-    with hiss.open(directory / "data") as buffer:
+def _buffer(directory: Path | None = None, **engine_options: Any) -> Iterator[Buffer]:
+    place = directory or Path(tempfile.mkdtemp(prefix="hiss-bench-"))
+    with Buffer(open_embedded(place / "data", StorageOptions(arena_bytes=64 * MiB), "numba", engine_options)) as buffer:
+        assert buffer.meow.jobs(limit=1) is not None  # starts the rule engine
+        time.sleep(0.5)  # and lets it fork ahead, as a server has long done
         yield buffer
-    shutil.rmtree(directory)
+    if directory is None:
+        shutil.rmtree(place)

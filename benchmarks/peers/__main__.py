@@ -1,0 +1,33 @@
+"""`python -m benchmarks.peers [NAME ...]`: make the environments of the peers, all or those named.
+
+What is there stays. One that cannot be made (no wheel for this machine, no network) is told and passed over.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+from benchmarks.peers import ENVIRONMENTS, HOME, interpreter
+
+
+def main(names: list[str]) -> int:
+    uv = shutil.which("uv") or os.environ.get("UV") or str(HOME.parent / ".uv" / "bin" / "uv")
+    for name in names or list(ENVIRONMENTS):
+        if interpreter(name) is not None:
+            continue
+        directory = HOME / name
+        try:
+            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(directory)], check=True)
+            python = str(directory / "bin" / "python")
+            subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *ENVIRONMENTS[name]], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            sys.stderr.write(f"the peers {name} cannot be installed here: {error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
