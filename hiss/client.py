@@ -89,7 +89,7 @@ def open(
     log_bytes_max : int
         That the log may take of the disk; 0: all of it.
     backend : str
-        Of the kernels: `numba`, or `numpy`.
+        Of the kernels: `numba`, `numpy`, or `opencl` and the like (docs/kernel-backends.md).
 
     Raises
     ------

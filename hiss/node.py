@@ -62,7 +62,7 @@ class Node:
     options : StorageOptions
         Sizes of the arena and the segments.
     backend : str
-        `numba`, or `numpy` to run kernels by their meaning, slowly.
+        `numba`, `opencl` or `opencl:DEVICE`, or `numpy` to run kernels by their meaning, slowly.
     retention : Retention, optional
         For collections that have no policy of their own.
 

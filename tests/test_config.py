@@ -78,3 +78,20 @@ def test_what_is_wrong_with_space_is_named(tmp_path: Path, text: str, named: str
     file.write_text(text)
     with pytest.raises(InvalidInput, match=named):
         ServeConfig.load(file)
+
+
+@pytest.mark.parametrize("name", ["numba", "numpy", "opencl", "opencl:gpu", "opencl:Some Device"])
+def test_what_runs_kernels_has_a_table_of_its_own(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "hiss.toml"
+    file.write_text(f'port = 5005\n\n[kernels]\nbackend = "{name}"\n')
+    config = ServeConfig.load(file)
+    assert (config.port, config.backend) == (5005, name)
+    assert ServeConfig.from_json(config.to_json()) == config
+
+
+def test_a_back_end_that_there_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "hiss.toml"
+    for text, said in (('[kernels]\nbackend = "cuda"\n', "'opencl'"), ("[kernels]\nspeed = 3\n", "has one entry")):
+        file.write_text(text)
+        with pytest.raises(InvalidInput, match=said):
+            ServeConfig.load(file)

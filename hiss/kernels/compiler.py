@@ -104,7 +104,7 @@ def check_backend(name: str) -> None:
     kind, colon, selector = name.partition(":")
     if kind not in ("numba", "numpy", "opencl") or (colon and (kind != "opencl" or not selector)):
         raise InvalidInput(
-            f"kernel back end {name!r}: expected 'numba', 'numpy', 'opencl', 'opencl:cpu', 'opencl:gpu', or 'opencl:' "
+            f"backend {name!r}: expected 'numba', 'numpy', 'opencl', 'opencl:cpu', 'opencl:gpu', or 'opencl:' "
             "and a part of a device's name"
         )
 
