@@ -70,11 +70,12 @@ def tally() -> Tally:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What was broken on purpose, and what came of it."""
-    if not _TALLY.parts:
+    if not _TALLY.parts and not _TALLY.controls:
         return
     terminalreporter.section("what was broken, and what came of it")
     totals = dict.fromkeys(AUDITED, 0)
-    for part, row in _TALLY.parts.items():
+    for part in dict.fromkeys([*_TALLY.parts, *_TALLY.controls]):
+        row = _TALLY.parts.get(part, dict.fromkeys(AUDITED, 0))
         done = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in row.items() if name not in AUDITED)
         controls = _TALLY.controls.get(part, 0)
         failed = f"; controls that failed as they must: {controls}" if controls else ""

@@ -50,7 +50,10 @@ class Buffer:
         return [place for place, byte in enumerate(self.catalog) if byte]
 
     def try_out(self, catalog: bytes) -> str:
-        """`refused`, `good`, or `less`: what is served of the blocks where the catalog is this one."""
+        """What is served of the blocks where the catalog is this one.
+
+        `refused`, `good`, `reported` where blocks are missing and it says so, `less` where it does not.
+        """
         path = self.copy / "catalog.db"
         path.write_bytes(catalog)
         for name in ("catalog.db-wal", "catalog.db-shm"):
@@ -59,8 +62,12 @@ class Buffer:
             storage = Storage(self.copy, OPTIONS)
         except HissError:
             return "refused"
+        self.told = False
         try:
-            return "good" if sum(self.served(storage, stream_id) for stream_id in self.ids) == 6 else "less"
+            if sum(self.served(storage, stream_id) for stream_id in self.ids) == len(self.ids) * len(BLOCKS):
+                return "good"
+            report = storage.recovery
+            return "reported" if self.told or report.damages_count or report.stray_records else "less"
         finally:
             storage.close()
             self.put_back()
@@ -74,7 +81,7 @@ class Buffer:
                     assert data == block_bytes(stream_id, index, dict(BLOCKS)[index]), "wrong bytes were served"
                     count += 1
         except HissError:
-            pass
+            self.told = True
         return count
 
     def put_back(self) -> None:
@@ -88,13 +95,14 @@ def buffer(memory_dir: Path) -> Buffer:
 
 
 def flips(buffer: Buffer, places: Iterable[int], tally) -> None:
-    outcomes = {"refused": 0, "good": 0, "less": 0}
+    outcomes = {"refused": 0, "good": 0, "reported": 0, "less": 0}
     for place in places:
         for mask in MASKS:
             bad = bytearray(buffer.catalog)
             bad[place] ^= mask
             outcomes[buffer.try_out(bytes(bad))] += 1
     assert outcomes["refused"] > 0
+    assert not outcomes["less"], "blocks are missing, and nothing says so"
     tally("flips of the catalog", None, flips=sum(outcomes.values()), **outcomes)
 
 

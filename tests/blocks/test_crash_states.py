@@ -196,6 +196,7 @@ def test_in_no_crash_state_anything_acknowledged_is_lacking_at_length(seed, tall
     tally("crash states", states=1000)
 
 
+@pytest.mark.control
 def test_without_syncs_crash_states_lack_something(tally):
     """The negative control."""
     history = History(1)
@@ -293,11 +294,13 @@ def test_a_power_cut_after_a_failing_sync_or_write_loses_nothing_acknowledged(se
     assert run(seed, steps=50, states=25, faults=faults) >= 10
 
 
+@pytest.mark.control
 def test_a_disk_that_does_not_sync_is_found_out():
     """The negative control: without syncs the same check must fail."""
     assert any(_fails_without(seed, data=True) for seed in range(5))
 
 
+@pytest.mark.control
 def test_a_disk_that_does_not_sync_its_directory_is_found_out():
     assert any(_fails_without(seed, data=False) for seed in range(5))
 

@@ -39,6 +39,7 @@ def test_a_killed_process_at_length(victims, memory_dir, tally, seed):
     tally("kill -9", rounds(victims, memory_dir / "buffer", seed, 25), kills=25)
 
 
+@pytest.mark.control
 def test_answers_before_the_work_are_found_out(victims, memory_dir, tally):
     """The negative control: a process that says durable before it has written anything."""
     for seed in range(40):

@@ -119,6 +119,7 @@ def test_power_cuts_at_length(disk, victims, tally, seed):
     tally("power cuts", cuts(disk, victims, seed, 10), cuts=10)
 
 
+@pytest.mark.control
 def test_without_syncs_power_cuts_lose(disk, victims, tally):
     """The negative control: the same victim on files whose syncs do nothing."""
     for seed in range(5):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ ROOT = Path(__file__).parents[2]
 # Each found a bug once: a copy, torn by a crash of the recovery that wrote it, taken for the final block that it was to
 # replace (1169, 517); torn records that a crashed recovery had vouched for (1114).
 FOUND = (517, 978, 1114, 1169)
+
+# Where to look first for what few seeds find; the others follow, should the engine's order of events have changed.
+SOONER = {"failing syncs": (75, 88, 111), "the move of a copy after its sync": (54, 113)}
 
 
 def run_all(seeds, tally) -> None:
@@ -51,11 +55,12 @@ def test_what_was_found_once_stays_repaired(seed, tally):
     run_all([seed], tally)
 
 
+@pytest.mark.control
 @pytest.mark.parametrize("key", CONTROLS)
 def test_without_a_protection_a_seed_fails(key, tally):
     """The negative controls: with a protection taken out, the same machines find that it is missing."""
     with without(key):
-        for seed in range(1000):
+        for seed in itertools.chain(SOONER.get(key, ()), range(1000)):
             try:
                 run_seed(seed)
             except (AssertionError, HissError):

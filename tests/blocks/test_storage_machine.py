@@ -230,6 +230,7 @@ def test_a_storage_says_what_the_model_says_at_length(small, tally, part):
     tally("Hypothesis machines", TOTAL, **COUNTS)
 
 
+@pytest.mark.control
 def test_without_syncs_a_machine_finds_that_it_lost_something(small, tally):
     """The negative control."""
     with without("data syncs"), pytest.raises((AssertionError, BaseExceptionGroup)):

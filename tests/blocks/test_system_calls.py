@@ -109,6 +109,7 @@ def test_every_system_call_fails_in_every_way(victims, memory_dir, tally, part):
     fail_all(victims, memory_dir, FAILURES[part::20], tally)
 
 
+@pytest.mark.control
 @pytest.mark.parametrize(
     ("control", "call", "what"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,14 +82,16 @@ def finish(server: DataProcess, path: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_nothing_acknowledged_is_lost(server: DataProcess, seed: int) -> None:
+def test_nothing_acknowledged_is_lost(server: DataProcess, seed: int, tally: Any) -> None:
     crash_round(server, seed)
+    tally("server and producer", None, rounds=1)
 
 
 @pytest.mark.torture
-def test_nothing_acknowledged_is_lost_in_200_rounds(server: DataProcess) -> None:
+def test_nothing_acknowledged_is_lost_in_200_rounds(server: DataProcess, tally: Any) -> None:
     for seed in range(1000, 1200):
         crash_round(server, seed)
+        tally("server and producer", None, rounds=1)
 
 
 def test_a_second_server_on_the_same_directory_and_port_says_why(server: DataProcess) -> None:
