@@ -22,16 +22,29 @@ def _same(template: str) -> dict[str, str]:
     return {"": template}
 
 
+def _wrapping(template: str) -> dict[str, str]:
+    """Of int64 taken unsigned: Numba tells LLVM that signed sums do not overflow, and comparisons of them go wrong.
+
+    Narrower integers are computed in int64, where theirs do not.
+    """
+    return {"": template, "i8": template.format("U({0})", "U({1})")}
+
+
 NUMBA: Final[dict[str, dict[str, str]]] = {
-    "add": _same("{0} + {1}"),
-    "subtract": _same("{0} - {1}"),
-    "multiply": _same("{0} * {1}"),
+    "add": _wrapping("{0} + {1}"),
+    "subtract": _wrapping("{0} - {1}"),
+    "multiply": _wrapping("{0} * {1}"),
     "divide": _same("{0} / {1}"),
     "floor_divide": _same("floor_divide_{D}({0}, {1})"),
     "remainder": _same("remainder_{D}({0}, {1})"),
     "power": _same("{0} ** {1}"),
-    "negative": {"": "-{0}", "u": "{T}(0) - {0}"},
-    "absolute": {"i": "-{0} if {0} < {T}(0) else {0}", "u": "{0}", "f": "abs({0})"},
+    "negative": {"": "-{0}", "u": "{T}(0) - {0}", "i8": "U(0) - U({0})"},
+    "absolute": {
+        "i": "-{0} if {0} < {T}(0) else {0}",
+        "i8": "np.int64(U(0) - U({0})) if {0} < {T}(0) else {0}",
+        "u": "{0}",
+        "f": "abs({0})",
+    },
     "sign": {
         "u": "{T}({0} > {T}(0))",
         "i": "{T}({0} > {T}(0)) - {T}({0} < {T}(0))",

@@ -34,7 +34,7 @@ def {name}(a, b):
 """,
 }
 _GUARDS: Final = {  # the smallest integer divided by -1 traps in hardware; here it wraps
-    "floor_divide": "if b == {T}(-1):\n        return {T}(-a)\n    ",
+    "floor_divide": "if b == {T}(-1):\n        return {T}(U(0) - U(a))\n    ",
     "remainder": "if b == {T}(-1):\n        return {T}(0)\n    ",
 }
 _FLOAT_DIVISION: Final = {

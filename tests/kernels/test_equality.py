@@ -139,6 +139,20 @@ REGRESSIONS: dict[str, tuple[str, tuple[int, ...], list[str]]] = {
         (3,),
         ["v0 = np.argmin(angle)", "v1 = np.concatenate((angle, frame), None)", "v2 = np.median(angle, keepdims=True)"],
     ),
+    "sums of int64 that wrap, compared": (  # Numba tells LLVM that signed sums do not
+        "i8",
+        (130,),
+        [
+            "v0 = (frame + weak) <= weak",
+            "v1 = (frame - weak) <= frame",
+            "v2 = (frame * 2) // 2 == frame",
+            "v3 = abs(frame) >= 0",
+            "v4 = -frame == frame",
+            "v5 = (frame // (weak - 4)) + 1 > 1",
+            "v6 = np.cumsum(frame) >= frame",
+            "v7 = np.sum(frame) + weak <= weak",
+        ],
+    ),
     "a shape that NumPy's arange counts from its stop": ("u1", (3,), ["v0 = np.arange(5, None, 2) + frame[0]"]),
 }
 _PARAMS: dict[str, Any] = {
