@@ -41,6 +41,7 @@ from hiss.model import (
     StreamState,
     columns_dtype,
 )
+from hiss.space import Archive, Evicted, Eviction, Reservation, Retention
 from hiss.workflow import (
     Job,
     JobState,
@@ -137,7 +138,14 @@ stream_info = st.builds(
     raw_id=optional(text),
     produced_by=optional(text),
     abort_reason=text,
+    expendable=st.booleans(),
+    archives=tuples(st.builds(Archive, st.from_regex(r"[ -~]{1,40}", fullmatch=True), int64), 2),
+    eviction=optional(st.builds(Eviction, int64, text)),
 )
+reservation = st.builds(Reservation, text, path, count, count, int64, int64)
+seconds = st.floats(0, 1e12)
+retention = st.builds(Retention, optional(seconds), optional(seconds), st.booleans(), st.booleans())
+evicted = st.builds(Evicted, path, count, count, text, text)
 selection = st.builds(
     Selection,
     start=optional(int64),
@@ -146,6 +154,7 @@ selection = st.builds(
     newest=st.booleans(),
     data=st.booleans(),
     kernels=pipeline,
+    from_disk=st.booleans(),
 )
 append_start = st.builds(AppendStart, count, int64, tuples(st.tuples(int64, int64)), text, st.sampled_from(AckLevel))
 ack = st.builds(Ack, count, count, count, count)
@@ -161,7 +170,7 @@ collection = st.builds(
     streams=tuples(name),
 )
 event = st.builds(Event, text, count, text, int64, path, text, count, attrs)
-status = st.builds(NodeStatus, text, text, text, count, text, *([count] * 5), *([count] * 5), attrs)
+status = st.builds(NodeStatus, text, text, text, count, text, *([count] * 10), attrs, *([count] * 3))
 
 variable = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 stream_ref = st.builds(StreamRef, text, path, count, text)
