@@ -1,4 +1,4 @@
-"""Kernels: a small NumPy language, compiled. See docs/kernels.md for the language, `ir` for what it becomes."""
+"""Kernels: a small NumPy language, compiled. docs/kernel-language.md is the language, `ir` what it becomes."""
 
 from hiss.kernels import hk
 from hiss.kernels.authoring import Kernel, column, filter, kernel, reduce, scan

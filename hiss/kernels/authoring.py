@@ -156,7 +156,7 @@ def kernel(function: Callable[P, R] | None = None, /, *, name: str | None = None
     Raises
     ------
     KernelRejected, LimitExceeded
-        Its source is not in the language (docs/kernels.md).
+        Its source is not in the language (docs/kernel-language.md).
     """
     return _decorated(function, name, KernelKind.MAP)
 

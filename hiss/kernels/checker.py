@@ -1,7 +1,7 @@
 """From source to the untyped form: everything that is not in the language is refused here, with its place.
 
 `check` never executes the source, and no text of the user's gets further than error messages and the names of
-parameters. The rules of the language are in docs/kernels.md; its functions in `functions`. Pure; any thread.
+parameters. The rules of the language are in docs/kernel-language.md; its functions in `functions`. Pure; any thread.
 """
 
 from __future__ import annotations
