@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +44,16 @@ class FailingFiles(OsFiles):
         return super().pwritev(fd, buffers, offset)
 
 
+UNMOVED = replace(OPTIONS, compaction_bytes_per_s=0)  # a retired segment stays to be read
+
+
 class Life:
     """A buffer with every kind of record, recycled and retired segments, gaps, columns, final and deleted streams."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.files = directory, FailingFiles()
         self.sent: dict[str, dict[int, tuple[int, int]]] = {}  # stream -> index -> (size, status)
-        self.storage = Storage(directory, OPTIONS, files=self.files)
+        self.storage = Storage(directory, UNMOVED, files=self.files)
         self.storage.catalog.create_collection("test/run", {"sample": "foam"}, [])
 
     def stream(self, name: str, columns: tuple[Column, ...] = WIDE):
@@ -108,7 +112,7 @@ class Life:
                 path.write_bytes(data[: at + 1000] + bytes(1000) + data[at + 2000 :])
         del self.sent[info.id][10_001]
         self.directory = copy
-        self.storage = Storage(copy, OPTIONS, files=self.files)
+        self.storage = Storage(copy, UNMOVED, files=self.files)
         assert self.storage.recovery.torn_records == 1
         self.put(info, [(10_002, 77)])
 
