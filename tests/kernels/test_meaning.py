@@ -1,4 +1,4 @@
-"""What a kernel computes: NumPy's results, but for the differences that docs/kernel-language.md names; all back ends."""
+"""What a kernel computes: NumPy's results, but for the differences that docs/kernel-language.md names."""
 
 from __future__ import annotations
 
