@@ -118,6 +118,7 @@ class _Doubtful:
     header: RecordHeader
     table: BlockTable
     good: npt.NDArray[np.bool_]
+    wanted: npt.NDArray[np.bool_]  # all of them, but for what a final stream does not have
     segment: Segment
     untrusted: bool  # its segment failed: what is read may never have reached the disk
 
@@ -368,7 +369,8 @@ class Recovery:
             else:
                 good[wrong_blocks(payload, table.length, table.digest)] = False
         if untrusted or (not good.all() and (twice or not info.state.final)):
-            self._doubtful.append(_Doubtful(index, header, table, good, segment, untrusted))
+            wanted = self._in_final(info, table) if info.state.final else np.ones(len(table.index), np.bool_)
+            self._doubtful.append(_Doubtful(index, header, table, good, wanted, segment, untrusted))
             return
         if info.state.final:
             good &= self._in_final(info, table)
@@ -449,9 +451,9 @@ class Recovery:
 
     def _judge(self, doubtful: _Doubtful) -> None:
         header, index = doubtful.header, doubtful.index
-        bad = doubtful.table.index[~doubtful.good]
+        bad = doubtful.table.index[~doubtful.good & doubtful.wanted]
         if not doubtful.untrusted and header.lsn <= self.found.durable_lsn:
-            free = doubtful.good & ~index.handled(doubtful.table.index)
+            free = doubtful.good & doubtful.wanted & ~index.handled(doubtful.table.index)
             self._enter(index, doubtful.segment, header, doubtful.table, free)
             lost = bad[~index.handled(bad)]
             index.damaged += [(block, block) for block in lost.tolist()]
@@ -503,7 +505,7 @@ class Recovery:
 
     def _write_again(self, segment_log: SegmentLog, doubtful: _Doubtful) -> None:
         table, header = doubtful.table, doubtful.header
-        rows = np.flatnonzero(doubtful.good & ~doubtful.index.handled(table.index))
+        rows = np.flatnonzero(doubtful.good & doubtful.wanted & ~doubtful.index.handled(table.index))
         if not len(rows):
             return
         with self._pool.using(doubtful.segment) as fd:

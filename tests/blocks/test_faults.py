@@ -478,3 +478,18 @@ def test_a_kill_between_a_failed_sync_and_the_new_name_leaves_nothing_that_only_
     assert last.contents(info).keys() >= there.keys(), "what a recovery showed is gone after a power cut"
     assert not last.report.damages
     last.close()
+
+
+def test_what_was_given_up_before_a_seal_is_not_in_the_sealed_stream():
+    """Told that its last blocks are not durable, a producer sealed without them; a failed segment still has them."""
+    disk, log, info = started([Fault("fdatasync", 0, errno.EIO, forever=True)])
+    assert isinstance(log.append(info, make_extent(info, [(10, 700), (11, 50)])).wait(), SegmentDamaged)
+    disk.faults.clear()
+    sealed = log.seal(info)
+    assert sealed.completeness.last_index == 3
+    killed = disk.after_kill()
+    log.stop_without_a_trace()
+    again = BenchLog(killed, {info.id: sealed})
+    assert again.contents(info) == contents_of(info, BLOCKS)
+    assert not again.report.damages
+    again.close()
