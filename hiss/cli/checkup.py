@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
 from hiss.blocks import StorageOptions
+from hiss.blocks.storage import IO_MODE, IO_REASON
 from hiss.cli.machine import Finding, Outcome, machine
 from hiss.cli.output import size
 from hiss.config import ServeConfig
@@ -58,6 +59,7 @@ def checkup(config: ServeConfig, address: str | None, token: str | None) -> list
         _python,
         _packages,
         _compiler,
+        lambda: iter((Finding("log", Outcome.OK, f"{IO_MODE}: {IO_REASON}"),)),
         lambda: machine(config.data, config.arena_bytes or StorageOptions().arena_bytes),
         lambda: _server(config, address, token),
     )

@@ -24,11 +24,12 @@ def test_every_line_is_there_and_nothing_stays(hiss, outside: Path) -> None:
     found = hiss("doctor", "--json", "--address", "127.0.0.1:1", "--data", str(outside / "new"), embedded=False)
     findings = {finding["what"]: finding for finding in json.loads(found.out)}
     assert findings.keys() >= {
-        "python", "numpy", "compiler", "data directory", "file system", "disk", "disk speed", "memory", "clock",
+        "python", "numpy", "compiler", "log", "data directory", "file system", "disk", "disk speed", "memory", "clock",
         "open files", "locked memory", "processes", "OpenCL", "server",
     }  # fmt: skip
     assert {finding["outcome"] for finding in findings.values()} <= {"ok", "warn", "fail"}
     assert all(finding["advice"] or finding["outcome"] == "ok" for finding in findings.values()), findings
+    assert findings["log"]["found"].startswith("page cache: ")
     assert findings["disk speed"]["found"].split("/s")[0][-2] in "kMGT"
     assert list(outside.iterdir()) == []
     assert found.status == max(finding["outcome"] == "fail" for finding in findings.values())
