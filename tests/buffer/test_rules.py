@@ -10,9 +10,10 @@ import pytest
 
 import hiss
 from hiss.client import Buffer
+from hiss.drain import drain
 from hiss.errors import InvalidPattern, PatternNotFound, RecipeNotFound
 from hiss.limits import MiB
-from hiss.testing.conformance import frames, wait_for
+from hiss.testing.conformance import double, frames, wait_for
 from hiss.testing.processes import Served
 
 
@@ -94,3 +95,74 @@ def test_rules_exist_while_both_halves_do(buffer: Buffer) -> None:
         buffer.meow.remove_pattern("q")
     with pytest.raises(InvalidPattern):
         buffer.meow.add(hiss.Pattern("p", trigger="scan/***", recipe="total"))
+
+
+def test_every_kind_of_event_reaches_its_pattern(buffer: Buffer, tmp_path: Path) -> None:
+    """Of streams that are aborted, still written, stalled, drained, of kernels that break, collections and jobs."""
+    buffer.meow.add(hiss.Recipe("echo", ["echo", "{input}", "{version}"]))
+    kinds = {
+        "stream.aborted": {},
+        "stream.progress": {"every": 3},
+        "stream.stalled": {"stalled_s": 0.05},
+        "drain.completed": {},
+        "job.finished": {},
+        "kernel.quarantined": {},
+        "collection.sealed": {},
+    }
+    for kind, more in kinds.items():
+        trigger = {"collection.sealed": "scan", "stream.stalled": "scan/cut"}.get(kind, "scan/*")
+        variables = {"version": "{VERSION}"}
+        name = kind.replace(".", "-")
+        buffer.meow.add(hiss.Pattern(name, trigger=trigger, recipe="echo", event=kind, variables=variables, **more))
+    buffer.meow.add(hiss.Pattern("once", trigger="scan/whole", recipe="echo"))
+    store(buffer, "whole")
+    drain(buffer.store, "scan/whole", tmp_path / "whole.nxs")
+    stream = buffer.collection("scan").create_stream("cut", dtype="i8", shape=(4, 6))
+    stream.extend(frames(3, dtype="i8"))
+    wait_for(lambda: job_of(buffer, "stream-stalled"), 60)
+    stream.abort("enough")
+    kernels = [double.bind(budget_s=1e-9)]
+    with buffer.collection("scan").create_stream("broken", dtype="i8", shape=(4, 6), kernels=kernels) as stream:
+        for frame in frames(10, dtype="i8"):
+            stream.append(frame)
+            stream.flush()
+    buffer["scan"].seal()
+    wait_for(lambda: all(job_of(buffer, kind.replace(".", "-")) for kind in kinds), 120)
+    wait_for(lambda: all(job.state.final for job in buffer.meow.jobs()), 120)
+    outputs = {kind: buffer.meow.job(job_of(buffer, kind.replace(".", "-"))).output.strip() for kind in kinds}
+    assert outputs == {
+        "stream.aborted": "scan/cut 1",
+        "stream.progress": "scan/whole 1",
+        "stream.stalled": "scan/cut 1",
+        "drain.completed": "scan/whole 1",
+        "job.finished": outputs["job.finished"],
+        "kernel.quarantined": "scan/broken 1",
+        "collection.sealed": "scan 0",
+    }
+
+
+def job_of(buffer: Buffer, pattern: str) -> str:
+    """The first job of a pattern, '' while there is none."""
+    return next((job.id for job in reversed(buffer.meow.jobs()) if job.pattern == pattern), "")
+
+
+def test_a_jobs_record_and_the_job_once_more(buffer: Buffer) -> None:
+    data = frames(5, dtype="i8")
+    kernels = [double.bind(gain=3)]
+    with buffer.collection("scan").create_stream("s", dtype="i8", shape=(4, 6), kernels=kernels) as stream:
+        stream.extend(data)
+    buffer.meow.add(hiss.Recipe("total", total))
+    sums = hiss.Pattern("sums", trigger="scan/s", recipe="total")
+    assert buffer.meow.count_existing(sums) == 1
+    buffer.meow.add(sums)
+    wait_for(lambda: settled(buffer, 1), 120)
+    job = buffer.meow.job(buffer.meow.jobs()[0].id)
+    info = buffer["scan/s"].info
+    assert job.trigger is not None
+    assert (job.trigger.path, job.trigger.digest) == ("scan/s", info.digest)
+    assert [(use.name, use.hash, use.params["gain"]["scalar"]) for use in job.kernels] == [
+        ("double", info.stages[0].hash, 3)
+    ]
+    again = buffer.meow.rerun_job(job.id)
+    assert (again.same, [each.path for each in again.outputs]) == (True, ["scan/total"]), again
+    assert buffer["scan/total"].version == 1
