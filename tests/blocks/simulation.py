@@ -383,6 +383,8 @@ def main() -> int:
             try:
                 run = run_seed(seed)
                 total.add(run.audit)
+                if seed % 500 == 499:
+                    print(f"up to seed {seed}: {total}", flush=True)
             except Exception as error:
                 failed.append(seed)
                 if len(failed) <= 20:
