@@ -53,13 +53,13 @@ class Compiler:
     backend : Backend
         The one that runs kernels: Numba where no OpenCL device can be used, NumPy where Numba cannot be imported.
     notice : str
-        Why it is not the one that was asked for; empty if it is.
+        Why it is not the one that was asked for, or the newest kernel does not run on it; empty if it is, and does.
     """
 
     def __init__(self, cache_directory: Path, backend: str = "numba") -> None:
         check_backend(backend)
         kind, _, selector = backend.partition(":")
-        self.notice = ""
+        self._notice = ""
         self.backend: Backend = NumpyBackend()
         if kind == "numpy":
             return
@@ -72,6 +72,10 @@ class Compiler:
         self.backend = NumbaBackend(directory)
         if kind == "opencl":
             self._take_device(directory, selector)
+
+    @property
+    def notice(self) -> str:
+        return self._notice or getattr(self.backend, "notice", "")
 
     def _take_device(self, directory: Path, selector: str) -> None:
         """Run kernels on an OpenCL device, if one can be used; what it cannot run runs in Numba."""
@@ -87,7 +91,7 @@ class Compiler:
         self.backend = OpenclBackend(directory, device, self.backend)
 
     def _note(self, text: str) -> None:
-        self.notice = text
+        self._notice = text
         _log.warning("%s", text)
 
     def warm(self) -> None:

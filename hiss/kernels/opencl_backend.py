@@ -162,6 +162,8 @@ class OpenclBackend:
         self._compiled_by = compile_files or self._in_helper
         self._lock = threading.Lock()
         self._loaded: dict[Path, Any] = {}
+        self._refused: set[Path] = set()  # by the driver's compiler; it is not asked again
+        self.notice = ""  # the newest reason why a kernel does not run on the device
         _prune(directory)
 
     def warm(self) -> None:
@@ -184,7 +186,7 @@ class OpenclBackend:
             missing = {
                 path: one.text
                 for path, one in wanted.items()
-                if path is not None and one is not None and path not in self._loaded and not _binary_of(path).exists()
+                if path is not None and one is not None and self._is_missing(path)
             }
             self._compile_files(missing)
             binaries = [None if path is None else self._binary(path) for path in paths]
@@ -199,8 +201,12 @@ class OpenclBackend:
         try:
             return print_opencl(program)
         except Exception as error:  # a form that this back end does not know: its own gap, not the user's
-            _log.warning("a kernel cannot be said in OpenCL and runs in %s: %r", self.spare.name, error)
+            self._note(f"a kernel cannot be said in OpenCL and runs in {self.spare.name}: {error!r}")
             return None
+
+    def _note(self, text: str) -> None:
+        self.notice = text
+        _log.warning("%s", text)
 
     def _path(self, text: str) -> Path:
         digest = hashlib.sha256(f"{self.device.identity}\n{OPTIONS}\n{text}".encode()).hexdigest()
@@ -214,10 +220,12 @@ class OpenclBackend:
         if texts:
             for path, result in self._compiled_by(list(texts)).items():
                 if result != "ok":
-                    _log.warning(
-                        "kernel %s cannot be compiled for %s and runs in %s: %s",
-                        *(path.name, self.device.name, self.spare.name, result),
-                    )
+                    self._refused.add(path)
+                    where = f"{self.device.name} and runs in {self.spare.name}"
+                    self._note(f"kernel {path.name} cannot be compiled for {where}: {result}")
+
+    def _is_missing(self, path: Path) -> bool:
+        return path not in self._loaded and path not in self._refused and not _binary_of(path).exists()
 
     def _in_helper(self, paths: list[Path]) -> dict[Path, str]:
         script = [sys.executable, "-P", opencl_compile.__file__, self.device.platform, self.device.name]
@@ -231,15 +239,14 @@ class OpenclBackend:
         if not binary.exists():
             return None
         if len(self._loaded) >= limits.KERNELS_LIVE_MAX:
-            _log.warning(
-                "%d compiled kernels are loaded (KERNELS_LIVE_MAX); this one runs in the spare", len(self._loaded)
-            )
+            loaded = f"{len(self._loaded)} compiled kernels are loaded (KERNELS_LIVE_MAX)"
+            self._note(f"{loaded}; kernel {path.name} runs in {self.spare.name} until a restart")
             return None
         cl, device = self.device.cl, self.device.device
         try:
             program = cl.Program(self.device.context, [device], [binary.read_bytes()]).build(list(OPTIONS))
         except Exception as error:  # of another driver, or damaged
-            _log.warning("kernel %s cannot be loaded and runs in %s: %r", path.name, self.spare.name, error)
+            self._note(f"kernel {path.name} cannot be loaded and runs in {self.spare.name}: {error!r}")
             binary.unlink(missing_ok=True)
             return None
         os.utime(binary)  # used now

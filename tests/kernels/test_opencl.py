@@ -220,6 +220,7 @@ def test_a_driver_that_crashes_does_so_in_the_helper(
     pipeline, outcome = _run(compiler, "x * 3 + 73")
     assert pipeline.backends == ("numpy",)
     assert "cannot be compiled" in caplog.text
+    assert "cannot be compiled" in compiler.notice, "a status shows it"
     assert outcome.frames.tolist() == (SOME * 3 + 73).tolist()
 
 
