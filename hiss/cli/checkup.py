@@ -32,6 +32,7 @@ _NEEDED: Final = {
     "h5py": "h5py",
     "grpcio": "grpc",
     "protobuf": "google.protobuf",
+    "pyopencl": "pyopencl",
     "xxhash": "xxhash",
     "rich": "rich",
 }
@@ -42,6 +43,10 @@ _OPTIONAL: Final = {
     "matplotlib": ("matplotlib", "the demo's pictures", "pip install 'hiss[demo]'"),
     "hdf5plugin": ("hdf5plugin", "drain with bitshuffle+LZ4", "pip install 'hiss[hdf5]'"),
     "zarr": ("zarr", "drain to Zarr", "pip install 'hiss[zarr]'"),
+    "pyFAI": ("pyFAI", "azimuthal integration", "pip install 'hiss[azimuthal]'"),
+    "distributed": ("distributed", "jobs on a Dask cluster", "pip install 'hiss[dask]'"),
+    "watchdog": ("watchdog", "watched directories", "pip install 'hiss[watch]'"),
+    "rocrate": ("rocrate", "provenance as RO-Crates", "pip install 'hiss[provenance]'"),
 }
 _PYTHON_MIN: Final = (3, 11)
 _ROOM_MIN: Final = 2 * GiB
@@ -67,7 +72,9 @@ def checkup(config: ServeConfig, address: str | None, token: str | None) -> list
 
 
 def _python() -> Iterator[Finding]:
-    found = f"{sys.version.split()[0]} at {sys.executable}"
+    import hiss
+
+    found = f"{sys.version.split()[0]} at {sys.executable}, hiss {hiss.__version__}"
     if sys.version_info >= _PYTHON_MIN:
         yield Finding("python", Outcome.OK, found)
     else:
