@@ -221,6 +221,8 @@ def test_a_driver_that_crashes_does_so_in_the_helper(
     assert pipeline.backends == ("numpy",)
     assert "cannot be compiled" in caplog.text
     assert "cannot be compiled" in compiler.notice, "a status shows it"
+    monkeypatch.setattr(opencl_backend.compile_process, "run", None)
+    assert _run(compiler, "x * 3 + 73")[0].backends == ("numpy",), "and nobody asks that compiler again"
     assert outcome.frames.tolist() == (SOME * 3 + 73).tolist()
 
 
