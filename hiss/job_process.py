@@ -22,7 +22,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from hiss import limits
 from hiss.errors import HissError
@@ -31,7 +31,6 @@ from hiss.meow_bridge.file_paths import is_file
 from hiss.meow_bridge.process_tree import own_data_bytes
 from hiss.meow_bridge.recipe_source import print_recipe_traceback
 from hiss.meow_bridge.warm import THREAD_COUNTS
-
 
 # ---------------------------------------------------------------------------------------------------------- attempts
 
