@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import xxhash
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -177,3 +178,26 @@ def test_a_ledger_has_a_bound_and_still_counts_all():
     assert cut[:10] == entries[:10]
     assert [entry.reason for entry in cut[10:]] == ["shed: 45 blocks between these", "vetoed: 45 blocks between these"]
     assert (cut[-1].first, cut[-1].last) == (22, 198)
+
+
+@pytest.mark.parametrize(("blocks", "allowed"), [(1, 48), (2, 24), (128, 0.5)])
+def test_memory_of_the_index_for_each_block(blocks, allowed):
+    """A million blocks in order, in records of so many."""
+    index = StreamIndex("a" * 32, np.dtype([]), lambda *_: pytest.fail("nothing is read"))
+    batch, none = 128 * 1024, np.zeros(0, np.int64)
+    for first in range(0, 8 * batch, batch):
+        count = batch // blocks
+        table = BlockTable(
+            index=np.arange(first, first + batch),
+            time_ns=none,
+            received_ns=none,
+            digest=np.zeros(batch, np.uint64),
+            source_digest=none.astype(np.uint64),
+            length=np.full(batch, 4096, np.uint32),
+            status=np.zeros(batch, np.uint8),
+            cause=np.zeros(batch, np.uint8),
+            columns=np.zeros((batch, 0), np.uint8),
+        )
+        index.add_records(1, 4096 * np.arange(count), np.full(count, 4096), np.full(count, blocks), table)
+    assert index.stored == 8 * batch
+    assert index.nbytes / index.stored <= allowed
