@@ -1,4 +1,7 @@
-"""The kernels of the library: they are what their names say, documented, and in the language without a warning."""
+"""The kernels of the library: they are what their names say, documented, and in the language without a warning.
+
+What back ends make of them is tested with the real data, and where back ends are compared.
+"""
 
 from __future__ import annotations
 
@@ -69,10 +72,10 @@ def test_running_statistics(compiler: Compiler) -> None:
     assert np.isnan(_reduced("variance", frames[:1], compiler, ddof=1)).all()
 
 
-def test_variance_keeps_its_digits_on_a_large_mean(compiler: Compiler) -> None:
+def test_variance_keeps_its_digits_on_a_large_mean(numpy_compiler: Compiler) -> None:
     """The textbook formula, mean of squares minus square of the mean, loses them all here."""
     frames = 1e9 + np.arange(6.0)[:, np.newaxis]
-    assert _reduced("variance", frames, compiler)[0] == pytest.approx(35 / 12, rel=1e-12)
+    assert _reduced("variance", frames, numpy_compiler)[0] == pytest.approx(35 / 12, rel=1e-12)
     assert (frames**2).mean() - frames.mean() ** 2 != pytest.approx(35 / 12, rel=1e-2)
 
 
@@ -101,32 +104,32 @@ def test_photons_are_rounded_from_the_threshold(compiler: Compiler) -> None:
     assert high.tolist() == [[0, 0, 0, 0, 1, 1, 65535, 0]]
 
 
-def test_zero_suppression(compiler: Compiler) -> None:
+def test_zero_suppression(numpy_compiler: Compiler) -> None:
     frame = np.array([-9, 1, 5, 6, np.nan], np.float32)
-    found = applied(library.zero_suppress.definition, frame, compiler, noise=np.full(5, 1.0, np.float32))
+    found = applied(library.zero_suppress.definition, frame, numpy_compiler, noise=np.full(5, 1.0, np.float32))
     assert found.tolist() == [0, 0, 0, 6, 0]
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32", "float64"])
-def test_common_mode_of_each_dtype(dtype: str, compiler: Compiler) -> None:
+def test_common_mode_of_each_dtype(dtype: str, numpy_compiler: Compiler) -> None:
     frame = np.random.default_rng(6).integers(0, 5000, (4, 10)).astype(dtype)
-    found = applied(library.common_mode.definition, frame, compiler)
+    found = applied(library.common_mode.definition, frame, numpy_compiler)
     assert found.dtype == (np.float64 if dtype == "float64" else np.float32)
     np.testing.assert_array_equal(found, frame - np.median(frame, axis=1, keepdims=True))
 
 
-def test_roi_is_cut_as_numpy_cuts(compiler: Compiler) -> None:
+def test_roi_is_cut_as_numpy_cuts(numpy_compiler: Compiler) -> None:
     frame = np.arange(42, dtype=np.int16).reshape(6, 7)
     box = {"top": _weak(1), "left": _weak(5), "height": _weak(3), "width": _weak(9)}
-    found = applied(library.roi.definition, frame, compiler, **box)
+    found = applied(library.roi.definition, frame, numpy_compiler, **box)
     np.testing.assert_array_equal(found, frame[1:4, 5:14])
 
 
-def test_the_air_beside_the_sample_becomes_one(compiler: Compiler) -> None:
+def test_the_air_beside_the_sample_becomes_one(numpy_compiler: Compiler) -> None:
     frame = np.full((4, 10), 0.5, np.float32)
     frame[:, :3] = 0.8
     frame[:, -3:] = 0.6
-    found = applied(library.air_level.definition, frame, compiler, margin=_weak(3))
+    found = applied(library.air_level.definition, frame, numpy_compiler, margin=_weak(3))
     np.testing.assert_allclose(found, frame / 0.7, rtol=1e-6)
 
 
@@ -141,10 +144,10 @@ def test_an_index_map_that_makes_no_sense() -> None:
         azimuthal_index("no.poni", (4, 5), bins=3, two_theta_deg=(2, 1))
 
 
-def test_bins_without_pixels_are_nan(compiler: Compiler) -> None:
+def test_bins_without_pixels_are_nan(numpy_compiler: Compiler) -> None:
     frame = np.array([[1, 2, 3], [4, 5, 6]], np.uint16)
     index = np.array([[0, 0, 3], [-1, 3, 9]])
-    found = applied(library.azimuthal.definition, frame, compiler, index=index, bins=_weak(4))
+    found = applied(library.azimuthal.definition, frame, numpy_compiler, index=index, bins=_weak(4))
     np.testing.assert_array_equal(found, [1.5, np.nan, np.nan, 4])
 
 
