@@ -116,7 +116,7 @@ class ServeConfig:
 
 
 def _fits(value: Any, wanted: type) -> bool:
-    """Whether a value of TOML may stand for a field; a whole number may for a float, and true for nothing but a bool."""
+    """Whether a value of TOML may stand for a field; a whole number may for a float, true only for a bool."""
     if isinstance(value, bool) or wanted is bool:
         return isinstance(value, bool) and wanted is bool
     if issubclass(wanted, Path):
