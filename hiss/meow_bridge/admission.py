@@ -1,9 +1,10 @@
 """Which new jobs of a rule may run, and which its pattern's limits hold back.
 
-An `Admission` is made for one event and one rule, inside of the transaction that inserts the jobs, and counts along:
-what is committed together is within the limits together. It also knows where the jobs stand in the chain of causes:
-how many jobs led to one another, and how often the rule's pattern was among them. Jobs are counted from `admitted_ns`;
-what was held back, or cancelled with its rule, does not count. Not thread-safe: the database's lock covers it.
+An `Admission` is made for one event and one rule, or for all that `is_plain`, inside of the transaction that inserts the
+jobs, and counts along: what is committed together is within the limits together. It also knows where the jobs stand in
+the chain of causes: how many jobs led to one another, and how often the rule's pattern was among them. Jobs are counted
+from `admitted_ns`; what was held back, or cancelled with its rule, does not count. Not thread-safe: the database's lock
+covers it.
 """
 
 from __future__ import annotations
@@ -83,6 +84,13 @@ class Admission:
         if pattern.lifetime_s is not None and event.time_ns > rule.rule.created_ns + pattern.lifetime_s * 1e9:
             return f"held back: the rule's lifetime of {pattern.lifetime_s:g} s was over"
         return ""
+
+
+def is_plain(rule: ActiveRule, event: Event) -> bool:
+    """Whether no limit, and no chain of causes, has a say: any number of such jobs have one admission."""
+    pattern = rule.pattern
+    limited = pattern.jobs_expected, pattern.jobs_an_hour, pattern.lifetime_s
+    return all(limit is None for limit in limited) and not cause_of(event)
 
 
 def cause_of(event: Event) -> str:

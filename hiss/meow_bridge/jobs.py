@@ -124,7 +124,8 @@ class JobTable(JobList):
     def insert(self, jobs: Iterable[NewJob], admission: Admission, now_ns: int) -> int:
         """Insert those that are not there; wake those that were cancelled with their rule. Returns how many.
 
-        They are all of one event and one rule, whose `admission` says which of them are held back.
+        They are all of one event and one rule, whose `admission` says which of them are held back; or of any that no
+        limit and no chain of causes has to know of.
         """
         with self._database.transaction():
             made = 0

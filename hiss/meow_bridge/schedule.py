@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hiss import limits
 from hiss.errors import NotFound, Stopping
-from hiss.meow_bridge.admission import Admission
+from hiss.meow_bridge.admission import Admission, is_plain
 from hiss.meow_bridge.database import Database
 from hiss.meow_bridge.file_ledger import Content, FileLedger
 from hiss.meow_bridge.file_paths import is_file, local_path
@@ -192,22 +192,39 @@ class Scheduler:
         return any(has_conditions(rule) for rule in self._fitting(event))
 
     def _schedule(self, events: list[Event], subjects: Subjects) -> list[Event]:
-        made = rows = 0
+        rows = 0
+        pairs: list[tuple[ActiveRule, Event]] = []
         for place, event in enumerate(events):
             if rows >= limits.JOB_ROWS_MAX:
                 events, left = events[:place], events[place:]
                 break
             for rule in self._fitting(event):
                 if not has_conditions(rule) or self._met(rule, subjects[event.id]):
-                    made += self._insert(rule, event)
+                    pairs.append((rule, event))
                     rows += len(rule.points)
         else:
             left = []
+        made = self._insert_all(pairs)
         if events:
             self._advance(events[-1].node, events[-1].seq)
         if made:
             self._database.after_commit(self._jobs_made)
         return left
+
+    def _insert_all(self, pairs: Iterable[tuple[ActiveRule, Event]]) -> int:
+        """The jobs of many matches; those in which no limit and no chain has a say go in together."""
+        made = 0
+        plain = []
+        for rule, event in pairs:
+            if is_plain(rule, event):
+                plain.append((rule, event))
+            else:
+                made += self._insert(rule, event)
+        if plain:
+            now_ns = self._clock_ns()
+            jobs = itertools.chain.from_iterable(new_jobs(rule, event) for rule, event in plain)
+            made += self._jobs.insert(jobs, Admission(self._database, *plain[0], now_ns), now_ns)
+        return made
 
     def _insert(self, rule: ActiveRule, event: Event) -> int:
         now_ns = self._clock_ns()
@@ -301,7 +318,7 @@ class Scheduler:
         with self._database.transaction():
             if self._rules.met(rule.rule.id) is None:
                 return 0
-            made = sum(self._insert(rule, event) for event in there)
+            made = self._insert_all((rule, event) for event in there)
             self._rules.set_met(rule.rule.id, to_seq)
             if made:
                 self._database.after_commit(self._jobs_made)
