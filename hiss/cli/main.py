@@ -14,6 +14,7 @@ import click
 from hiss.cli.failure import INTERRUPTED, exit_status, say_failure
 from hiss.cli.kernel_code import group as kernel_commands
 from hiss.cli.node import group as node_commands
+from hiss.cli.provenance import group as provenance_commands
 from hiss.cli.reach import Reach
 from hiss.cli.rules import group as rule_commands
 from hiss.cli.settings import settings_of_this_process
@@ -59,6 +60,7 @@ for _group in (
     verification_commands,
     kernel_commands,
     rule_commands,
+    provenance_commands,
 ):
     root.commands.update(_group.commands)
 
