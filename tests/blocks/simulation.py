@@ -352,7 +352,8 @@ def _options() -> StorageOptions:
 
 def run_seed(seed: int) -> Run:
     """All lives of one seed; raises what is wrong."""
-    enabled, logging.root.manager.disable = logging.root.manager.disable, logging.CRITICAL
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     sizes = limits.SEGMENT_BYTES_MIN, limits.ARENA_BYTES_MIN
     limits.SEGMENT_BYTES_MIN, limits.ARENA_BYTES_MIN = SEGMENT_BYTES, 256 << 10  # type: ignore[misc]
     folder = tempfile.mkdtemp(prefix="hiss-simulated-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
@@ -361,7 +362,7 @@ def run_seed(seed: int) -> Run:
     finally:
         shutil.rmtree(folder)
         limits.SEGMENT_BYTES_MIN, limits.ARENA_BYTES_MIN = sizes  # type: ignore[misc]
-        logging.root.manager.disable = enabled
+        logging.disable(level)
 
 
 def _seeds(text: str) -> range:
