@@ -1,10 +1,10 @@
 """Which new jobs of a rule may run, and which its pattern's limits hold back.
 
-An `Admission` is made for one event and one rule, or for all that `is_plain`, inside of the transaction that inserts
-the jobs, and counts along: what is committed together is within the limits together. It also knows where the jobs stand in
-the chain of causes: how many jobs led to one another, and how often the rule's pattern was among them. Jobs are counted
-from `admitted_ns`; what was held back, or cancelled with its rule, does not count. Not thread-safe: the database's lock
-covers it.
+An `Admission` is made for one event and one rule, or for all that `is_plain`, inside of the transaction that
+inserts the jobs, and counts along: what is committed together is within the limits together. It also knows where the
+jobs stand in the chain of causes: how many jobs led to one another, and how often the rule's pattern was among them.
+Jobs are counted from `admitted_ns`; what was held back, or cancelled with its rule, does not count. Not thread-safe:
+the database's lock covers it.
 """
 
 from __future__ import annotations
