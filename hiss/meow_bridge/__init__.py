@@ -2,8 +2,9 @@
 events.
 
 In the order in which an event passes: `schedule` takes it from the buffer, `trigger` and `matching` find the rules
-that it fits (`rules`, with `sweep` and `keywords`), `jobs` keeps what they make (`database`), `dispatch` runs each
-job in processes of its own (`runner`, `supervisor`) and has the buffer publish what it wrote. `engine` composes them.
+that it fits (`rules`, with `sweep` and `keywords`), `jobs` keeps what they make (`database`), `dispatch` has an
+`executor` run each job (`local_executor`: `warm`, `zygote`, `keeper`; `dask_executor`) and the buffer publish what it
+wrote. `engine` composes them.
 """
 
 from __future__ import annotations
