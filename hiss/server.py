@@ -2,7 +2,7 @@
 
     hiss serve ── supervisor ─┬─ data process    Node, gRPC at host:port and DATA/run/data.sock
                               └─ rules process   meow_bridge.Engine, a client of data.sock; Meow service at rules.sock
-                                    └─ zygote ── a keeper and a job for each attempt, a client of line.sock, or data.sock
+                                    └─ zygote ── a keeper and a job for each attempt, a client of line.sock or data.sock
 
 The data process does the way of the data and nothing else, and forwards calls of the Meow service to the rules process.
 `open_embedded` builds the same in the user's process, with the rule engine started when it is first asked for.
