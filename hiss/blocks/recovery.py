@@ -255,6 +255,8 @@ class Recovery:
         found.durable_lsn = max(found.durable_lsn, footer.durable_lsn)
         found.next_lsn = max(found.next_lsn, footer.last_lsn + 1)
         found.active = None
+        if not len(footer.heads):  # of a segment that has marks only
+            return
         streams, whose = np.unique(footer.heads["stream"].view("S16"), return_inverse=True)
         order = np.argsort(whose, kind="stable")
         ends = np.cumsum(np.bincount(whose, minlength=len(streams)))

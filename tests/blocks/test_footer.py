@@ -237,3 +237,15 @@ def test_the_heads_of_a_footer_are_those_of_the_records():
     for name in HEAD.names or ():
         value = getattr(header, name)
         assert (bytes(head[name]) if name == "stream" else int(head[name])) == value, name
+
+
+def test_recovery_takes_an_index_of_nothing():
+    """A segment of which nothing but marks was left when it was full has one."""
+    disk, streams, _ = full_segment()
+    log = BenchScan(disk, streams)
+    made = FooterDraft().encode(SALT, 1, log.pool.segments[1].generation, SEGMENT, 8192, 200, 90)
+    assert made is not None
+    fd = disk.open(Path("00000001.seg"))
+    disk.pwritev(fd, made[1], made[0])
+    found = BenchScan(disk, {}).found
+    assert found.indexed_segments == 2
