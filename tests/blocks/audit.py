@@ -48,6 +48,7 @@ class Promises:
 
     streams: dict[str, Kept] = field(default_factory=dict)
     misled: bool = False  # a recovery was given old bytes by its disk
+    unmarked: bool = False  # a failed segment may not have its new name: its hole is reported, naming no block
 
 
 @dataclass
@@ -89,8 +90,9 @@ class Audit:
             self.wrong += 1
             findings.append("the catalog has a stream that nobody made")
         if not tolerant and not any(kept.excused for kept in promises.streams.values()):
-            self.unexplained += report.damages_count + report.stray_records
-            findings += [repr(damage) for damage in report.damages] + list(report.stray_streams)
+            damages = [each for each in report.damages if each.blocks or each.stream or not promises.unmarked]
+            self.unexplained += len(damages) + report.stray_records
+            findings += [repr(damage) for damage in damages] + list(report.stray_streams)
         for stream_id, kept in promises.streams.items():
             if kept.deleted or stream_id not in known:
                 self._check_absent(kept, stream_id in known, findings)

@@ -186,6 +186,9 @@ class Life:
 
     def live(self) -> None:
         in_order = self.world.run(self._main)
+        names = [fault for fault in self.conditions.faults if fault.call in ("rename", "fsync_directory")]
+        if any(self.disk.calls.get(fault.call, -1) >= fault.occurrence for fault in names):
+            self.promises.unmarked = True
         self.run.operations += len(self.machine.trace)
         self.run.trace += self.machine.trace
         if not in_order:
