@@ -47,6 +47,10 @@ class Landed:
         """Space for what the kernels make of it."""
         return self._regions[1] if len(self._regions) > 1 else None
 
+    def region_of(self, data: ByteArray) -> Region | None:
+        """The region that these bytes lie in, if they do in one of them."""
+        return next((region for region in self._regions if np.may_share_memory(region.data, data)), None)
+
     def hold(self) -> None:
         with self._lock:
             assert self._holders > 0, "held after it was freed"
