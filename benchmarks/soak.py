@@ -1,10 +1,11 @@
-"""A buffer that is filled, read, drained of its streams and filled again, for 20 minutes: does it stay as it was?
+"""A buffer that is filled, read, drained and filled again, for 20 minutes: does it stay as it was?
 
-Workload: streams of 64 frames of 2 MiB (random uint16) are written durably, one after another, by two producers; when
-the log has come to its bound, the oldest streams are deleted until half of it is free. A reader takes random blocks of
-random streams and compares each with the digest of what was sent; before a stream is deleted it is read whole, the same
-way. Once a second: memory of the process (without what files it maps), memory of the arena in use, bytes of the log and
-of what is alive in it, and what was written since.
+Workload: streams of 64 frames of 2 MiB (random uint16) are written durably, one after another, by two producers. When
+the log has come to its bound, the oldest streams are drained to NeXus files, every block read back and compared, and
+evicted, until half of it is free; the producers go on meanwhile, as fast as there is space. A reader takes random
+blocks of random streams and compares each with the digest of what was sent. Once a second: memory of the process
+(without what files it maps), memory of the arena in use, bytes of the log and of what is alive in it, and what was
+written since.
 
 Writes `soak.json` (the series) and `soak.png` (the plot, where matplotlib is there: `pip install 'hiss[demo]'`) to
 `bench-out/`. Case `memory`: the slope of the process's memory over the second half, MiB an hour. `speed`: the median
@@ -30,7 +31,8 @@ import xxhash
 
 import hiss
 from benchmarks.small import resident_bytes
-from hiss.errors import HissError, StreamNotFound
+from hiss.drain import drain
+from hiss.errors import HissError, StreamEvicted, Unavailable
 from hiss.limits import GiB, MiB
 
 OUT = Path("bench-out")
@@ -51,7 +53,7 @@ class Series:
     blocks_written: int = 0
     blocks_compared: int = 0
     wrong_blocks: int = 0
-    streams_deleted: int = 0
+    streams_drained: int = 0
 
 
 class Soak:
@@ -62,6 +64,8 @@ class Soak:
         self.buffer = hiss.open(
             directory, arena_bytes=arena_bytes, segment_bytes=max(16 * frame_bytes, MiB), log_bytes_max=2 * log_bytes
         )
+        self.archive = directory.with_name("archive")
+        self.archive.mkdir()
         self.frames = np.random.default_rng(0).integers(0, 1 << 16, (16, frame_bytes // 2)).astype("u2")
         self.digests = [xxhash.xxh3_64_intdigest(frame.data) for frame in self.frames]
         self.series = Series()
@@ -72,7 +76,7 @@ class Soak:
         self.number = 0
 
     def run(self) -> Series:
-        workers = [self._produce] * _PRODUCERS + [self._read, self._free]
+        workers = [self._produce] * _PRODUCERS + [self._read, self._drain]
         threads = [threading.Thread(target=self._guarded, args=(worker,)) for worker in workers]
         for thread in threads:
             thread.start()
@@ -131,18 +135,17 @@ class Soak:
             self.stopping.wait(0.05)
             return
         try:
-            stream = self.buffer[f"soak/{name}"]
             start = random.randrange(_FRAMES)
-            self._compare(stream[start : start + 4])
-        except (StreamNotFound, KeyError):
-            return  # deleted meanwhile
+            self._compare(self.buffer[f"soak/{name}"][start : start + 4])
+        except StreamEvicted:
+            return  # meanwhile
         except HissError:
             with self.lock:
                 if name in self.streams:
                     raise
 
-    def _free(self) -> None:
-        """Read and delete the oldest streams, once the bound is reached, until half of it is free."""
+    def _drain(self) -> None:
+        """Drain and evict the oldest streams, once the bound is reached, until half of it is free."""
         storage = self.buffer.store._node.storage  # type: ignore[attr-defined]
         if storage.usage().live_bytes < self.log_bytes:
             self.stopping.wait(0.05)
@@ -152,11 +155,20 @@ class Soak:
                 name = self.streams.popleft() if self.streams else None
             if name is None:
                 return
-            stream = self.buffer[f"soak/{name}"]
-            self._compare(np.asarray(stream))
-            self.buffer.store.delete_stream(stream.info.id)
+            file = self.archive / f"{name}.nxs"
+            drain(self.buffer.store, f"soak/{name}", file, compression="none")
+            self._evict(f"soak/{name}")
+            file.unlink()  # this disk is no archive
             with self.lock:
-                self.series.streams_deleted += 1
+                self.series.streams_drained += 1
+
+    def _evict(self, path: str) -> None:
+        while not self.stopping.is_set():
+            try:
+                self.buffer.store.evict(path)
+                return
+            except Unavailable:  # the reader is at it
+                self.stopping.wait(0.01)
 
     def _compare(self, blocks: np.ndarray) -> None:
         found = [xxhash.xxh3_64_intdigest(np.ascontiguousarray(block).data) for block in blocks]
@@ -187,7 +199,7 @@ def run(
     half = len(series.seconds) // 2
     slope = np.polyfit(series.seconds[half:], series.resident_bytes[half:], 1)[0] * 3600 / MiB
     yield _result("soak/memory", "slope", "MiB/h", float(slope), [float(slope)], {})
-    fills = series.streams_deleted * _FRAMES * frame_bytes / log_bytes
+    fills = series.streams_drained * _FRAMES * frame_bytes / log_bytes
     yield _result("soak/refills", "count", "times", fills, [fills], {})
     wrong = float(series.wrong_blocks)
     name = f"soak/wrong-blocks-of-{series.blocks_compared}"
