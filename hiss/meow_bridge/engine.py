@@ -27,9 +27,11 @@ from hiss.meow_bridge.file_ledger import FileLedger
 from hiss.meow_bridge.file_paths import is_file
 from hiss.meow_bridge.file_watch import FileWatch
 from hiss.meow_bridge.identity import job_of_attempt
+from hiss.meow_bridge.job_maker import JobMaker
 from hiss.meow_bridge.jobs import Cancelled, JobTable
 from hiss.meow_bridge.lineage import Lineage
 from hiss.meow_bridge.local_executor import local_executor
+from hiss.meow_bridge.look_back import LookBack
 from hiss.meow_bridge.provenance import provenance_graph
 from hiss.meow_bridge.rerun import Reruns
 from hiss.meow_bridge.retry import log
@@ -110,9 +112,9 @@ class Engine(Meow):
         )
         files = FileLedger(self._database)
         self._rules.newest_file = files.newest
-        self._scheduler = Scheduler(
-            self._database, self._rules, self._jobs, files, store, clock_ns, self._dispatcher.jobs_made, self._stop
-        )
+        maker = JobMaker(self._database, self._jobs, clock_ns, self._dispatcher.jobs_made)
+        self._scheduler = Scheduler(self._database, self._rules, maker, files, store, clock_ns, self._stop)
+        self._look_back = LookBack(self._database, self._rules, maker, files, store, self._stop)
         self._lineage = Lineage(self._database, store, files)
         self._dispatcher.on_published = self._lineage.record
         self._reruns = Reruns(self._jobs, self._lineage, store, job_environment, self._dispatcher.run_apart, clock_ns)
@@ -126,6 +128,7 @@ class Engine(Meow):
         self._announcements.start()
         self._dispatcher.start()
         self._scheduler.start()
+        self._look_back.start()
         self._timers.start()
         self._watches.start()
         self._file_watch.start()
@@ -137,6 +140,7 @@ class Engine(Meow):
         self._stop.set()
         if self._started:
             self._scheduler.join()
+            self._look_back.join()
             self._timers.join()
             self._watches.join()
             self._file_watch.join()
@@ -155,7 +159,7 @@ class Engine(Meow):
             self._check_recipe(recipe.name, "changes recipes")
             change = self._rules.put_recipe(recipe, max(newest, self._scheduler.cursor()), self._clock_ns())
             self._cancel_jobs_of(change)
-            self._scheduler.claim(change.made)
+            self._look_back.claim(change.made)
         self._meet(change)
 
     def remove_recipe(self, name: str) -> None:
@@ -187,14 +191,14 @@ class Engine(Meow):
                 newest = self._rules.newest_file()
             change = self._rules.put_pattern(pattern, 0 if existing else newest, newest, self._clock_ns())
             self._cancel_jobs_of(change)
-            self._scheduler.claim(change.made)
+            self._look_back.claim(change.made)
         self._file_watch.patterns_changed()
         return self._meet(change)
 
     def count_existing(self, pattern: Pattern) -> int:
         """How many jobs `add_pattern` would make of what is there; of watched files, of what was seen of them."""
         rule = self._rules.preview(pattern)
-        return 0 if rule is None else self._scheduler.count_existing(rule)
+        return 0 if rule is None else self._look_back.count_existing(rule)
 
     def remove_pattern(self, name: str) -> None:
         with self._database.transaction():
@@ -238,21 +242,17 @@ class Engine(Meow):
                 self._database.after_commit(lambda attempts=attempts: self._dispatcher.kill(attempts))  # type: ignore[misc]
 
     def _meet(self, change: Change) -> int:
-        made, later = 0, False
+        """Let the rules that were made meet what is there, all in one pass; returns the jobs that this made."""
         try:
             self._timers.rules_changed()
             self._watches.rules_changed()
-            for rule in change.made:
-                try:
-                    made += self._scheduler.meet_existing(rule)
-                except Unavailable as error:
-                    log.warning("rule %s: %s; it meets what is there when the buffer is back", rule, error)
-                    later = True
+            return self._look_back.meet(change.made)
+        except Unavailable as error:
+            log.warning("rules %s: %s; they meet what is there when the buffer is back", change.made[:10], error)
         finally:
-            self._scheduler.give_back(change.made)
-        if later:
-            self._scheduler.finish_later()
-        return made
+            self._look_back.give_back(change.made)
+        self._look_back.finish_later()
+        return 0
 
     # ---- jobs
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,6 +56,14 @@ class Change:
     made: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a rule's looking back has come, and where it ends: numbers of events."""
+
+    met_seq: int
+    since_seq: int
+
+
 class RuleBook:
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -82,15 +90,23 @@ class RuleBook:
         with self._database.transaction():
             return [row["id"] for row in self._database.rows("SELECT id FROM rules WHERE met_seq < since_seq")]
 
-    def met(self, rule: str) -> tuple[int, int] | None:
-        """How far a rule's looking back has come, and where it ends; None if the rule is gone."""
+    def marks(self, rules: Sequence[str]) -> dict[ActiveRule, Mark]:
+        """Of those of the rules that have not met all that was there before them: how far each has come."""
         with self._database.transaction():
-            row = self._database.row("SELECT met_seq, since_seq FROM rules WHERE id = ?", rule)
-            return None if row is None else (row["met_seq"], row["since_seq"])
+            rows = (self._database.row("SELECT met_seq, since_seq FROM rules WHERE id = ?", rule) for rule in rules)
+            return {
+                self._rules[rule]: Mark(row["met_seq"], row["since_seq"])
+                for rule, row in zip(rules, rows, strict=True)
+                if row is not None and row["met_seq"] < row["since_seq"]
+            }
 
-    def set_met(self, rule: str, seq: int) -> None:
+    def set_met(self, rules: Sequence[str], seq: int) -> None:
+        """They have met all up to `seq`, or up to where their looking back ends."""
         with self._database.transaction():
-            self._database.execute("UPDATE rules SET met_seq = ? WHERE id = ?", seq, rule)
+            self._database.execute_many(
+                "UPDATE rules SET met_seq = max(met_seq, min(since_seq, ?)) WHERE id = ?",
+                [(seq, rule) for rule in rules],
+            )
 
     def active_patterns(self) -> list[Pattern]:
         """The patterns that make rules."""

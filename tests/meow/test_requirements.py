@@ -581,7 +581,9 @@ def test_never_a_job_lost_without_a_word(
     engine._jobs.insert = stumbles  # type: ignore[method-assign]
     engine.add(script("r", "1"))
     engine.add(pattern("p", "a/*", "r", jobs_at_once=1))
-    for number in range(500):
+    store.seal("a/x0")
+    wait_for(engine.jobs, "the first, so that the others are not all met together with it")
+    for number in range(1, 500):
         store.seal(f"a/x{number}")
     wait_for(lambda: len(engine.jobs(limit=1000)) == 500, "500 jobs")
     assert "a bug" in caplog.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -272,13 +272,74 @@ def test_who_adds_a_pattern_lets_it_meet_what_is_there(make_engine: MakeEngine, 
     engine = make_engine()
     engine.add(script("r", "1"))
     store.seal("a/x")
-    meet = engine._scheduler.meet_existing
+    look_back = engine._look_back
+    meet = look_back.meet
 
-    def after_the_thread_has_looked(rule: str) -> int:
-        engine._scheduler.finish_later()
-        wait_for(lambda: not engine._scheduler._unmet.is_set(), "the thread to wake")
-        return meet(rule)
+    def after_the_thread_has_looked(rules: Sequence[str]) -> int:
+        if threading.current_thread() is not look_back._thread:
+            look_back.finish_later()
+            wait_for(lambda: not look_back._unmet.is_set(), "the thread to wake")
+        return meet(rules)
 
-    engine._scheduler.meet_existing = after_the_thread_has_looked  # type: ignore[method-assign]
+    look_back.meet = after_the_thread_has_looked  # type: ignore[method-assign]
     made = [engine.add(pattern(f"p{number}", "a/*", "r", jobs_at_once=1)) for number in range(5)]
     assert made == [1] * 5
+
+
+def test_rules_that_are_made_at_once_read_the_events_once(make_engine: MakeEngine, store: MemoryStore) -> None:
+    """A recipe for which many patterns waited: what is there is not read, and not looked at, once for each of them."""
+    engine = make_engine(start=False)
+    for number in range(20):
+        store.seal(f"a/x{number}")
+        engine.add(pattern(f"p{number}", f"a/x{number}", "r"))
+    engine.add(pattern("every", "a/*", "r", sweep={"n": [1, 2]}))
+    engine.add(pattern("late", "a/*", "r"), existing=False)
+    looks = {"events": 0, "stream": 0}
+    for name in looks:
+        call = getattr(store, name)
+
+        def counted(*given: Any, name: str = name, call: Any = call, **more: Any) -> Any:
+            looks[name] += given != (20, engine._stop)  # what is newer than all
+            return call(*given, **more)
+
+        setattr(store, name, counted)
+    engine._scheduler.adopt(store.node)
+    with engine._database.transaction():
+        engine._scheduler._advance(store.node, 20)  # they were dealt with long ago
+    engine.add(script("r", "1"))
+    assert looks == {"events": 1, "stream": 20}
+    assert len(engine.jobs()) == 20 + 20 * 2
+    assert not engine._rules.looking_back()
+
+
+def test_looking_back_is_bounded_where_one_event_makes_many_jobs(
+    make_engine: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut short between two transactions of one event, it makes the rest of its jobs later, and none twice."""
+    monkeypatch.setattr(limits, "JOB_ROWS_MAX", 3)
+    engine = make_engine(start=False)
+    for name in ("x", "y"):
+        store.seal(f"a/{name}")
+    for number in range(8):
+        engine.add(pattern(f"p{number}", "a/*", "r"))
+    maker = engine._look_back._maker
+    make = maker.make
+    sizes: list[int] = []
+
+    def dies_at_the_third(matches: Any) -> int:
+        found = list(matches)
+        sizes.append(len(found))
+        if len(sizes) == 3:
+            raise KeyboardInterrupt
+        return make(found)
+
+    monkeypatch.setattr(maker, "make", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        engine.add(script("r", "1"))
+    assert sizes == [3, 3, 3]
+    assert len(engine.jobs()) == 6
+    monkeypatch.setattr(maker, "make", make)
+    assert engine._look_back.meet(engine._rules.looking_back()) == 10
+    assert sorted((job.pattern, job.path) for job in engine.jobs()) == sorted(
+        (f"p{number}", f"a/{name}") for number in range(8) for name in ("x", "y")
+    )
