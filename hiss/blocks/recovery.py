@@ -25,6 +25,7 @@ and may be acknowledged so. Called by one thread, before any other.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -198,6 +199,7 @@ class Recovery:
         self._missing: dict[str, npt.NDArray[np.int64]] = {}  # of final streams: (first, last) of what is not there
         self._holes: list[tuple[Segment, Hole]] = []
         self._unsafe: list[Segment] = []  # held until what stands there is safe elsewhere
+        self._answers: list[_Answer] = []  # to what was written again
         self.found = LogScan()
 
     # ---- reading
@@ -497,6 +499,10 @@ class Recovery:
         for doubtful in sorted(self.found.again, key=lambda each: each.header.lsn, reverse=True):
             self._write_again(segment_log, doubtful)
         segment_log.sync()
+        for answer in self._answers:  # what failed before `sync` was called is not raised by it
+            answer.said.wait()
+            if answer.error is not None:
+                raise answer.error
         for hole in self.found.torn:
             self._cover(hole)
         segment_log.doubt(None)
@@ -517,7 +523,9 @@ class Recovery:
             raise HissError(
                 f"segment {header.segment}: what was read a moment ago reads differently now; check the disk"
             )
-        segment_log.append(doubtful.index, _extent(doubtful.index, table, payload, rows), _unheard)
+        answer = _Answer()
+        self._answers.append(answer)
+        segment_log.append(doubtful.index, _extent(doubtful.index, table, payload, rows), answer)
         self.found.rewritten_blocks += len(rows)
         self.found.records += 1
         self.found.blocks += int((table.status[rows] == BlockStatus.STORED).sum())
@@ -543,8 +551,16 @@ class Recovery:
             self._pool.retire(segment, error)
 
 
-def _unheard(error: HissError | None) -> None:
-    """`SegmentLog.sync` tells of errors."""
+class _Answer:
+    """What the log said of a record that was written again."""
+
+    def __init__(self) -> None:
+        self.said = threading.Event()
+        self.error: HissError | None = None
+
+    def __call__(self, error: HissError | None) -> None:
+        self.error = error
+        self.said.set()
 
 
 def _extent(index: StreamIndex, table: BlockTable, payload: ByteArray, rows: npt.NDArray[np.int64]) -> Extent:

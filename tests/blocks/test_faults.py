@@ -493,3 +493,16 @@ def test_what_was_given_up_before_a_seal_is_not_in_the_sealed_stream():
     assert again.contents(info) == contents_of(info, BLOCKS)
     assert not again.report.damages
     again.close()
+
+
+def test_a_log_whose_repair_cannot_be_made_durable_is_not_opened_and_loses_nothing():
+    """What was acknowledged stands in a segment whose sync fails at the opening, and so does every other's."""
+    disk, log, info = started()
+    killed = disk.after_kill()
+    log.stop_without_a_trace()
+    killed.faults = [Fault("fdatasync", 0, errno.EIO, forever=True)]
+    with pytest.raises((SegmentDamaged, SpaceExhausted)):
+        BenchLog(killed, {info.id: info})
+    last = BenchLog(only_durable(killed), {info.id: info})
+    assert last.contents(info) == contents_of(info, BLOCKS)
+    last.close()
