@@ -23,6 +23,7 @@ from hiss import access, limits
 from hiss.errors import CollectionNotFound, InvalidInput, NotFound, StreamNotFound
 from hiss.model import (
     AckLevel,
+    Attachment,
     Attrs,
     CollectionInfo,
     Column,
@@ -247,7 +248,8 @@ class Collection:
             With kernels: store the `result`, the `raw` blocks, or `both`.
         kernels : sequence
             Run on each block in this order: bound, bare where they need no parameters, or names: of a registered
-            kernel, or `mean` and `maximum`, which become streams of their own.
+            kernel, or `mean` and `maximum`, which become streams of their own. Without any, those that are attached to
+            the collection.
         overload : str or Overload
             When blocks are taken more slowly than they come, for longer than `patience_s`: `wait` all the same, `drop`
             them, or `prescale:N`, keep every N-th. What is not kept is in the ledger, with the policy's name.
@@ -298,6 +300,39 @@ class Collection:
                 f"collection {self.path} has no join {name!r}; name its streams: join({name!r}, [...])"
             )
         return Join(name, [self[module] for module in info.joins[name]])
+
+    def attach(self, *kernels: Any, streams: str = "*") -> None:
+        """Give kernels to every stream that is created here from now on without kernels of its own.
+
+        They run in the order in which they were attached. A kernel attached again for the same `streams` takes the
+        place of the one before; where several of one name match a stream, the one attached last counts. A stream
+        records them as its own stages, so that neither `detach` nor another `attach` changes it.
+
+        Parameters
+        ----------
+        *kernels
+            As for `create_stream`: bound, bare, or names; also `bind(shadow=True)`. Streams among their parameters are
+            read now.
+        streams : str
+            A glob of the streams' names, such as `proj*`.
+
+        Raises
+        ------
+        CollectionSealed, KernelRejected, ParameterMismatch
+            A kernel that does not fit a stream is told when that stream is created.
+        """
+        for kernel in bound_kernels(kernels, self._store):
+            self._info = self._store.attach(self.path, kernel, streams)
+
+    def detach(self, kernel: str, *, streams: str | None = None) -> None:
+        """Take an attached kernel away by its name, from the glob `streams` or from all. Streams that are there keep
+        it. Raises `KernelNotFound`."""
+        self._info = self._store.detach(self.path, kernel, streams)
+
+    @property
+    def attached(self) -> tuple[Attachment, ...]:
+        """The kernels that are attached, in the order in which a stream runs them."""
+        return self.info.kernels
 
     def reserve(self, size: str | int, hours: float) -> Reservation:
         """Keep room in the log for this collection, and those below it.

@@ -105,6 +105,7 @@ OPENCL_TRANSFER_BYTES: Final = 32 * MiB  # on their way to or from a device with
 OPENCL_WORKERS_MAX: Final = 4_096  # work-items of one kernel on such a device
 OPENCL_SCRATCH_BYTES_MAX: Final = 1 * GiB  # of the work-items of one kernel together
 PIPELINE_STAGES_MAX: Final = 16
+ATTACHMENTS_MAX: Final = 256  # kernels attached to one collection
 
 # The wire
 MESSAGE_BYTES_MAX: Final = BLOCK_BYTES_MAX + 1 * MiB

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hiss import __version__, limits
+from hiss import __version__, attachment, limits
 from hiss.errors import (
     Conflict,
     HissError,
@@ -26,12 +26,13 @@ from hiss.errors import (
     Unavailable,
 )
 from hiss.extent import Extent
-from hiss.kernels import ResolvedStage, builtin, check
+from hiss.kernels import ResolvedStage, builtin, check, check_parameters
 from hiss.landing import check_block_fits
 from hiss.milestones import check_wishes
 from hiss.model import (
     RAW_SUFFIX,
     Ack,
+    Attachment,
     Attrs,
     BoundKernel,
     Caller,
@@ -137,6 +138,22 @@ class LocalStore:
         self._catalog.join(collection, name, [check_name(stream, "stream") for stream in streams])
         return self._catalog.collection(collection)
 
+    def attach(self, collection: str, kernel: BoundKernel, streams: str) -> CollectionInfo:
+        self._operator_only("attaches kernels to collections")
+        self._may_write(check_path(collection, "collection"))
+        check_parameters(check(kernel.kernel), kernel.params)
+        (stage,) = self._node.readout.record([kernel])
+        attached = Attachment(streams, stage, kernel.shadow, self._node.clock_ns())
+        self._catalog.attachments.attach(collection, attached)
+        return self._catalog.collection(collection)
+
+    def detach(self, collection: str, kernel: str, streams: str | None = None) -> CollectionInfo:
+        self._operator_only("detaches kernels from collections")
+        self._may_write(check_path(collection, "collection"))
+        info = self._catalog.collection(collection)
+        self._catalog.attachments.detach(info.path, kernel, streams)
+        return self._catalog.collection(collection)
+
     # ---- streams
 
     def create_stream(
@@ -188,12 +205,23 @@ class LocalStore:
             expendable=spec.expendable,
             produced_by=self._caller.attempt and self._caller.attempt.partition(".")[0],
         )
-        came_bytes = spec.frame.item_bytes
-        if not spec.kernels:
-            check_block_fits(self._node.storage.arena, f"stream {info.path}", came_bytes)
+        if spec.kernels:
+            record = self._node.readout.record
+            stages = record([bound for bound in spec.kernels if not bound.shadow])
+            return self._with_kernels(info, stages, record([bound for bound in spec.kernels if bound.shadow]))
+        attached = attachment.for_stream(self._catalog.attachments.of(collection), name)
+        if not attached:
+            check_block_fits(self._node.storage.arena, f"stream {info.path}", spec.frame.item_bytes)
             return [info]
-        stages = self._node.readout.record([bound for bound in spec.kernels if not bound.shadow])
-        shadows = self._node.readout.record([bound for bound in spec.kernels if bound.shadow])
+        with attachment.fitting(info.path, collection, attached):
+            stages, shadows = (attachment.stages(attached, shadow=shadow) for shadow in (False, True))
+            return self._with_kernels(info, stages, shadows)
+
+    def _with_kernels(
+        self, info: StreamInfo, stages: tuple[StageInfo, ...], shadows: tuple[StageInfo, ...]
+    ) -> list[StreamInfo]:
+        """A stream as it comes, with its kernels, checked and compiled; and its raw companion."""
+        came_bytes = info.frame.item_bytes
         _check_order(info.path, stages)
         _check_keep(info, stages)
         frame = self._node.readout.out_frame(stages, info)
@@ -201,7 +229,7 @@ class LocalStore:
         for shadow in shadows:
             self._node.readout.shadow(shadow, replace(info, frame=frame))  # compiles
         check_block_fits(self._node.storage.arena, f"stream {info.path}", came_bytes + frame.item_bytes)
-        raw = replace(info, id=uuid.uuid4().hex, name=name + RAW_SUFFIX, raw_of=info.id)
+        raw = replace(info, id=uuid.uuid4().hex, name=info.name + RAW_SUFFIX, raw_of=info.id)
         return [replace(info, frame=frame, stages=stages, shadows=shadows, raw_id=raw.id), raw]
 
     def stream(self, path: str, version: int | None = None) -> StreamInfo:
@@ -493,12 +521,15 @@ def _hashes(info: StreamInfo) -> list[str]:
 
 
 def _check_same(info: StreamInfo, spec: StreamSpec, came_as: Any) -> None:
-    """A producer that resumes must mean the same stream."""
+    """A producer that resumes must mean the same stream. Kernels of its collection it need not name."""
+    named = [check(bound.kernel).hash for bound in spec.kernels if not bound.shadow]
+    if not spec.kernels and all(stage.attached for stage in info.stages):
+        named = _hashes(info)
     for what, found, asked in (
         ("blocks", came_as, spec.frame),
         ("columns", info.columns, spec.columns),
         ("keep", info.keep, spec.keep),
-        ("kernels", _hashes(info), [check(bound.kernel).hash for bound in spec.kernels if not bound.shadow]),
+        ("kernels", _hashes(info), named),
     ):
         if found != asked:
             raise SpecMismatch(

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
 
@@ -32,6 +33,7 @@ E = TypeVar("E", bound=enum.IntEnum)
 
 RAW_SUFFIX: Final = ".raw"
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_GLOB = re.compile(r"[A-Za-z0-9_.\-*?\[\]!]+")
 _DTYPE_KINDS = "biufc"  # bool, signed, unsigned, float, complex
 
 
@@ -61,6 +63,17 @@ def check_path(path: str, what: str) -> str:
     for part in parts:
         check_name(part, what)
     return path
+
+
+def check_glob(glob: str, what: str) -> str:
+    """Return `glob` if it may match names: their letters and `*`, `?`, `[...]`, `[!...]`. Else raise `InvalidName`."""
+    if len(glob) > limits.NAME_CHARS_MAX or not _GLOB.fullmatch(glob):
+        raise InvalidName(
+            f"{what} {glob[:80]!r}: expected a name in which * stands for any text, ? for one letter, [ab] for a or b; "
+            f"1 to {limits.NAME_CHARS_MAX} letters",
+            name=glob[:80],
+        )
+    return glob
 
 
 def split_stream_path(path: str) -> tuple[str, str]:
@@ -386,7 +399,7 @@ class StageInfo:
     `params` maps each name to JSON: `{"scalar": v, "dtype": …}`, `{"array": DIGEST, "dtype": …, "shape": …}`,
     `{"stream": PATH, "version": n, "reduce": …, "digest": …}`, `{"column": NAME}`. `report` is how it fared since the
     stream was opened (`kernel_report`), `since` the first index that a stage may have decided on which was promoted
-    while the stream was open.
+    while the stream was open. `attached`: not the producer named it, but the stream's collection had it attached.
     """
 
     name: str
@@ -399,6 +412,23 @@ class StageInfo:
     report: Attrs = field(default_factory=dict)
     since: int | None = None
     every: int = 0
+    attached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A kernel that streams of a collection get when they are created without kernels of their own."""
+
+    streams: str  # a glob of their names, matched with regard to case
+    stage: StageInfo  # its parameters were resolved when it was attached
+    shadow: bool
+    attached_ns: int
+
+    def __post_init__(self) -> None:
+        check_glob(self.streams, f"kernel {self.stage.name!r}: streams")
+
+    def matches(self, name: str) -> bool:
+        return fnmatchcase(name, self.streams)
 
 
 # ---------------------------------------------------------------------------------------------------------- streams
@@ -514,6 +544,7 @@ class CollectionInfo:
     sealed: bool
     created_ns: int
     streams: tuple[str, ...]  # names, newest versions
+    kernels: tuple[Attachment, ...] = ()  # for streams to come, in the order in which a stream runs them
 
 
 # ---------------------------------------------------------------------------------------------------------- appending

@@ -108,6 +108,24 @@ class Store(Protocol):
         """Record that `streams` are the modules of one detector, in that order."""
         ...
 
+    def attach(self, collection: str, kernel: BoundKernel, streams: str) -> CollectionInfo:
+        """Give a kernel to every stream that is created from now on in the collection, whose name the glob `streams`
+        matches, and that brings no kernels of its own.
+
+        Kernels run in the order in which they were attached, reductions last; one attached again under the same name
+        and glob takes the place of the one before. Parameters are resolved now. An event `kernel.attached` tells of it.
+
+        Raises
+        ------
+        CollectionNotFound, CollectionSealed, KernelRejected, ParameterMismatch
+        """
+        ...
+
+    def detach(self, collection: str, kernel: str, streams: str | None = None) -> CollectionInfo:
+        """Take a kernel away by its name, from one glob or from all; streams that are there keep it. An event
+        `kernel.detached` for each. Raises `KernelNotFound`."""
+        ...
+
     # ---- streams
     def create_stream(
         self, collection: str, name: str, spec: StreamSpec, *, resume: bool = False, new_version: bool = False

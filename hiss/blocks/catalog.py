@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from hiss.blocks import catalog_rows as rows
 from hiss.blocks.array_store import ArrayStore
+from hiss.blocks.attachment_table import AttachmentTable
 from hiss.blocks.catalog_database import CatalogDatabase
 from hiss.blocks.milestone_table import MilestoneTable
 from hiss.blocks.space_records import SpaceRecords
@@ -99,6 +100,9 @@ class Catalog:
         self.milestones: Final = MilestoneTable(self._database, self._insert_event)
         self._event_added = threading.Condition()
         self.space: Final = SpaceRecords(self._database, self._insert_event, self._events, clock_ns)
+        self.attachments: Final = AttachmentTable(
+            self._database, self._insert_event, self._events, self.check_takes_streams
+        )
         last = self._database.row("SELECT max(seq) AS seq FROM event")
         self._last_seq = int((last and last["seq"]) or 0)
 
@@ -156,6 +160,7 @@ class Catalog:
             sealed=bool(row["sealed"]),
             created_ns=row["created_ns"],
             streams=tuple(name["name"] for name in names),
+            kernels=self.attachments.of(row["path"]),
         )
 
     def delete_collection(self, path: str) -> list[str]:
@@ -165,6 +170,7 @@ class Catalog:
             ids = [row["id"] for row in self._database.rows("SELECT id FROM stream WHERE collection = ?", path)]
             writer.execute("DELETE FROM stream WHERE collection = ?", (path,))
             self._bury(writer, ids)
+            writer.execute("DELETE FROM attachment WHERE collection = ?", (path,))
             writer.execute("DELETE FROM collection WHERE path = ?", (path,))
         return ids
 

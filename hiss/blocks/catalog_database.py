@@ -24,7 +24,7 @@ from typing import Any, Final
 from hiss import limits
 from hiss.errors import CatalogDamaged, HissError, SpaceExhausted, Stopping, Unavailable
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 _SCHEMA: Final = """
 CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -59,6 +59,11 @@ _SINCE: Final = {  # what a version adds to the one before
         "CREATE TABLE retention (collection TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
         "ALTER TABLE stream ADD COLUMN archives TEXT NOT NULL DEFAULT '[]'",
         "ALTER TABLE stream ADD COLUMN eviction TEXT NOT NULL DEFAULT ''",
+    ),
+    4: (
+        "CREATE TABLE attachment (ordinal INTEGER PRIMARY KEY, collection TEXT NOT NULL, streams TEXT NOT NULL, "
+        "kernel TEXT NOT NULL, shadow INTEGER NOT NULL, attached_ns INTEGER NOT NULL, stage TEXT NOT NULL, "
+        "UNIQUE (collection, streams, kernel))",
     ),
 }
 

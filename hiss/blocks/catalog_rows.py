@@ -15,6 +15,7 @@ from hiss.errors import CatalogDamaged, InvalidInput
 from hiss.limits import EVENT_DATA_BYTES_MAX
 from hiss.model import (
     AckLevel,
+    Attachment,
     Attrs,
     Column,
     Completeness,
@@ -30,7 +31,7 @@ from hiss.model import (
 )
 from hiss.space import Archive, Eviction
 
-_Info = TypeVar("_Info", StreamInfo, KernelInfo)
+_Info = TypeVar("_Info", StreamInfo, KernelInfo, Attachment)
 
 NO_BLOCKS: Final = Completeness(0, 0, 0, None, None)
 
@@ -79,6 +80,7 @@ def _stage(stage: StageInfo) -> dict[str, Any]:
         **({"report": dict(stage.report)} if stage.report else {}),
         **({} if stage.since is None else {"since": stage.since}),
         **({"every": stage.every} if stage.every else {}),
+        **({"attached": True} if stage.attached else {}),
     }
 
 
@@ -161,6 +163,17 @@ def kernel_info(row: sqlite3.Row) -> KernelInfo:
     document = json.loads(row["document"])
     definition = KernelDef(row["name"], KernelKind(document["kind"]), document["source"])
     return KernelInfo(definition, row["hash"], row["registered_ns"])
+
+
+def stage_document(stage: StageInfo) -> str:
+    return dumps(_stage(stage))
+
+
+@_decoded
+def attachment(row: sqlite3.Row) -> Attachment:
+    """From a row of the table `attachment`."""
+    stage = _stage_info(json.loads(row["stage"]))
+    return Attachment(row["streams"], stage, bool(row["shadow"]), row["attached_ns"])
 
 
 def final_event_data(info: StreamInfo) -> Attrs:

@@ -11,8 +11,8 @@ import sys
 
 import click
 
+from hiss.cli.attachments import group as kernel_commands
 from hiss.cli.failure import INTERRUPTED, exit_status, say_failure
-from hiss.cli.kernel_code import group as kernel_commands
 from hiss.cli.node import group as node_commands
 from hiss.cli.provenance import group as provenance_commands
 from hiss.cli.reach import Reach

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FRAMES_BYTES: Final = 64 << 20  # of a stream that are read to try a kernel on
 _TYPED: Final = re.compile(r"(bool|u?int\d+|float\d+):(\d+(?:x\d+)*)?")
-_REDUCED: Final = re.compile(r"(.+)\.(mean|maximum)\(\)")
+REDUCED: Final = re.compile(r"(.+)\.(mean|maximum)\(\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def specimen(
         Options that do not go together, or a value that is none of the forms.
     """
     path = Path(kernel.partition(":")[0])
-    known = dict(_split(text) for text in params)
+    known = dict(split(text) for text in params)
     local = path.suffix == ".py" and like is None and not any(_is_stream(value) for value in known.values())
     if local:
         return _specimen(None, kernel, None, dtype, shape, known)
@@ -85,9 +85,8 @@ def _specimen(
     from hiss.kernels import ResolvedStage
     from hiss.kernels.specialiser import FrameType
 
-    definition = _definition(buffer, kernel)
     values = {name: _value(buffer, name, text) for name, text in params.items()}
-    stage = ResolvedStage(definition, values)
+    stage = ResolvedStage(definition(buffer, kernel), values)
     if (like is None) != (dtype is not None):
         raise InvalidInput("say what the blocks are: --like STREAM, or --dtype and --shape")
     if like is not None:
@@ -115,7 +114,7 @@ def _specimen(
     return Specimen(stage, FrameType(kind, sizes, np.dtype([])), nothing, np.zeros(0, np.dtype([])))
 
 
-def _definition(buffer: Buffer | None, kernel: str) -> Any:
+def definition(buffer: Buffer | None, kernel: str) -> Any:
     """A registered kernel by name or hash, or one of a file: `FILE.py`, or `FILE.py:NAME` where it has several."""
     file, _, name = kernel.partition(":")
     if not file.endswith(".py"):
@@ -132,7 +131,8 @@ def _definition(buffer: Buffer | None, kernel: str) -> Any:
     return next(iter(found.values()))
 
 
-def _split(text: str) -> tuple[str, str]:
+def split(text: str) -> tuple[str, str]:
+    """The two sides of `NAME=VALUE`."""
     name, sign, value = text.partition("=")
     if not sign or not name.isidentifier():
         raise InvalidInput(f"--param {text}: expected NAME=VALUE")
@@ -141,11 +141,12 @@ def _split(text: str) -> tuple[str, str]:
 
 def _is_stream(text: str) -> bool:
     return (
-        _literal(text) is None and not text.startswith("column:") and not _TYPED.fullmatch(text) and text[-4:] != ".npy"
+        literal(text) is None and not text.startswith("column:") and not _TYPED.fullmatch(text) and text[-4:] != ".npy"
     )
 
 
-def _literal(text: str) -> bool | int | float | None:
+def literal(text: str) -> bool | int | float | None:
+    """The number that a text is, if it is one."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -158,7 +159,7 @@ def _value(buffer: Buffer | None, name: str, text: str) -> Any:
 
     from hiss.model import ColumnParam, ScalarParam
 
-    number = _literal(text)
+    number = literal(text)
     if number is not None:
         return ScalarParam(number)
     if text.startswith("column:"):
@@ -172,7 +173,7 @@ def _value(buffer: Buffer | None, name: str, text: str) -> Any:
         except (OSError, ValueError) as error:
             raise InvalidInput(f"--param {name}: {error}") from None
     assert buffer is not None
-    if reduced := _REDUCED.fullmatch(text):
+    if reduced := REDUCED.fullmatch(text):
         return np.asarray(getattr(buffer[reduced[1]], reduced[2])())
     array = np.asarray(buffer[text])
     if len(array) != 1:

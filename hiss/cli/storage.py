@@ -11,7 +11,7 @@ from hiss.cli.reach import Reach, command
 from hiss.errors import NotFound
 
 if TYPE_CHECKING:
-    from hiss.model import CollectionInfo, StageInfo, StreamInfo
+    from hiss.model import Attachment, CollectionInfo, StageInfo, StreamInfo
     from hiss.space import Reservation
     from hiss.store import Store
 
@@ -136,6 +136,7 @@ def _say_collection(info: CollectionInfo, kept: Reservation | None) -> None:
             ("expects", ", ".join(info.expect)),
             ("reserved", promise),
             ("streams", "\n".join(info.streams)),
+            ("kernels", "\n".join(_attachment(one) for one in info.kernels)),
             ("joined", "\n".join(f"{name}: {', '.join(streams)}" for name, streams in info.joins.items())),
             ("attributes", "\n".join(f"{key} = {value}" for key, value in info.attrs.items())),
         )
@@ -177,9 +178,14 @@ def _range(first: int, last: int) -> str:
 
 def _stage(stage: StageInfo) -> str:
     mark = ", quarantined" if stage.quarantined else ""
+    mark += ", of the collection" if stage.attached else ""
     mark += "" if stage.since is None else f", from index {stage.since} on"
     fared = ", ".join(f"{name} {value}" for name, value in stage.report.items())
     return f"{stage.name} ({stage.kind.name.lower()} {stage.hash[:12]}{mark})" + (f": {fared}" if fared else "")
+
+
+def _attachment(one: Attachment) -> str:
+    return f"{_stage(one.stage)} for streams {one.streams}" + (", as a shadow" if one.shadow else "")
 
 
 @command(group, "seal")

@@ -8,6 +8,7 @@ from hiss.kernels.library.statistics import BUILTIN, builtin
 from hiss.kernels.memory import Memory
 from hiss.kernels.pipeline import Fault, Outcome, Pipeline
 from hiss.kernels.reduction import Reduction
+from hiss.kernels.specialiser import check_parameters
 from hiss.kernels.untyped import CheckedKernel
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ResolvedStage",
     "builtin",
     "check",
+    "check_parameters",
     "column",
     "filter",
     "hk",

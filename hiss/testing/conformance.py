@@ -19,6 +19,7 @@ import hiss
 from hiss import errors
 from hiss.client import Buffer
 from hiss.model import AckLevel, Selection, StreamState
+from hiss.testing.attachments import AttachmentConformance
 from hiss.writer import StreamWriter
 
 
@@ -47,7 +48,7 @@ def frames(count: int, shape: tuple[int, ...] = (4, 6), dtype: str = "uint16", s
     return np.random.default_rng(seed).integers(0, 10, (count, *shape)).astype(dtype)
 
 
-class BufferConformance:
+class BufferConformance(AttachmentConformance):
     """The suite."""
 
     # ---- streams and blocks

@@ -27,6 +27,7 @@ _SLOW: Final = {
     "CreateStream",
     "SealStream",
     "SealCollection",
+    "AttachKernel",
     "DeleteCollection",
     "Reduce",
     "GetOutputFrame",

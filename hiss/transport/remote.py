@@ -265,6 +265,15 @@ class RemoteStore(Store):
         reply = self._ask("Collections.JoinStreams", collection=collection, name=name, streams=list(streams))
         return wire.decode_collection(reply.collection)
 
+    def attach(self, collection: str, kernel: BoundKernel, streams: str) -> CollectionInfo:
+        bound = wire.encode_bound_kernel(kernel)
+        reply = self._ask("Collections.AttachKernel", collection=collection, kernel=bound, streams=streams)
+        return wire.decode_collection(reply.collection)
+
+    def detach(self, collection: str, kernel: str, streams: str | None = None) -> CollectionInfo:
+        reply = self._ask("Collections.DetachKernel", collection=collection, kernel=kernel, streams=streams)
+        return wire.decode_collection(reply.collection)
+
     # ---- streams
 
     def create_stream(

@@ -47,6 +47,17 @@ def join_streams(store: Store, request: collections_pb2.JoinStreamsRequest) -> A
     return collections_pb2.JoinStreamsResponse(collection=wire.encode_collection(info))
 
 
+def attach_kernel(store: Store, request: collections_pb2.AttachKernelRequest) -> Any:
+    info = store.attach(request.collection, wire.decode_bound_kernel(request.kernel), request.streams)
+    return collections_pb2.AttachKernelResponse(collection=wire.encode_collection(info))
+
+
+def detach_kernel(store: Store, request: collections_pb2.DetachKernelRequest) -> Any:
+    streams = request.streams if request.HasField("streams") else None
+    info = store.detach(request.collection, request.kernel, streams)
+    return collections_pb2.DetachKernelResponse(collection=wire.encode_collection(info))
+
+
 def create_stream(store: Store, request: streams_pb2.CreateStreamRequest) -> Any:
     info = store.create_stream(
         request.collection,
@@ -169,6 +180,8 @@ SHORT: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "Collections.DeleteCollection": delete_collection,
     "Collections.SealCollection": seal_collection,
     "Collections.JoinStreams": join_streams,
+    "Collections.AttachKernel": attach_kernel,
+    "Collections.DetachKernel": detach_kernel,
     "Streams.CreateStream": create_stream,
     "Streams.GetStream": get_stream,
     "Streams.ListStreams": list_streams,

@@ -24,6 +24,7 @@ from hiss.model import (
     AckLevel,
     AppendStart,
     ArrayParam,
+    Attachment,
     Attrs,
     BoundKernel,
     CollectionInfo,
@@ -309,6 +310,7 @@ def encode_stage(stage: StageInfo) -> types_pb2.Stage:
         report_json=encode_attrs(stage.report),
         since=stage.since,
         every=stage.every,
+        attached=stage.attached,
     )
 
 
@@ -325,6 +327,7 @@ def decode_stage(message: types_pb2.Stage) -> StageInfo:
         decode_object(message.report_json) if message.report_json else {},
         message.since if message.HasField("since") else None,
         message.every,
+        message.attached,
     )
 
 
@@ -555,6 +558,12 @@ def encode_collection(info: CollectionInfo) -> collections_pb2.Collection:
         sealed=info.sealed,
         created_ns=info.created_ns,
         streams=info.streams,
+        kernels=[
+            collections_pb2.Attachment(
+                streams=one.streams, stage=encode_stage(one.stage), shadow=one.shadow, attached_ns=one.attached_ns
+            )
+            for one in info.kernels
+        ],
     )
 
 
@@ -568,6 +577,9 @@ def decode_collection(message: collections_pb2.Collection) -> CollectionInfo:
         sealed=message.sealed,
         created_ns=message.created_ns,
         streams=tuple(message.streams),
+        kernels=tuple(
+            Attachment(one.streams, decode_stage(one.stage), one.shadow, one.attached_ns) for one in message.kernels
+        ),
     )
 
 

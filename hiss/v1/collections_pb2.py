@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from hiss.v1 import types_pb2 as hiss_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19hiss/v1/collections.proto\x12\x07hiss.v1\"\x17\n\x04Join\x12\x0f\n\x07streams\x18\x01 \x03(\t\"\xdf\x01\n\nCollection\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nattrs_json\x18\x02 \x01(\t\x12\x0e\n\x06\x65xpect\x18\x03 \x03(\t\x12-\n\x05joins\x18\x04 \x03(\x0b\x32\x1e.hiss.v1.Collection.JoinsEntry\x12\x0e\n\x06sealed\x18\x05 \x01(\x08\x12\x12\n\ncreated_ns\x18\x06 \x01(\x03\x12\x0f\n\x07streams\x18\x07 \x03(\t\x1a;\n\nJoinsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.hiss.v1.Join:\x02\x38\x01\"K\n\x17\x43reateCollectionRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nattrs_json\x18\x02 \x01(\t\x12\x0e\n\x06\x65xpect\x18\x03 \x03(\t\"C\n\x18\x43reateCollectionResponse\x12\'\n\ncollection\x18\x01 \x01(\x0b\x32\x13.hiss.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"@\n\x15GetCollectionResponse\x12\'\n\ncollection\x18\x01 \x01(\x0b\x32\x13.hiss.v1.Collection\"(\n\x16ListCollectionsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"C\n\x17ListCollectionsResponse\x12(\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x13.hiss.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"%\n\x15SealCollectionRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"A\n\x16SealCollectionResponse\x12\'\n\ncollection\x18\x01 \x01(\x0b\x32\x13.hiss.v1.Collection\"G\n\x12JoinStreamsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07streams\x18\x03 \x03(\t\">\n\x13JoinStreamsResponse\x12\'\n\ncollection\x18\x01 \x01(\x0b\x32\x13.hiss.v1.Collection2\x82\x04\n\x0b\x43ollections\x12W\n\x10\x43reateCollection\x12 .hiss.v1.CreateCollectionRequest\x1a!.hiss.v1.CreateCollectionResponse\x12N\n\rGetCollection\x12\x1d.hiss.v1.GetCollectionRequest\x1a\x1e.hiss.v1.GetCollectionResponse\x12T\n\x0fListCollections\x12\x1f.hiss.v1.ListCollectionsRequest\x1a .hiss.v1.ListCollectionsResponse\x12W\n\x10\x44\x65leteCollection\x12 .hiss.v1.DeleteCollectionRequest\x1a!.hiss.v1.DeleteCollectionResponse\x12Q\n\x0eSealCollection\x12\x1e.hiss.v1.SealCollectionRequest\x1a\x1f.hiss.v1.SealCollectionResponse\x12H\n\x0bJoinStreams\x12\x1b.hiss.v1.JoinStreamsRequest\x1a\x1c.hiss.v1.JoinStreamsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19hiss/v1/collections.proto\x12\x07hiss.v1\x1a\x13hiss/v1/types.proto\"\x17\n\x04Join\x12\x0f\n\x07streams\x18\x01 \x03(\t\"a\n\nAttachment\x12\x0f\n\x07streams\x18\x01 \x01(\t\x12\x1d\n\x05stage\x18\x02 \x01(\x0b\x32\x0e.hiss.v1.Stage\x12\x0e\n\x06shadow\x18\x03 \x01(\x08\x12\x13\n\x0b\x61ttached_ns\x18\x04 \x01(\x03\"\x85\x02\n\nCollection\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nattrs_json\x18\x02 \x01(\t\x12\x0e\n\x06\x65xpect\x18\x03 \x03(\t\x12-\n\x05joins\x18\x04 \x03(\x0b\x32\x1e.hiss.v1.Collection.JoinsEntry\x12\x0e\n\x06sealed\x18\x05 \x01(\x08\x12\x12\n\ncreated_ns\x18\x06 \x01(\x03\x12\x0f\n\x07streams\x18\x07 \x03(\t\x12$\n\x07kernels\x18\x08 \x03(\x0b\x32\x13.hiss.v1.Attachment\x1a;\n\nJoinsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.hiss.v1.Join:\x02\x38\x01\"K\n\x17\x43reateCollectionRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nattrs_json\x18\x02 \x01(\t\x12\x0e\n\x06\x65xpect\x18\x03 \x03(\t\"C\n\x18\x43reateCollectionResponse\x12\'\n\ncollection\x18\x01 \x01(\x0b\x32\x13.hiss.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"@\n\x15GetCollectionResponse\x12\'\n\ncollection\x18\x01 \x01(\x0b\x32\x13.hiss.v1.Collection\"(\n\x16ListCollectionsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"C\n\x17ListCollectionsResponse\x12(\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x13.hiss.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"%\n\x15SealCollectionRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"A\n\x16SealCollectionResponse\x12\'\n\ncollection\x18\x01 \x01(\x0b\x32\x13.hiss.v1.Collection\"G\n\x12JoinStreamsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07streams\x18\x03 \x03(\t\">\n\x13JoinStreamsResponse\x12\'\n\ncollection\x18\x01 \x01(\x0b\x32\x13.hiss.v1.Collection\"`\n\x13\x41ttachKernelRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x06kernel\x18\x02 \x01(\x0b\x32\x14.hiss.v1.BoundKernel\x12\x0f\n\x07streams\x18\x03 \x01(\t\"?\n\x14\x41ttachKernelResponse\x12\'\n\ncollection\x18\x01 \x01(\x0b\x32\x13.hiss.v1.Collection\"[\n\x13\x44\x65tachKernelRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06kernel\x18\x02 \x01(\t\x12\x14\n\x07streams\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_streams\"?\n\x14\x44\x65tachKernelResponse\x12\'\n\ncollection\x18\x01 \x01(\x0b\x32\x13.hiss.v1.Collection2\x9c\x05\n\x0b\x43ollections\x12W\n\x10\x43reateCollection\x12 .hiss.v1.CreateCollectionRequest\x1a!.hiss.v1.CreateCollectionResponse\x12N\n\rGetCollection\x12\x1d.hiss.v1.GetCollectionRequest\x1a\x1e.hiss.v1.GetCollectionResponse\x12T\n\x0fListCollections\x12\x1f.hiss.v1.ListCollectionsRequest\x1a .hiss.v1.ListCollectionsResponse\x12W\n\x10\x44\x65leteCollection\x12 .hiss.v1.DeleteCollectionRequest\x1a!.hiss.v1.DeleteCollectionResponse\x12Q\n\x0eSealCollection\x12\x1e.hiss.v1.SealCollectionRequest\x1a\x1f.hiss.v1.SealCollectionResponse\x12H\n\x0bJoinStreams\x12\x1b.hiss.v1.JoinStreamsRequest\x1a\x1c.hiss.v1.JoinStreamsResponse\x12K\n\x0c\x41ttachKernel\x12\x1c.hiss.v1.AttachKernelRequest\x1a\x1d.hiss.v1.AttachKernelResponse\x12K\n\x0c\x44\x65tachKernel\x12\x1c.hiss.v1.DetachKernelRequest\x1a\x1d.hiss.v1.DetachKernelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,36 +34,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COLLECTION_JOINSENTRY']._loaded_options = None
   _globals['_COLLECTION_JOINSENTRY']._serialized_options = b'8\001'
-  _globals['_JOIN']._serialized_start=38
-  _globals['_JOIN']._serialized_end=61
-  _globals['_COLLECTION']._serialized_start=64
-  _globals['_COLLECTION']._serialized_end=287
-  _globals['_COLLECTION_JOINSENTRY']._serialized_start=228
-  _globals['_COLLECTION_JOINSENTRY']._serialized_end=287
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=289
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=364
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=366
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=433
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=435
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=471
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=473
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=537
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=539
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=579
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=581
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=648
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=650
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=689
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=691
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=717
-  _globals['_SEALCOLLECTIONREQUEST']._serialized_start=719
-  _globals['_SEALCOLLECTIONREQUEST']._serialized_end=756
-  _globals['_SEALCOLLECTIONRESPONSE']._serialized_start=758
-  _globals['_SEALCOLLECTIONRESPONSE']._serialized_end=823
-  _globals['_JOINSTREAMSREQUEST']._serialized_start=825
-  _globals['_JOINSTREAMSREQUEST']._serialized_end=896
-  _globals['_JOINSTREAMSRESPONSE']._serialized_start=898
-  _globals['_JOINSTREAMSRESPONSE']._serialized_end=960
-  _globals['_COLLECTIONS']._serialized_start=963
-  _globals['_COLLECTIONS']._serialized_end=1477
+  _globals['_JOIN']._serialized_start=59
+  _globals['_JOIN']._serialized_end=82
+  _globals['_ATTACHMENT']._serialized_start=84
+  _globals['_ATTACHMENT']._serialized_end=181
+  _globals['_COLLECTION']._serialized_start=184
+  _globals['_COLLECTION']._serialized_end=445
+  _globals['_COLLECTION_JOINSENTRY']._serialized_start=386
+  _globals['_COLLECTION_JOINSENTRY']._serialized_end=445
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=447
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=522
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=524
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=591
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=593
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=629
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=631
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=695
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=697
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=737
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=739
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=806
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=808
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=847
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=849
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=875
+  _globals['_SEALCOLLECTIONREQUEST']._serialized_start=877
+  _globals['_SEALCOLLECTIONREQUEST']._serialized_end=914
+  _globals['_SEALCOLLECTIONRESPONSE']._serialized_start=916
+  _globals['_SEALCOLLECTIONRESPONSE']._serialized_end=981
+  _globals['_JOINSTREAMSREQUEST']._serialized_start=983
+  _globals['_JOINSTREAMSREQUEST']._serialized_end=1054
+  _globals['_JOINSTREAMSRESPONSE']._serialized_start=1056
+  _globals['_JOINSTREAMSRESPONSE']._serialized_end=1118
+  _globals['_ATTACHKERNELREQUEST']._serialized_start=1120
+  _globals['_ATTACHKERNELREQUEST']._serialized_end=1216
+  _globals['_ATTACHKERNELRESPONSE']._serialized_start=1218
+  _globals['_ATTACHKERNELRESPONSE']._serialized_end=1281
+  _globals['_DETACHKERNELREQUEST']._serialized_start=1283
+  _globals['_DETACHKERNELREQUEST']._serialized_end=1374
+  _globals['_DETACHKERNELRESPONSE']._serialized_start=1376
+  _globals['_DETACHKERNELRESPONSE']._serialized_end=1439
+  _globals['_COLLECTIONS']._serialized_start=1442
+  _globals['_COLLECTIONS']._serialized_end=2110
 # @@protoc_insertion_point(module_scope)

@@ -208,7 +208,7 @@ class BoundKernel(_message.Message):
     def __init__(self, kernel: _Optional[_Union[KernelDefinition, _Mapping]] = ..., params: _Optional[_Mapping[str, Parameter]] = ..., budget_s: _Optional[float] = ..., shadow: _Optional[bool] = ..., every: _Optional[int] = ...) -> None: ...
 
 class Stage(_message.Message):
-    __slots__ = ("name", "kind", "hash", "source", "params_json", "budget_s", "quarantined", "report_json", "since", "every")
+    __slots__ = ("name", "kind", "hash", "source", "params_json", "budget_s", "quarantined", "report_json", "since", "every", "attached")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     HASH_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +219,7 @@ class Stage(_message.Message):
     REPORT_JSON_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
     EVERY_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: KernelKind
     hash: str
@@ -229,7 +230,8 @@ class Stage(_message.Message):
     report_json: str
     since: int
     every: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[KernelKind, str]] = ..., hash: _Optional[str] = ..., source: _Optional[str] = ..., params_json: _Optional[str] = ..., budget_s: _Optional[float] = ..., quarantined: _Optional[bool] = ..., report_json: _Optional[str] = ..., since: _Optional[int] = ..., every: _Optional[int] = ...) -> None: ...
+    attached: bool
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[KernelKind, str]] = ..., hash: _Optional[str] = ..., source: _Optional[str] = ..., params_json: _Optional[str] = ..., budget_s: _Optional[float] = ..., quarantined: _Optional[bool] = ..., report_json: _Optional[str] = ..., since: _Optional[int] = ..., every: _Optional[int] = ..., attached: _Optional[bool] = ...) -> None: ...
 
 class LedgerEntry(_message.Message):
     __slots__ = ("first", "last", "stage", "reason")

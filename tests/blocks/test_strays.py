@@ -168,6 +168,7 @@ def test_a_catalog_of_the_first_format_is_taken_over(opened):
     opened.storage.close()
     with sqlite3.connect(opened.directory / "catalog.db") as connection:
         for statement in (
+            "DROP TABLE attachment",
             "DROP TABLE deleted",
             "DROP TABLE reservation",
             "DROP TABLE retention",

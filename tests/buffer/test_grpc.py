@@ -62,6 +62,16 @@ def test_a_jobs_token_writes_below_its_prefix_only(served: tuple[str, Access]) -
             buffer.collection("scans")
 
 
+def test_a_job_attaches_no_kernels(served: tuple[str, Access]) -> None:
+    address, tokens = served
+    with hiss.connect(address, token=tokens.job_token("j.1", "scan", until_ns=1)) as buffer:
+        scan = buffer.collection("scan")
+        with pytest.raises(PermissionRefused, match="attaches kernels"):
+            scan.attach("mean")
+        with pytest.raises(PermissionRefused, match="detaches kernels"):
+            scan.detach("mean")
+
+
 def test_a_jobs_token_runs_out(served: tuple[str, Access]) -> None:
     address, tokens = served
     with (

@@ -17,6 +17,7 @@ from hiss.model import (
     AckLevel,
     AppendStart,
     ArrayParam,
+    Attachment,
     BlockStatus,
     BoundKernel,
     CollectionInfo,
@@ -112,6 +113,7 @@ stage = st.builds(
     st.floats(0, 100),
     st.booleans(),
     every=st.integers(0, (1 << 63) - 1),
+    attached=st.booleans(),
 )
 pipeline = st.lists(bound_kernel, max_size=2).map(tuple)
 stream_spec = st.builds(StreamSpec, frame, columns, st.sampled_from(AckLevel), attrs, st.sampled_from(Keep), pipeline)
@@ -168,6 +170,7 @@ collection = st.builds(
     sealed=st.booleans(),
     created_ns=int64,
     streams=tuples(name),
+    kernels=tuples(st.builds(Attachment, st.sampled_from(["*", "proj*", "a?[bc]"]), stage, st.booleans(), int64), 2),
 )
 event = st.builds(Event, text, count, text, int64, path, text, count, attrs)
 status = st.builds(NodeStatus, text, text, text, count, text, *([count] * 10), attrs, *([count] * 3))
