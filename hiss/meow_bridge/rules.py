@@ -71,8 +71,7 @@ class RuleBook:
         self._rules: dict[str, ActiveRule] = {}
         self._index: dict[str, TriggerIndex[ActiveRule]] = {}  # by kind of event
         with database.transaction():
-            for row in database.rows("SELECT * FROM rules"):
-                self._remember(self._active(row))
+            self._remember_all()
 
     # ---- matching
 
@@ -156,7 +155,7 @@ class RuleBook:
             self._keep(content, body)
             self._database.execute("INSERT OR REPLACE INTO recipes(name, hash) VALUES (?,?)", recipe.name, content)
             waiting = self._database.rows("SELECT * FROM patterns WHERE recipe = ?", recipe.name)
-            return Change(removed, tuple(self._make_rule(row, content, seq, now_ns) for row in waiting))
+            return Change(removed, tuple(self._make_rule(row, recipe, content, seq, now_ns) for row in waiting))
 
     def put_pattern(self, pattern: Pattern, after_seq: int, seq: int, now_ns: int) -> Change:
         """Events up to `after_seq` are not for it; up to `seq` its rule looks back."""
@@ -181,7 +180,7 @@ class RuleBook:
                 return Change(removed)
             row = self._database.row("SELECT * FROM patterns WHERE name = ?", pattern.name)
             assert row is not None
-            return Change(removed, (self._make_rule(row, recipe["hash"], seq, now_ns),))
+            return Change(removed, (self._make_rule(row, self.recipe(pattern.recipe), recipe["hash"], seq, now_ns),))
 
     def preview(self, pattern: Pattern) -> ActiveRule | None:
         """The rule that a pattern would make now, kept nowhere; None where there is no recipe, or where it is there."""
@@ -237,26 +236,19 @@ class RuleBook:
             self._database.after_commit(lambda rule=rule: self._forget(self._rules[rule]))  # type: ignore[misc]
         return removed
 
-    def _make_rule(self, pattern: sqlite3.Row, recipe_hash: str, seq: int, now_ns: int) -> str:
-        if is_file(self.pattern(pattern["name"]).trigger):
+    def _make_rule(self, row: sqlite3.Row, recipe: Recipe, recipe_hash: str, seq: int, now_ns: int) -> str:
+        """The rule of a pattern, which is a row, and a recipe; its id."""
+        pattern = pattern_from_json(self._content(row["hash"]))
+        if is_file(pattern.trigger):
             seq = self.newest_file()
-        rule = rule_id(pattern["hash"], recipe_hash)
+        rule = rule_id(row["hash"], recipe_hash)
+        met_seq = min(row["after_seq"], seq)
         self._database.execute(
             "INSERT INTO rules(id, pattern, recipe, pattern_hash, recipe_hash, created_ns, since_seq, met_seq,"
             " timed_ns) VALUES (?,?,?,?,?,?,?,?,?)",
-            rule,
-            pattern["name"],
-            pattern["recipe"],
-            pattern["hash"],
-            recipe_hash,
-            now_ns,
-            seq,
-            min(pattern["after_seq"], seq),
-            now_ns,
+            *(rule, pattern.name, recipe.name, row["hash"], recipe_hash, now_ns, seq, met_seq, now_ns),
         )
-        row = self._database.row("SELECT * FROM rules WHERE id = ?", rule)
-        assert row is not None
-        active = self._active(row)
+        active = _active(rule, pattern, row["hash"], recipe, recipe_hash, now_ns, seq)
         self._database.after_commit(lambda: self._remember(active))
         return rule
 
@@ -288,9 +280,7 @@ class RuleBook:
     def pattern_of(self, content: str) -> Pattern:
         """By the hash of its content, whether or not it is still there."""
         with self._database.transaction():
-            row = self._database.row("SELECT body FROM contents WHERE hash = ?", content)
-        assert row is not None, content
-        return pattern_from_json(row["body"])
+            return pattern_from_json(self._content(content))
 
     def rules(self) -> list[Rule]:
         with self._database.transaction():
@@ -317,26 +307,22 @@ class RuleBook:
             row = self._database.row(f"SELECT body FROM {table} JOIN contents USING (hash) WHERE name = ?", name)
             return None if row is None else row["body"]
 
+    def _content(self, content: str) -> str:
+        row = self._database.row("SELECT body FROM contents WHERE hash = ?", content)
+        assert row is not None, content
+        return str(row["body"])
+
     # ---- memory
 
-    def _active(self, row: sqlite3.Row) -> ActiveRule:
-        content = "SELECT body FROM contents WHERE hash = ?"
-        kept = self._database.row(content, row["pattern_hash"]), self._database.row(content, row["recipe_hash"])
-        assert kept[0] is not None
-        assert kept[1] is not None
-        pattern, recipe = pattern_from_json(kept[0]["body"]), recipe_from_json(kept[1]["body"])
-        return ActiveRule(
-            rule=Rule(row["id"], pattern.name, recipe.name, pattern.trigger, pattern.event, row["created_ns"]),
-            pattern=pattern,
-            pattern_hash=row["pattern_hash"],
-            recipe_hash=row["recipe_hash"],
-            points=sweep_points(pattern.sweep),
-            timeout_s=recipe.timeout_s if pattern.timeout_s is None else pattern.timeout_s,
-            retries=recipe.retries if pattern.retries is None else pattern.retries,
-            cores=recipe.cores if pattern.cores is None else pattern.cores,
-            memory_bytes=recipe.memory_bytes if pattern.memory_bytes is None else pattern.memory_bytes,
-            since_seq=row["since_seq"],
-        )
+    def _remember_all(self) -> None:
+        recipes: dict[str, Recipe] = {}
+        for row in self._database.rows("SELECT * FROM rules"):
+            content = row["recipe_hash"]
+            if content not in recipes:
+                recipes[content] = recipe_from_json(self._content(content))
+            pattern = pattern_from_json(self._content(row["pattern_hash"]))
+            since = row["created_ns"], row["since_seq"]
+            self._remember(_active(row["id"], pattern, row["pattern_hash"], recipes[content], content, *since))
 
     def _remember(self, active: ActiveRule) -> None:
         self._rules[active.rule.id] = active
@@ -345,6 +331,30 @@ class RuleBook:
     def _forget(self, active: ActiveRule) -> None:
         del self._rules[active.rule.id]
         self._index[active.pattern.event].remove(active.pattern.trigger, active)
+
+
+def _active(
+    rule: str,
+    pattern: Pattern,
+    pattern_hash: str,
+    recipe: Recipe,
+    recipe_hash: str,
+    created_ns: int,
+    since_seq: int,
+) -> ActiveRule:
+    """A pattern and its recipe as a rule; what the pattern says goes before what the recipe says."""
+    return ActiveRule(
+        rule=Rule(rule, pattern.name, recipe.name, pattern.trigger, pattern.event, created_ns),
+        pattern=pattern,
+        pattern_hash=pattern_hash,
+        recipe_hash=recipe_hash,
+        points=sweep_points(pattern.sweep),
+        timeout_s=recipe.timeout_s if pattern.timeout_s is None else pattern.timeout_s,
+        retries=recipe.retries if pattern.retries is None else pattern.retries,
+        cores=recipe.cores if pattern.cores is None else pattern.cores,
+        memory_bytes=recipe.memory_bytes if pattern.memory_bytes is None else pattern.memory_bytes,
+        since_seq=since_seq,
+    )
 
 
 def _no_recipe(name: str) -> RecipeNotFound:
