@@ -14,7 +14,8 @@ its blocks is found when they are read.
   final stream's record may be torn, so that blocks that occur twice are always compared with their digests first;
 - *torn*: not good, and no later record vouches that it was durable: a write that a crash cut. Its good blocks are
   written again;
-- *damaged*: not good though it was durable: reported by name; its good blocks are served, the others never;
+- *damaged*: not good though it was durable, or refused by the disk, so that nobody can tell: reported by name; its good
+  blocks are served, the others never. Where something was refused, the segment is neither written nor used again;
 - *dead*: of a stream that was deleted;
 - *stray*: of a stream that the catalog knows nothing of: reported, and its segment kept (`strays`).
 
@@ -122,6 +123,7 @@ class _Doubtful:
     wanted: npt.NDArray[np.bool_]  # all of them, but for what a final stream does not have
     segment: Segment
     untrusted: bool  # its segment failed: what is read may never have reached the disk
+    refused: bool  # by the disk, when its payload was to be read
 
 
 @dataclass(slots=True, eq=False)
@@ -199,6 +201,9 @@ class Recovery:
         self._missing: dict[str, npt.NDArray[np.int64]] = {}  # of final streams: (first, last) of what is not there
         self._holes: list[tuple[Segment, Hole]] = []
         self._unsafe: list[Segment] = []  # held until what stands there is safe elsewhere
+        self._refused: set[int] = (
+            set()
+        )  # segments of which something could not be read: held as long as this log is open
         self._answers: list[_Answer] = []  # to what was written again
         self.found = LogScan()
 
@@ -226,6 +231,8 @@ class Recovery:
         for segment, _ in opened:  # only now: until here any of them may turn out to be the one to go on with
             if segment is not self.found.active:
                 self._pool.close_segment(segment)
+            if segment.number in self._refused:
+                continue
             if segment.number in unsafe:
                 self._unsafe.append(segment)
             else:
@@ -300,7 +307,9 @@ class Recovery:
                 draft.add(header.encode(self._salt), table.encode())
             else:
                 newest = False
-        usable = scan.header is not None and not scan.ended and not segment.retired
+        if scan.refusals:
+            self._refused.add(segment.number)
+        usable = scan.header is not None and not scan.ended and not segment.retired and not scan.refusals
         if (
             usable
             and newest
@@ -361,6 +370,7 @@ class Recovery:
             return
         index = self._index_of(info.id)
         good = np.ones(len(table.index), np.bool_)
+        refused = False
         if header.column_bytes != index.columns_dtype.itemsize:
             self._damage(header.segment, header.offset, info.path, table.index, "its columns are not the stream's")
             return
@@ -368,13 +378,14 @@ class Recovery:
         twice = scan is not None and (header.lsn > self.found.durable_lsn or bool(index.handled(table.index).any()))
         if scan is not None and (untrusted or twice or not info.state.final):
             payload = scan.payload(header)
+            refused = payload is None
             if payload is None:
                 good = table.length == 0
             else:
                 good[wrong_blocks(payload, table.length, table.digest)] = False
         if untrusted or (not good.all() and (twice or not info.state.final)):
             wanted = self._in_final(info, table) if info.state.final else np.ones(len(table.index), np.bool_)
-            self._doubtful.append(_Doubtful(index, header, table, good, wanted, segment, untrusted))
+            self._doubtful.append(_Doubtful(index, header, table, good, wanted, segment, untrusted, refused))
             return
         if info.state.final:
             good &= self._in_final(info, table)
@@ -440,7 +451,7 @@ class Recovery:
     # ---- judging; all segments have been read
 
     def _judge_hole(self, segment: Segment, hole: Hole) -> None:
-        if hole.lsn > self.found.durable_lsn:
+        if hole.lsn > self.found.durable_lsn and hole.refused is None:
             if hole.header is not None or not hole.last:  # else it is the end of what was written
                 self.found.torn_records += 1
             if segment is not self.found.active or hole.offset < segment.tail:  # the tail is written over
@@ -450,13 +461,15 @@ class Recovery:
         if whose and whose not in self._streams and self._is_deleted(whose):
             return
         what = "a record's header is damaged" if hole.header is None else "a record's table of blocks is damaged"
+        if hole.refused is not None:
+            what = f"the disk does not read it: {hole.refused}"
         path = self._streams[whose].path if whose in self._streams else whose
         self._damage(segment.number, hole.offset, path, (), f"{what} ({hole.size} bytes are skipped)")
 
     def _judge(self, doubtful: _Doubtful) -> None:
         header, index = doubtful.header, doubtful.index
         bad = doubtful.table.index[~doubtful.good & doubtful.wanted]
-        if not doubtful.untrusted and header.lsn <= self.found.durable_lsn:
+        if not doubtful.untrusted and (header.lsn <= self.found.durable_lsn or doubtful.refused):
             free = doubtful.good & doubtful.wanted & ~index.handled(doubtful.table.index)
             self._enter(index, doubtful.segment, header, doubtful.table, free)
             lost = bad[~index.handled(bad)]

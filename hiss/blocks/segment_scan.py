@@ -4,7 +4,8 @@ is.
 Records stand one behind the other. Where the next one is not good, the scan looks on at every record boundary for one
 of the same generation with a higher sequence number: what is between is a hole. Whether a hole is damage (the record
 was durable) or what a crash left of a write on its way is for `recovery` to say, which sees all segments. No errors are
-raised for bad bytes.
+raised for bad bytes. What the disk refuses to read is a hole too, that knows why; only a segment whose very first page
+is refused is an error, since nobody can tell what is in it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from hiss.blocks.record import (
     decode_table,
 )
 from hiss.blocks.segment import HEADER_PAGE_BYTES, SegmentHeader, decode_segment_header
+from hiss.errors import SegmentDamaged
 from hiss.limits import RECORD_ALIGN_BYTES, SCAN_BYTES
 from hiss.model import ByteArray
 
@@ -43,6 +45,7 @@ class Hole:
     header: RecordHeader | None  # where that is good, and only what it describes is not
     last: bool  # nothing good follows in the segment
     generation: int  # of the segment when it was scanned
+    refused: OSError | None = None  # by the disk, when it was to be read: there may have been anything
 
 
 class SegmentScan:
@@ -68,11 +71,25 @@ class SegmentScan:
     durable_lsn : int
         The highest that a record of this segment vouches for.
     holes : list of Hole
+    refusals : list of (int, OSError)
+        Reads that the disk refused, by offset.
+
+    Raises
+    ------
+    SegmentDamaged
+        The disk refuses the first page.
     """
 
     def __init__(self, files: Files, fd: int, size: int, number: int, salt: int) -> None:
         self._files, self._fd, self._size, self._number, self._salt = files, fd, size, number, salt
+        self.refusals: list[tuple[int, OSError]] = []
         header = decode_segment_header(self._bytes(0, HEADER_PAGE_BYTES))
+        if self.refusals:
+            raise SegmentDamaged(
+                f"segment {number} cannot be read, so it is not known what is in it: {self.refusals[0][1]}. Nothing "
+                "was changed; check the disk, then open the buffer again, or move the file away and lose what is in it",
+                segment=number,
+            )
         self.header: SegmentHeader | None = header if header and header.number == number else None
         self.generation = self.header.generation if self.header else self._newest_generation()
         self.last_lsn = self.header.first_lsn - 1 if self.header else 0
@@ -112,28 +129,33 @@ class SegmentScan:
                 yield header, table
 
     def payload(self, header: RecordHeader) -> ByteArray | None:
-        """A record's payload, unchecked; None where the disk gives nothing."""
+        """A record's payload, unchecked; None where the disk refuses it."""
         data = np.empty(header.payload_bytes, np.uint8)
         if not len(data):
             return data
+        offset = header.offset + header.payload_start
         try:
-            count = read_fully(self._files, self._fd, data.data, header.offset + header.payload_start)
-        except OSError:
+            count = read_fully(self._files, self._fd, data.data, offset)
+        except OSError as error:
+            self.refusals.append((offset, error))
             return None
-        return data if count == len(data) else None
+        data[count:] = 0
+        return data
 
     # ---- inside
 
     def _hole(self, offset: int, size: int, header: RecordHeader | None, last: bool) -> None:
         lsn = header.lsn if header else self.last_lsn + 1
-        self.holes.append(Hole(self._number, offset, size, lsn, header, last, self.generation))
+        refused = next((error for at, error in self.refusals if offset <= at < offset + size), None)
+        self.holes.append(Hole(self._number, offset, size, lsn, header, last, self.generation, refused))
 
     def _bytes(self, offset: int, size: int) -> bytearray:
-        """What can be read there; zeros for what cannot."""
+        """What is there; zeros where the disk refuses it."""
         data = bytearray(max(0, min(size, self._size - offset)))
         try:
             read_fully(self._files, self._fd, data, offset)
-        except OSError:
+        except OSError as error:
+            self.refusals.append((offset, error))
             return bytearray(len(data))
         return data
 

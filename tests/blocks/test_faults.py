@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import threading
@@ -328,6 +329,38 @@ def test_where_a_block_was_written_twice_the_later_one_counts():
     there = again.contents(info)
     assert there[10] == bytes(other.data)
     assert 11 not in there, "only memory had it, and its producer was told"
+    again.close()
+
+
+def reads_of_an_opening() -> int:
+    disk, log, info = started()
+    assert log.append(info, make_extent(info, [(10, 700)])).wait() is None
+    killed = disk.after_kill()
+    log.stop_without_a_trace()
+    BenchLog(killed, {info.id: info}).stop_without_a_trace()
+    return killed.calls["preadv"] + 1
+
+
+@pytest.mark.parametrize("occurrence", range(reads_of_an_opening()))
+def test_a_read_that_fails_once_when_the_log_is_opened_loses_nothing(occurrence):
+    """Nobody vouches for the newest records: refused by the disk, they are not taken for the end of the log."""
+    disk, log, info = started()
+    assert log.append(info, make_extent(info, [(10, 700)])).wait() is None
+    killed = disk.after_kill()
+    log.stop_without_a_trace()
+    killed.faults = [Fault("preadv", occurrence, errno.EIO)]
+    late = {}
+    with contextlib.suppress(SegmentDamaged):  # of the first page: then it is not opened
+        opened = BenchLog(killed, {info.id: info})
+        all_there = opened.contents(info) == contents_of(info, [*BLOCKS, (10, 700)])
+        assert all_there or opened.report.damages
+        assert opened.append(info, make_extent(info, [(20, 5)])).wait() is None
+        late = contents_of(info, [(20, 5)])
+        opened.stop_without_a_trace()
+    killed.faults = []
+    again = BenchLog(killed.after_kill(), {info.id: info})
+    assert again.contents(info) == contents_of(info, [*BLOCKS, (10, 700)]) | late
+    assert not again.report.damages
     again.close()
 
 
