@@ -64,17 +64,17 @@ def run(
         with (
             _sink() as tcp,
             _sink(directory / "sink") as unix,
-            _buffers(directory, segment_bytes, lanes) as buffers,
+            buffers(directory, segment_bytes, lanes) as found,
         ):
-            for lane in [lane for lane in ("embedded", "unix") if lane in buffers]:
-                yield measure(_fresh(lane, buffers[lane], big, repeat, directory), 1)
-            for lane, buffer in buffers.items():
-                _warm(buffer, big, segment_bytes)
+            for lane in [lane for lane in ("embedded", "unix") if lane in found]:
+                yield measure(_fresh(lane, found[lane], big, repeat, directory), 1)
+            for lane, buffer in found.items():
+                warm(buffer, big, segment_bytes)
                 sink = {"embedded": None, "unix": unix}.get(lane, tcp)
                 for ack in ("received", "written", "durable"):
                     yield measure(_big(lane, ack, buffer, big, repeat, sink, directory), rounds)
-                with _stored(buffer, big, repeat) as stream:
-                    yield measure(_read(lane, stream, big, repeat), rounds)
+                with _stored(buffer, big, repeat) as stored:
+                    yield measure(_read(lane, stored, big, repeat), rounds)
                 for ack in ("received", "written", "durable"):
                     yield measure(_small(lane, ack, buffer, small), rounds)
                 yield measure(_small_extend(lane, buffer, small), rounds)
@@ -86,7 +86,7 @@ def _big(
     size = frames.nbytes * repeat
 
     def ours() -> float:
-        with _stream(buffer, dtype="u2", shape=frames.shape[1:], ack=ack) as s:
+        with stream(buffer, dtype="u2", shape=frames.shape[1:], ack=ack) as s:
             begin = time.perf_counter()
             for _ in range(repeat):
                 for frame in frames:
@@ -115,10 +115,10 @@ def _fresh(lane: str, buffer: Buffer, frames: np.ndarray, repeat: int, directory
     return Case(f"ingest/fresh/{lane}/durable/8MiB", case.metric, case.unit, case.run, peers)
 
 
-def _warm(buffer: Buffer, frames: np.ndarray, segment_bytes: int) -> None:
+def warm(buffer: Buffer, frames: np.ndarray, segment_bytes: int) -> None:
     """Write three segments through and free them, so that what follows is written over them."""
     for _ in range(3):
-        with _stream(buffer, dtype="u2", shape=frames.shape[1:]) as s:
+        with stream(buffer, dtype="u2", shape=frames.shape[1:]) as s:
             for _ in range(segment_bytes // frames.nbytes):
                 s.extend(frames)
 
@@ -127,7 +127,7 @@ def _small(lane: str, ack: str, buffer: Buffer, blocks: int) -> Case:
     block = np.random.default_rng(0).integers(0, 256, 4 * KiB).astype("u1")
 
     def ours() -> float:
-        with _stream(buffer, dtype="u1", shape=block.shape, ack=ack) as s:
+        with stream(buffer, dtype="u1", shape=block.shape, ack=ack) as s:
             begin = time.perf_counter()
             for _ in range(blocks):
                 s.append(block)
@@ -141,7 +141,7 @@ def _small_extend(lane: str, buffer: Buffer, blocks: int) -> Case:
     data = np.random.default_rng(0).integers(0, 256, (blocks, 4 * KiB)).astype("u1")
 
     def ours() -> float:
-        with _stream(buffer, dtype="u1", shape=data.shape[1:], ack="durable") as s:
+        with stream(buffer, dtype="u1", shape=data.shape[1:], ack="durable") as s:
             begin = time.perf_counter()
             s.extend(data)
             s.flush()
@@ -150,12 +150,12 @@ def _small_extend(lane: str, buffer: Buffer, blocks: int) -> Case:
     return Case(f"ingest/{lane}/durable/4KiB-extend", "rate", "blocks/s", ours)
 
 
-def _read(lane: str, stream: hiss.Stream, frames: np.ndarray, repeat: int) -> Case:
+def _read(lane: str, stored: hiss.Stream, frames: np.ndarray, repeat: int) -> Case:
     size = frames.nbytes * repeat
 
     def ours() -> float:
         begin = time.perf_counter()
-        assert sum(block.data.nbytes for block in stream) == size
+        assert sum(block.data.nbytes for block in stored) == size
         return size / (time.perf_counter() - begin) / 1e9
 
     return Case(f"read/{lane}/8MiB", "throughput", "GB/s", ours, {"copy": lambda: disk_peers.copy(frames, repeat)})
@@ -176,7 +176,8 @@ _numbers = count()
 
 
 @contextmanager
-def _stream(buffer: Buffer, **spec: Any) -> Iterator[Any]:
+def stream(buffer: Buffer, **spec: Any) -> Iterator[Any]:
+    """A stream to write, deleted afterwards."""
     writer = buffer.collection("bench").create_stream(f"s{next(_numbers)}", **spec)
     with writer:
         yield writer
@@ -184,7 +185,7 @@ def _stream(buffer: Buffer, **spec: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def _buffers(directory: Path, segment_bytes: int, lanes: Sequence[str]) -> Iterator[dict[str, Buffer]]:
+def buffers(directory: Path, segment_bytes: int, lanes: Sequence[str]) -> Iterator[dict[str, Buffer]]:
     """An embedded buffer, and one in a process of its own behind each lane."""
     with ExitStack() as stack:
         found: dict[str, Buffer] = {}

@@ -7,7 +7,8 @@ compared with the peer's before anything is timed. With two threads, two streams
 OpenCL on the processor (PoCL); a graphics processor where there is one, host to host.
 
 `kernels/fail-open` is a producer's rate into a buffer of its own whose kernel fails on every tenth extent, beside the
-healthy kernel; `kernels/shadow` with the kernel as a shadow, beside none.
+healthy kernel; `kernels/shadow` with the kernel as a shadow, beside none. `library/…` are kernels of the library
+(`library_workloads`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 import hiss
+from benchmarks import library_workloads
 from benchmarks.measure import Case, measure
 from hiss.kernels import Compiler, Pipeline, ResolvedStage
 from hiss.kernels.opencl_device import NoDevice, choose
@@ -153,6 +155,12 @@ def timepix3(count: int) -> Workload:
     return Workload("timepix3", [_map(TIMEPIX3, least=ScalarParam(20))], words, {"numpy": unpacked})
 
 
+def of_library(side: int, count: int) -> Iterator[Workload]:
+    """Kernels of the library, on frames of side x side."""
+    for name, definition, params, frames, peers, absent, tolerance in library_workloads.rows(side, count):
+        yield Workload(name, [(definition, params)], frames, peers, absent, tolerance)
+
+
 def cases(quick: bool) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
@@ -172,6 +180,9 @@ def cases(quick: bool) -> Iterator[Case]:
                     yield _case(f"kernels/numba/2-threads/{workload.name}", workload, compilers["numba"], 2)
                 if workload.name == "calibrate-veto-bin2x2" and not large:
                     yield _together_or_apart(workload, compilers["numba"])
+        for workload in of_library(2048, 1 if quick else count):
+            for backend in ("numba",) if quick else compilers:
+                yield _case(f"kernels/{backend}/1-thread/library/{workload.name}", workload, compilers[backend], 1)
         for backend, reason in absent.items():
             print(f"kernels/{backend}: absent; {reason}", flush=True)
         yield from _attach(directory)

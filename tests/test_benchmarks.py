@@ -40,6 +40,29 @@ def test_ingest_embedded():
     assert all(result["value"] > 0 for result in found.values())
 
 
+def test_ingest_kernels():
+    from benchmarks import ingest_kernels
+
+    found = by_case(ingest_kernels.run(True, side=64, segment_bytes=1 << 20))
+    assert {name.rpartition("/")[2] for name in found} == {
+        *("calibrate", "veto", "bin2x2", "common-mode", "median3x3", "azimuthal", "calibrate-veto-bin2x2")
+    }
+    assert all({"no-kernel", "copy"} == result["peers"].keys() for result in found.values())
+
+
+def test_kernels_of_the_library_give_what_their_peers_give(tmp_path):
+    from benchmarks import kernels
+    from hiss.kernels import Compiler
+
+    compiler = Compiler(tmp_path / "cache", "numpy")
+    names = []
+    for workload in kernels.of_library(64, 1):
+        (peer,) = workload.peers.values()
+        kernels._compare(kernels._pipeline(workload, compiler), peer, workload)
+        names.append(workload.name)
+    assert {"dark_flat", "jungfrau", "photons", "hot_pixels", "spots", "azimuthal", "common_mode"} <= set(names)
+
+
 def test_egress():
     from benchmarks import egress
 
