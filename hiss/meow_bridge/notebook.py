@@ -243,12 +243,32 @@ def execute(recipe: str, body: str, variables: Mapping[str, Any], directory: Pat
             cwd=os.getcwd(),
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            config=Config({"KernelManager": {"transport_encryption": "auto"}}),
+            config=Config(
+                {
+                    "KernelManager": {"transport_encryption": "auto"},
+                    "NotebookClient": {"kernel_manager_class": _uninterrupted_kernels()},
+                }
+            ),
         )
     except papermill.PapermillExecutionError as error:
         print(_ANSI.sub("", "\n".join(error.traceback)), file=sys.stderr)
         raise JobFailed(f"cell {error.cell_index}: {error.ename}: {error.evalue}") from None
     return executed.read_bytes()
+
+
+def _uninterrupted_kernels() -> type:
+    """A kernel manager that asks a kernel to end and does not interrupt it first.
+
+    The interrupt is for cells that still run. Ours have ended, and the kernel, if it is just closing its last message,
+    would print that it was interrupted, among what the cells printed. Whoever cancels a job kills its processes.
+    """
+    from jupyter_client.manager import AsyncKernelManager
+
+    class UninterruptedKernels(AsyncKernelManager):
+        async def _async_interrupt_kernel(self) -> None:
+            pass
+
+    return UninterruptedKernels
 
 
 def _install_kernel(directory: Path) -> str:

@@ -130,16 +130,31 @@ def test_after_each_statement_the_parameters_have_their_values(statements: list[
     assert names == stored & {"x", "y"}
 
 
-def test_a_notebook_runs_with_its_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# The kernel answers the last question that it is asked, and has still something to do when it is to end.
+BUSY_AT_THE_END = """
+import time
+handlers = get_ipython().kernel.shell_handlers
+answer = handlers["kernel_info_request"]
+async def answer_and_linger(*asked):
+    await answer(*asked)
+    time.sleep(0.5)
+handlers["kernel_info_request"] = answer_and_linger
+"""
+
+
+def test_a_notebook_runs_with_its_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And what the job prints is what its cells print: the kernel is not interrupted when it has done its work."""
     pytest.importorskip("papermill")
     monkeypatch.chdir(tmp_path)
-    body = json.dumps(
-        notebook(cell("x = 1\nif x:\n    y = 2"), cell("import sys\nprint('sum', x + y, sys.executable)"))
-    )
+    cells = ("x = 1\nif x:\n    y = 2", "import sys\nprint('sum', x + y, sys.executable)", BUSY_AT_THE_END)
+    body = json.dumps(notebook(*map(cell, cells)))
     printed = io.StringIO()
     with redirect_stdout(printed):
         executed = json.loads(execute("r", body, {"x": 30, "y": 12}, tmp_path / "own"))
     assert printed.getvalue().strip() == f"sum 42 {sys.executable}"
+    assert "Interrupt" not in capfd.readouterr().err
     assert executed["cells"][1]["outputs"][0]["text"] is not None
     with pytest.raises(JobFailed, match=r"cell \d+: ZeroDivisionError: division by zero"):
         execute("r", json.dumps(notebook(cell("1/0"))), {}, tmp_path / "second")
