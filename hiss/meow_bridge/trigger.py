@@ -7,15 +7,17 @@ are kept, or every job with a notebook would start the next. Triggers over watch
 The index looks a path up as a whole among the triggers without globs, and walks a tree over the parts of the others.
 Below each of its nodes literal parts are found in a dict, and globs by what they say literally: how they begin, how
 they end, and their longest piece in between. All globs of one *shape*, which is the lengths of these three, share a
-dict from the three texts, so that a name is cut once for each shape and not tried with each glob. The cost of a look-up
-grows with what matches, with the length of the path, and with the number of different shapes, not with the number of
-triggers. What is found so is tried as a regular expression without backtracking, unless nothing is left to try. Not
-thread-safe: the engine's lock covers it.
+dict from the three texts, so that a name is cut once for each shape and not tried with each glob. A trigger's last glob
+is looked up together with the literal parts that follow it, which leads to its values at once: among many triggers a
+look-up takes as long as the objects that it has to fetch from memory. Its cost grows with what matches, with the length
+of the path, and with the number of different shapes, not with the number of triggers. What is found so is tried as a
+regular expression without backtracking, unless nothing is left to try. Not thread-safe: the engine's lock covers it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
 from hiss import limits
@@ -72,23 +74,25 @@ def matches(trigger: str, path: str) -> bool:
     return any(index.matching(path))
 
 
-Shape = tuple[int, int, int]  # characters of a glob's beginning, of its end, of its longest piece in between
+Ends = tuple[int, int]  # characters of a glob's beginning and of its end
+Shape = tuple[int, int, int]  # and of its longest piece in between
 
 
 class _Node(Generic[T]):
     """What has been matched so far. Its dicts are made when they are needed: most nodes of many have none."""
 
-    __slots__ = ("deep", "globs", "is_deep", "literal", "values")
+    __slots__ = ("deep", "globs", "is_deep", "lasts", "literal", "values")
 
     def __init__(self, is_deep: bool = False) -> None:
         self.values: list[T] | None = None
         self.literal: dict[str, _Node[T]] | None = None
         self.globs: _Globs[T] | None = None
+        self.lasts: dict[Ends, dict[str, list[T]]] | None = None  # values of a last glob and the literal rest
         self.deep: _Node[T] | None = None
         self.is_deep = is_deep
 
     def empty(self) -> bool:
-        return not (self.values or self.literal or self.globs or self.deep)
+        return not (self.values or self.literal or self.globs or self.lasts or self.deep)
 
     def child(self, part: str) -> _Node[T]:
         """The node below for this part of a trigger, made if it is not there."""
@@ -110,22 +114,38 @@ class _Node(Generic[T]):
         elif is_glob(part):
             assert self.globs is not None
             self.globs.drop(part)
-            if not self.globs.shapes:
+            if self.globs.empty():
                 self.globs = None
         else:
             assert self.literal is not None
             del self.literal[part]
 
+    def add_last(self, parts: Sequence[str], value: T) -> None:
+        ends, key = _last_place(parts)
+        if self.lasts is None:
+            self.lasts = {}
+        self.lasts.setdefault(ends, {}).setdefault(key, []).append(value)
+
+    def remove_last(self, parts: Sequence[str], value: T) -> None:
+        ends, key = _last_place(parts)
+        assert self.lasts is not None
+        self.lasts[ends][key].remove(value)
+        if not self.lasts[ends][key]:
+            del self.lasts[ends][key]
+        if not self.lasts[ends]:
+            del self.lasts[ends]
+        if not self.lasts:
+            self.lasts = None
+
 
 class _Glob(Generic[T]):
-    """One part of a trigger with `*` or `?`, and the node that it leads to."""
+    """One part of a trigger with `*` or `?`, that has to be tried, and the node that it leads to."""
 
-    __slots__ = ("_compiled", "is_decided", "node", "part")
+    __slots__ = ("_compiled", "node", "part")
 
     def __init__(self, part: str) -> None:
         self.part = part
         self.node: _Node[T] = _Node()
-        self.is_decided = part.count("*") == 1 and "?" not in part  # its beginning and its end are all that it asks
         self._compiled: re.Pattern[str] | None = None
 
     def matches(self, name: str) -> bool:
@@ -137,14 +157,20 @@ class _Glob(Generic[T]):
 class _Globs(Generic[T]):
     """The globs below one node, by shape and by what they say literally."""
 
-    __slots__ = ("shapes",)
+    __slots__ = ("decided", "tried")
 
     def __init__(self) -> None:
-        self.shapes: dict[Shape, dict[str, list[_Glob[T]]]] = {}
+        self.decided: dict[Ends, dict[str, _Node[T]]] = {}
+        self.tried: dict[Shape, dict[str, list[_Glob[T]]]] = {}
+
+    def empty(self) -> bool:
+        return not (self.decided or self.tried)
 
     def node(self, part: str) -> _Node[T]:
-        shape, key = _place(part)
-        group = self.shapes.setdefault(shape, {}).setdefault(key, [])
+        (first, last, middle), key = _place(part)
+        if is_decided(part):
+            return self.decided.setdefault((first, last), {}).setdefault(key, _Node())
+        group = self.tried.setdefault((first, last, middle), {}).setdefault(key, [])
         for glob in group:
             if glob.part == part:
                 return glob.node
@@ -152,28 +178,37 @@ class _Globs(Generic[T]):
         return group[-1].node
 
     def drop(self, part: str) -> None:
-        shape, key = _place(part)
-        groups = self.shapes[shape]
+        (first, last, middle), key = _place(part)
+        if is_decided(part):
+            del self.decided[first, last][key]
+            if not self.decided[first, last]:
+                del self.decided[first, last]
+            return
+        groups = self.tried[first, last, middle]
         groups[key] = [glob for glob in groups[key] if glob.part != part]
         if not groups[key]:
             del groups[key]
         if not groups:
-            del self.shapes[shape]
+            del self.tried[first, last, middle]
 
     def step(self, name: str, found: list[_Node[T]]) -> None:
         """Add the nodes that `name` leads to."""
         size = len(name)
-        for (first, last, middle), groups in self.shapes.items():
-            if not middle:
-                group = groups.get(f"{name[:first]}*{name[size - last :]}")
-                if group is not None and size >= first + last:
-                    found += [glob.node for glob in group if glob.is_decided or glob.matches(name)]
-            elif size >= first + last + middle:
-                begin, end = name[:first], name[size - last :]
-                for piece in {name[at : at + middle] for at in range(first, size - last - middle + 1)}:
-                    group = groups.get(f"{begin}*{piece}*{end}")
-                    if group is not None:
-                        found += [glob.node for glob in group if glob.matches(name)]
+        for (first, last), nodes in self.decided.items():
+            node = nodes.get(f"{name[:first]}*{name[size - last :]}")
+            if node is not None and size >= first + last:
+                found.append(node)
+        for (first, last, middle), groups in self.tried.items():
+            if size < first + last + middle:
+                continue
+            begin, end = name[:first], name[size - last :]
+            pieces = (
+                {f"*{name[at : at + middle]}" for at in range(first, size - last - middle + 1)} if middle else ("",)
+            )
+            for piece in pieces:
+                group = groups.get(f"{begin}{piece}*{end}")
+                if group is not None:
+                    found += [glob.node for glob in group if glob.matches(name)]
 
 
 class TriggerIndex(Generic[T]):
@@ -190,9 +225,13 @@ class TriggerIndex(Generic[T]):
             self._whole.setdefault(trigger, []).append(value)
             return
         self._deep += DEEP in parts
+        last = _last_glob(parts)
         node = self._root
-        for part in parts:
+        for part in parts[:last]:
             node = node.child(part)
+        if last is not None:
+            node.add_last(parts[last:], value)
+            return
         if node.values is None:
             node.values = []
         node.values.append(value)
@@ -206,13 +245,17 @@ class TriggerIndex(Generic[T]):
                 del self._whole[trigger]
             return
         self._deep -= DEEP in parts
+        last = _last_glob(parts)
         way = [self._root]
-        for part in parts:
+        for part in parts[:last]:
             way.append(way[-1].child(part))
-        values = way[-1].values
-        assert values is not None
-        values.remove(value)
-        for part, parent, node in zip(reversed(parts), reversed(way[:-1]), reversed(way), strict=False):
+        if last is not None:
+            way[-1].remove_last(parts[last:], value)
+        else:
+            values = way[-1].values
+            assert values is not None
+            values.remove(value)
+        for part, parent, node in zip(reversed(parts[:last]), reversed(way[:-1]), reversed(way), strict=False):
             if not node.empty():
                 return
             parent.drop(part)
@@ -222,7 +265,9 @@ class TriggerIndex(Generic[T]):
         whole = self._whole.get(path)
         values = [] if whole is None else whole.copy()
         nodes = _with_deep([self._root]) if self._deep else [self._root]
+        end = -1
         for name in path.split("/"):
+            end += 1 + len(name)  # of this part
             found: list[_Node[T]] = []
             for node in nodes:
                 if node.literal is not None:
@@ -235,6 +280,12 @@ class TriggerIndex(Generic[T]):
                     found.append(node)
                 if node.globs is not None:
                     node.globs.step(name, found)
+                if node.lasts is not None:
+                    size = len(name)
+                    for (first, last), ways in node.lasts.items():
+                        some = ways.get(f"{name[:first]}*{name[size - last :]}{path[end:]}")
+                        if some is not None and size >= first + last:
+                            values += some
             if not found:
                 return values
             nodes = _with_deep(found) if self._deep else found
@@ -250,6 +301,23 @@ def _with_deep(nodes: list[_Node[T]]) -> list[_Node[T]]:
     if not deep:
         return nodes
     return list({id(node): node for node in (*nodes, *deep)}.values())
+
+
+def is_decided(part: str) -> bool:
+    """Whether a glob's beginning and its end are all that it asks."""
+    return part.count("*") == 1 and "?" not in part
+
+
+def _last_glob(parts: Sequence[str]) -> int | None:
+    """Where the trigger's last glob stands, if it is decided by its beginning and its end."""
+    last = max(place for place, part in enumerate(parts) if is_glob(part))
+    return last if is_decided(parts[last]) else None
+
+
+def _last_place(parts: Sequence[str]) -> tuple[Ends, str]:
+    """Of a decided glob and the literal parts after it."""
+    (first, last, _), key = _place(parts[0])
+    return (first, last), "/".join((key, *parts[1:]))
 
 
 def _place(part: str) -> tuple[Shape, str]:
