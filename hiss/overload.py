@@ -1,13 +1,15 @@
-"""What a producer does when its blocks are taken more slowly than they come, for longer than it can wait. Pure.
+"""What a producer does when its blocks are taken more slowly than they come, for longer than it can wait.
 
-Decided in the client, before a byte is sent. A block that is not kept is declared to the buffer in its place, so that
-it stands in the stream's ledger with the policy's name.
+Decided in the client, before a byte is sent: the policy (`Overload`), and how one producer fares under it
+(`Shedding`). A block that is not kept is declared to the buffer in its place, so that it stands in the stream's ledger
+with the policy's name. Policies are constant; a `Shedding` is its writer's, under the writer's lock.
 """
 
 from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -66,3 +68,69 @@ class Overload:
     def status(self) -> BlockStatus:
         """What is declared of a block that is not kept."""
         return BlockStatus.PRESCALED if self.policy is OverloadPolicy.PRESCALE else BlockStatus.DROPPED
+
+
+class Shedding:
+    """Whether the blocks of one producer are kept.
+
+    Parameters
+    ----------
+    policy : Overload
+    wait_for_room : callable
+        `(bytes, timeout_s)`: waits until so many bytes may be held, and says whether they may; None waits for as long
+        as it takes. Raises what ended the stream.
+    check : callable
+        Raises what ended the stream, if it is over.
+    half_is_free : callable
+        Whether half of the stream's credit is free.
+
+    Attributes
+    ----------
+    shed_blocks : int
+        How many were not kept.
+    """
+
+    def __init__(
+        self,
+        policy: Overload,
+        wait_for_room: Callable[[int, float | None], bool],
+        check: Callable[[], None],
+        half_is_free: Callable[[], bool],
+    ) -> None:
+        self._policy = policy
+        self._wait_for_room = wait_for_room
+        self._check = check
+        self._half_is_free = half_is_free
+        self._overloaded = False
+        self.shed_blocks = 0
+
+    @property
+    def status(self) -> BlockStatus:
+        """What is declared of a block that is not kept."""
+        return self._policy.status
+
+    def lets_in(self, index: int, size: int) -> bool:
+        """Whether a block is kept, else it counts as shed; waits for room as long as the policy lets it."""
+        policy = self._policy
+        if policy.waits:
+            return self._wait_for_room(size, None)
+        self._look()
+        if not self._overloaded or policy.keeps(index):
+            if self._wait_for_room(size, policy.patience_s):
+                return True
+            self._overloaded = True
+        else:
+            self._check()
+        self.shed_blocks += 1
+        return False
+
+    def lets_all_in(self, size: int) -> bool:
+        """Whether blocks of `size` bytes together are kept, all of them. If not, none counts as shed yet."""
+        if self._policy.waits:
+            return self._wait_for_room(size, None)
+        self._look()
+        return not self._overloaded and self._wait_for_room(size, 0.0)
+
+    def _look(self) -> None:
+        if self._overloaded and self._half_is_free():
+            self._overloaded = False

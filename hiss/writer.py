@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import limits
+from hiss.block_form import BlockForm
 from hiss.errors import (
     DeadlineExceeded,
     HissError,
@@ -36,14 +37,12 @@ from hiss.model import (
     Ack,
     AckLevel,
     BlockStatus,
-    ByteArray,
     Completeness,
     Feedback,
     FrameSpec,
     StreamInfo,
-    columns_dtype,
 )
-from hiss.overload import Overload
+from hiss.overload import Overload, Shedding
 from hiss.store import AppendSession, Store
 
 
@@ -117,15 +116,14 @@ class StreamWriter:
         self._store = store
         self._info = info
         self._frame = came_as
-        self._columns = info.columns
-        self._columns_dtype = columns_dtype(info.columns)
+        self._form = BlockForm(f"stream {info.path}", came_as, info.columns)
+        self._columns_dtype = info.columns_dtype
         self._level = min(info.ack, AckLevel.DURABLE)
         self._clock_s = clock_s
         self._started_s = clock_s()
         self._ended_s = 0.0
         self._cond = threading.Condition()
-        self._overload = overload or Overload()
-        self._overloaded = False
+        self._shedding = Shedding(overload or Overload(), self._wait_for_room, self._raise_error, self._half_is_free)
         self._extent_bytes = extent_bytes
         self._linger_s = linger_s
         self._tell_ack = on_ack
@@ -141,7 +139,7 @@ class StreamWriter:
         self._error: HissError | None = None  # final
         self._closing = False
         self._feedback: deque[Feedback] = deque(maxlen=limits.FEEDBACK_MESSAGES_MAX)
-        self._sent_blocks = self._sent_bytes = self._reconnects = self._shed_blocks = 0
+        self._sent_blocks = self._sent_bytes = self._reconnects = 0
         self._flushing = False
         self._generation = 0  # of the session; what an old one still says is not heard
         self._session: AppendSession = self._open()
@@ -183,14 +181,14 @@ class StreamWriter:
         HissError
             Whatever ended the stream in the background.
         """
-        view = self._block_view(block)
-        row = self._row(columns)
+        view = self._form.view(block)
+        row = self._form.row(columns)
         number = self.next_index if index is None else int(index)
         if number < 0:
             raise InvalidInput(f"stream {self._info.path}: block index {number}; indices are at least 0")
         with self._cond:
-            if not self._lets_in(number, len(view)):
-                self._shed(number)
+            if not self._shedding.lets_in(number, len(view)):
+                self._declare(GapRange(number, number, self._shedding.status))
                 self.next_index = number + 1
                 return number
             if not self._gathering.fits(len(view)):
@@ -214,15 +212,11 @@ class StreamWriter:
         **columns: npt.ArrayLike,
     ) -> None:
         """Add `n` blocks: an array `(n, *shape)`, and `n` values for each of `index`, `time_ns` and the columns."""
-        if self._frame.variable:
-            raise SpecMismatch(f"stream {self._info.path}: blocks of a variable length are appended one by one")
-        array = np.asarray(blocks)
-        if array.ndim == 0 or array.shape[1:] != self._frame.shape or not self._same_dtype(array.dtype):
-            raise self._mismatch(f"an array {array.dtype} {array.shape}", f"(n, *{self._frame.shape})")
+        array = self._form.stack(blocks)
         count = len(array)
         numbers = np.arange(self.next_index, self.next_index + count) if index is None else np.asarray(index, np.int64)
         times = np.zeros(count, np.int64) if time_ns is None else np.asarray(time_ns, np.int64)
-        rows = self._rows(columns, count)
+        rows = self._form.rows(columns, count)
         if numbers.shape != (count,) or times.shape != (count,):
             raise SpecMismatch(
                 f"stream {self._info.path}: {count} blocks, index {numbers.shape}, time_ns {times.shape}"
@@ -232,15 +226,15 @@ class StreamWriter:
             part = slice(first, min(first + step, count))
             size = (part.stop - part.start) * self._frame.item_bytes
             with self._cond:
-                together = self._lets_all_in(size)
+                together = self._shedding.lets_all_in(size)
                 buffer = self._buffers.take(size) if together else None
             if buffer is None:  # overloaded: each block is looked at
                 for place in range(part.start, part.stop):
-                    row = {column.name: rows[column.name][place] for column in self._columns}
+                    row = {name: rows[name][place] for name in columns}
                     self.append(array[place], index=int(numbers[place]), time_ns=int(times[place]), **row)
                 continue
             data = buffer[:size]
-            data.view(self._frame.numpy_dtype).reshape(-1, *self._block_shape)[:] = array[part]
+            data.view(array.dtype).reshape(-1, *array.shape[1:])[:] = array[part]
             length = np.full(part.stop - part.start, self._frame.item_bytes, np.int64)
             extent = Extent.of(numbers[part], data, length, time_ns=times[part], columns=rows[part])
             self._add(Packet(extent, buffer))
@@ -289,7 +283,7 @@ class StreamWriter:
     @property
     def shed_blocks(self) -> int:
         """How many the overload policy did not keep."""
-        return self._shed_blocks
+        return self._shedding.shed_blocks
 
     def feedback(self) -> list[Any]:
         """What kernels, rules and people sent to this producer since the last call: small JSON values."""
@@ -347,7 +341,7 @@ class StreamWriter:
             self._sent_bytes,
             (self._ended_s or self._clock_s()) - self._started_s,
             self._reconnects,
-            self._shed_blocks,
+            self._shedding.shed_blocks,
         )
 
     def __enter__(self) -> Self:
@@ -366,60 +360,6 @@ class StreamWriter:
             except HissError as second:
                 error.add_note(f"and the stream {self._info.path} could not be marked as aborted: {second}")
 
-    # ---- blocks
-
-    def _same_dtype(self, dtype: np.dtype[Any]) -> bool:
-        return dtype == self._frame.numpy_dtype
-
-    def _mismatch(self, found: str, expected: str) -> SpecMismatch:
-        return SpecMismatch(
-            f"stream {self._info.path}: {found}, expected {expected} of {self._frame.numpy_dtype}; "
-            "convert it, or create the stream with that dtype and shape"
-        )
-
-    @property
-    def _block_shape(self) -> tuple[int, ...]:
-        return tuple(size for size in self._frame.shape if size is not None)
-
-    def _block_view(self, block: Any) -> ByteArray:
-        if self._frame.opaque:
-            if isinstance(block, np.ndarray) or not isinstance(block, bytes | bytearray | memoryview):
-                raise SpecMismatch(f"stream {self._info.path} takes bytes, not {type(block).__name__}")
-            return np.frombuffer(block, np.uint8)
-        array = np.asarray(block)
-        shape = self._frame.shape
-        fits = array.ndim == len(shape) and all(
-            want in (None, have) for want, have in zip(shape, array.shape, strict=True)
-        )
-        if not fits or not self._same_dtype(array.dtype):
-            raise self._mismatch(f"a block {array.dtype} {array.shape}", str(shape))
-        return np.ascontiguousarray(array, self._frame.numpy_dtype).reshape(-1).view(np.uint8)
-
-    def _row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        self._check_columns(values)
-        return tuple(values[column.name] for column in self._columns)
-
-    def _rows(self, values: Mapping[str, Any], count: int) -> npt.NDArray[np.void]:
-        self._check_columns(values)
-        rows = np.zeros(count, self._columns_dtype)
-        for column in self._columns:
-            value = np.asarray(values[column.name])
-            if value.shape not in ((), (count,)):
-                raise SpecMismatch(
-                    f"stream {self._info.path}: column {column.name!r} has shape {value.shape}, not ({count},)"
-                )
-            rows[column.name] = value
-        return rows
-
-    def _check_columns(self, values: Mapping[str, Any]) -> None:
-        names = {column.name for column in self._columns}
-        if values.keys() != names:
-            missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
-            raise SpecMismatch(
-                f"stream {self._info.path}: columns missing: {missing}, unknown: {unknown}; "
-                f"the stream has {sorted(names)}"
-            )
-
     def _add(self, packet: Packet) -> None:
         with self._cond:
             self._wait_for_room(packet.extent.data.size)
@@ -434,35 +374,6 @@ class StreamWriter:
 
     def _held(self) -> bool:
         return bool(self._gathering.index or self._ready or self._sent)
-
-    def _lets_in(self, number: int, size: int) -> bool:
-        """Whether a block is kept; waits for room as long as the overload policy lets it."""
-        policy = self._overload
-        if policy.waits:
-            return self._wait_for_room(size)
-        self._leave_overload()
-        if self._overloaded and not policy.keeps(number):
-            self._raise_error()
-            return False
-        if self._wait_for_room(size, policy.patience_s):
-            return True
-        self._overloaded = True
-        return False
-
-    def _lets_all_in(self, size: int) -> bool:
-        """Whether blocks of `size` bytes together are kept, all of them."""
-        if self._overload.waits:
-            return self._wait_for_room(size)
-        self._leave_overload()
-        return not self._overloaded and self._wait_for_room(size, 0.0)
-
-    def _leave_overload(self) -> None:
-        if self._overloaded and 2 * self._held_bytes <= self._session.start.credit_bytes:
-            self._overloaded = False
-
-    def _shed(self, number: int) -> None:
-        self._declare(GapRange(number, number, self._overload.status))
-        self._shed_blocks += 1
 
     def _declare(self, gap: GapRange) -> None:
         """Queue a gap in its turn, as one with the one before it where they are alike."""
@@ -493,6 +404,9 @@ class StreamWriter:
             return found
         self._raise_error()
         return True
+
+    def _half_is_free(self) -> bool:
+        return 2 * self._held_bytes <= self._session.start.credit_bytes
 
     def _raise_error(self) -> None:
         if self._error is not None:
