@@ -43,14 +43,17 @@ class LocalExecutor:
         What attempts may take together.
     spares : int
         Attempts that are started ahead.
+    zygote : Zygote, optional
+        One that others use as well: whoever made it closes it. One of its own by default.
     """
 
-    def __init__(self, directory: Path, capacity: Capacity, spares: int) -> None:
+    def __init__(self, directory: Path, capacity: Capacity, spares: int, zygote: Zygote | None = None) -> None:
         self._directory = directory
         self._capacity = capacity
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(mode=0o700, parents=True)
-        self._zygote = Zygote(directory, spares)
+        self._owns_zygote = zygote is None
+        self._zygote = zygote or Zygote(directory, spares)
         self._running: set[LocalAttempt] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -80,15 +83,16 @@ class LocalExecutor:
             attempt.stop()
         for attempt in running:
             attempt.ended.wait()
-        self._zygote.close()
+        if self._owns_zygote:
+            self._zygote.close()
 
 
-def local_executor(directory: Path, jobs_at_once: int) -> LocalExecutor:
+def local_executor(directory: Path, jobs_at_once: int, zygote: Zygote | None = None) -> LocalExecutor:
     """The executor of this machine: as many cores as jobs at once, or all there are; all memory but a part."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cores = max(jobs_at_once, len(os.sched_getaffinity(0)))
     capacity = Capacity(cores, memory - memory // limits.MEMORY_LEFT_FRACTION)
-    return LocalExecutor(directory, capacity, min(jobs_at_once, limits.SPARE_JOBS_MAX))
+    return LocalExecutor(directory, capacity, min(jobs_at_once, limits.SPARE_JOBS_MAX), zygote)
 
 
 class LocalAttempt:

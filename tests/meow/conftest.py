@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from hiss.limits import GiB
 from hiss.meow_bridge import Engine
 from hiss.meow_bridge.executor import Capacity, Room
+from hiss.meow_bridge.local_executor import local_executor
+from hiss.meow_bridge.warm import Zygote
 from hiss.workflow import Job, Pattern, Recipe, RecipeKind
 
 from .memory_store import MemoryStore
@@ -54,12 +57,27 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
+@pytest.fixture(scope="session")
+def shared_zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """One for all engines: to start one takes longer than most of what is tested. It holds nothing of any engine."""
+    zygote = Zygote(tmp_path_factory.mktemp("zygote"), spares=2)
+    yield zygote
+    zygote.close()
+
+
 @pytest.fixture
-def make_engine(tmp_path: Path, store: MemoryStore) -> Iterator[Callable[..., Engine]]:
+def zygote(shared_zygote: Zygote) -> Zygote | None:
+    """Of the engines of a test. A module whose tests look at it, or kill it, overrides this with None: each its own."""
+    return shared_zygote
+
+
+@pytest.fixture
+def make_engine(tmp_path: Path, store: MemoryStore, zygote: Zygote | None) -> Iterator[Callable[..., Engine]]:
     """Engines on `tmp_path` and `store`, stopped at the end; `start=False` leaves the threads out."""
     engines: list[Engine] = []
 
-    def make(*, start: bool = True, directory: Path = tmp_path, **options: Any) -> Engine:
+    def make(*, start: bool = True, directory: Path = tmp_path, own_zygote: bool = False, **options: Any) -> Engine:
+        options.setdefault("executor", partial(local_executor, zygote=None if own_zygote else zygote))
         engine = Engine(directory, store, lambda attempt, writes, rights: {"TEST_WRITES": writes}, **options)  # type: ignore[arg-type]
         engines.append(engine)
         if start:

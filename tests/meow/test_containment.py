@@ -26,6 +26,12 @@ from .conftest import finished, pattern, script, wait_for
 from .memory_store import MemoryStore
 from .test_attempts import alive, pids, running
 
+
+@pytest.fixture
+def zygote() -> None:
+    """Each engine has its own: it is killed here, and looked at."""
+
+
 # Forks without end in four generations, and ends by itself after a while, in case nothing else ends it.
 BOMB = """
 import os, time
