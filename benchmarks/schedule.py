@@ -75,13 +75,15 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
     sys.setswitchinterval(2e-4)  # as in a server's processes
     yield from _latency(20 if quick else 200)
     for count in (10,) if quick else (10, 100, 500, 5000):
+        rounds = 1 if quick or count > 100 else 3
         for name in ("SPMF", "MPSF", "MPMF", "SPSFP"):
-            yield _case(f"{name}/{count}/there", lambda n=name, c=count: _there(n, c), "mig_meow", name, count)
-            yield _case(f"{name}/{count}/seals", lambda n=name, c=count: _seals(n, c), "mig_meow", name, count)
+            yield _case(f"{name}/{count}/there", lambda n=name, c=count: _there(n, c), rounds, "mig_meow", name, count)
+            yield _case(f"{name}/{count}/seals", lambda n=name, c=count: _seals(n, c), rounds, "mig_meow", name, count)
+    rounds = 1 if quick else 3
     for count in (10,) if quick else (10, 100):
         for name in ("SPMF", "SPSFS") if quick else ("SPMF", "MPSF", "MPMF", "SPSFP", "SPSFS"):
             peer = None if quick and name == "SPSFS" else "meow_base"  # there it takes 25 s
-            yield _case(f"{name}/{count}/finished", lambda n=name, c=count: _finished(n, c), peer, name, count)
+            yield _case(f"{name}/{count}/finished", lambda n=name, c=count: _finished(n, c), rounds, peer, name, count)
     archived = 10_000 if quick else 1_000_000
     case = Case(
         f"schedule/SPSFP/500/archive of {archived}", "time", "ratio", lambda: _archive(archived), less_is_better=True
@@ -89,7 +91,9 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
     yield measure(case, 1)
 
 
-def _case(label: str, ours: Callable[[], float], peer: str | None, name: str, count: int) -> dict[str, Any]:
+def _case(
+    label: str, ours: Callable[[], float], rounds: int, peer: str | None, name: str, count: int
+) -> dict[str, Any]:
     peers: dict[str, Callable[[], float]] = {}
     absent: dict[str, str] = {}
     if peer is not None:
@@ -99,7 +103,7 @@ def _case(label: str, ours: Callable[[], float], peer: str | None, name: str, co
         else:
             peers[peer] = functools.partial(float, found)
     case = Case(f"schedule/{label}", "time", "s", ours, peers, absent, less_is_better=True)
-    return measure(case, 3 if count <= 100 else 1)
+    return measure(case, rounds)
 
 
 @functools.cache
