@@ -4,7 +4,8 @@ Workload: frames of counts (Poisson, mean 900, fixed seed), 2048 x 2048 uint16 a
 words, through `Pipeline.run` in extents of one block, results into memory that is used again; compilation is not
 timed, but `kernels/attach`. Rounds of ours and the peers alternate; the value is the median round. Results are
 compared with the peer's before anything is timed. With two threads, two streams run at once. Back ends: Numba and
-OpenCL on the processor (PoCL); a graphics processor where there is one, host to host.
+OpenCL on the processor (PoCL); a graphics processor where there is one, host to host. `timepix3-packets` are blocks of
+variable length, of 1000 words on average.
 
 `kernels/fail-open` is a producer's rate into a buffer of its own whose kernel fails on every tenth extent, beside the
 healthy kernel; `kernels/shadow` with the kernel as a shadow, beside none. `library/…` are kernels of the library
@@ -29,7 +30,7 @@ import numpy as np
 import hiss
 from benchmarks import library_workloads
 from benchmarks.measure import Case, measure
-from hiss.kernels import Compiler, Pipeline, ResolvedStage
+from hiss.kernels import Compiler, Packets, Pipeline, ResolvedStage
 from hiss.kernels.opencl_device import NoDevice, choose
 from hiss.limits import MiB
 from hiss.model import KernelDef, KernelKind, ScalarParam
@@ -71,6 +72,10 @@ def timepix3(words, least):
     hit = (hk.bits(words, 60, 4) == 11) & (tot >= least)
     return np.where(hit, pixel * 2**44 + time, 0)
 """
+TIMEPIX3_PACKETS = TIMEPIX3.replace("def timepix3", "def packets").replace(
+    "np.where(hit, pixel * 2**44 + time, 0)", "(pixel * 2**44 + time)[hit]"
+)
+PACKET_WORDS = 1000  # on average
 
 
 @dataclass
@@ -161,6 +166,36 @@ def of_library(side: int, count: int) -> Iterator[Workload]:
         yield Workload(name, [(definition, params)], frames, peers, absent, tolerance)
 
 
+def _packets(words: Any, compiler: Compiler) -> Case:
+    """The same of packets, where the hits that are too short are left out of the result."""
+    rng = np.random.default_rng(SEED)
+    lengths = rng.poisson(PACKET_WORDS, words.size // PACKET_WORDS - 100).astype(np.int64)
+    sent = Packets.of(words.reshape(-1)[: lengths.sum()], lengths)
+    columns = np.zeros(len(sent), np.dtype([]))
+    stage = ResolvedStage(*_map(TIMEPIX3_PACKETS, least=ScalarParam(500)))
+    pipeline = Pipeline.build([stage], "u8", (None,), columns.dtype, compiler)
+    assert pipeline.backends == ("numba",)
+    out = np.empty(sent.nbytes, np.uint8)
+    copied = np.empty_like(sent.items)
+
+    def plain(words: Any) -> Any:
+        def bits(first: int, size: int) -> Any:
+            return (words >> np.uint64(first)) & np.uint64((1 << size) - 1)
+
+        tot, pixel = bits(20, 10), bits(44, 16)
+        time = bits(0, 16) * np.uint64(2**18) + bits(30, 14) * np.uint64(16) - bits(16, 4)
+        return (pixel * np.uint64(2**44) + time)[(bits(60, 4) == 11) & (tot >= 500)]
+
+    found = pipeline.run(sent, columns, out).frames
+    assert all(np.array_equal(ours, plain(packet)) for ours, packet in zip(found, sent, strict=True))
+    peers = {
+        "copy": _rate(lambda: np.copyto(copied, sent.items), sent.nbytes),
+        "numpy": _rate(lambda: [plain(packet) for packet in sent], sent.nbytes),
+    }
+    ours = _rate(lambda: pipeline.run(sent, columns, out), sent.nbytes)
+    return Case("kernels/numba/1-thread/timepix3-packets", "input", "GB/s", ours, peers)
+
+
 def cases(quick: bool) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
@@ -170,6 +205,8 @@ def cases(quick: bool) -> Iterator[Case]:
             large = dtype == "uint32"
             listed = list(workloads(shape, dtype, 2 if large else count))
             listed += [] if large else [timepix3(count)]
+            if not large:
+                yield _packets(listed[-1].frames, compilers["numba"])
             for workload in listed:
                 if quick and large and workload.name not in ("calibrate", "veto", "bin2x2"):
                     continue

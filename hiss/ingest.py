@@ -42,7 +42,6 @@ class Ingest:
         self.spaces = spaces
         self.refinery = refinery
         self.reservations = reservations
-        self.result_bytes = refinery.result_bytes if refinery else 0  # of one block
 
     def admit(self, blocks: int, data_bytes: int, alive: Callable[[], bool]) -> Charge:
         """Wait until the log has room for an extent of so many blocks and bytes, and count it as on its way.
@@ -60,14 +59,18 @@ class Ingest:
         came = record_bytes(blocks, columns, data_bytes)
         cost = came
         if self.refinery is not None:
-            result = record_bytes(blocks, columns, blocks * self.result_bytes or data_bytes)
+            result = record_bytes(blocks, columns, self._result_bytes(blocks, data_bytes) or data_bytes)
             described = record_bytes(blocks, columns, 0)
             cost = {Keep.RESULT: result, Keep.RAW: came + described, Keep.BOTH: came + result}[self.info.keep]
-        return cost, data_bytes + blocks * self.result_bytes
+        return cost, data_bytes + self._result_bytes(blocks, data_bytes)
+
+    def _result_bytes(self, blocks: int, data_bytes: int) -> int:
+        """Space for what the kernels make of so many blocks."""
+        return self.refinery.result_bytes(blocks, data_bytes) if self.refinery else 0
 
     def reserve(self, blocks: int, data_bytes: int) -> Space | None:
         """Memory of the arena to receive an extent in; None where it is to come by the ordinary way."""
-        return self.spaces.reserve(data_bytes, blocks * self.result_bytes)
+        return self.spaces.reserve(data_bytes, self._result_bytes(blocks, data_bytes))
 
     def receive(
         self,
@@ -81,7 +84,7 @@ class Ingest:
         check_extent(self.info, self.came_as, extent)
         if space is not None:
             return iter((land_in_place(space, extent, received_ns, on_settled),))
-        return land(self.storage.arena, extent, self.result_bytes, received_ns, on_settled)
+        return land(self.storage.arena, extent, self._result_bytes, received_ns, on_settled)
 
     def process(self, landed: Landed) -> int:
         """Run the kernels and write the records; when this returns they are *written*, and take so many bytes."""

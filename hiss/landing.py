@@ -139,7 +139,7 @@ def check_block_fits(arena: Arena, what: str, block_bytes: int) -> None:
 def land(
     arena: Arena,
     extent: Extent,
-    result_bytes: int,
+    result_bytes: Callable[[int, int], int],
     received_ns: int,
     on_settled: Callable[[Landed, HissError | None], None],
 ) -> Iterator[Landed]:
@@ -147,8 +147,8 @@ def land(
 
     Parameters
     ----------
-    result_bytes : int
-        Space to reserve for the result of each block; 0 where no kernel changes it.
+    result_bytes : callable
+        Of a number of blocks and their bytes, the space to reserve for their results; 0 where no kernel changes them.
 
     Raises
     ------
@@ -156,7 +156,8 @@ def land(
         The bytes do not have the digest that came with them.
     """
     for piece in _pieces(extent, share_of(arena), result_bytes):
-        sizes = [piece.data.size, result_bytes * len(piece)] if result_bytes else [piece.data.size]
+        made = result_bytes(len(piece), piece.data.size)
+        sizes = [piece.data.size, made] if made else [piece.data.size]
         regions = arena.allocate(*sizes, timeout_s=None) if piece.data.size else ()
         try:
             copy = _copy(piece, regions[0] if regions else None, received_ns)
@@ -198,8 +199,8 @@ def _checked(piece: Extent, data: ByteArray, received_ns: int) -> Extent:
     return replace(piece, data=data, received_ns=received, source_digest=piece.digest)
 
 
-def _pieces(extent: Extent, share: int, result_bytes: int) -> Iterator[Extent]:
-    need = int(extent.length.sum()) + result_bytes * len(extent)
+def _pieces(extent: Extent, share: int, result_bytes: Callable[[int, int], int]) -> Iterator[Extent]:
+    need = extent.data.size + result_bytes(len(extent), extent.data.size)
     if need <= share:
         yield extent
         return

@@ -225,7 +225,7 @@ class Node:
         credit = share_of(self.storage.arena)
         block = ingest.came_as.block_bytes
         if ingest.refinery is not None and block:
-            credit = max(block, credit * block // (block + ingest.refinery.result_bytes))
+            credit = max(block, credit * block // (block + ingest.refinery.result_bytes(1, block)))
         gaps = tuple(index.gaps(limits.LEDGER_RANGES_MAX))
         return AppendStart(credit, index.next_index, gaps, self.boot_id, min(info.ack, AckLevel.DURABLE))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -169,9 +169,10 @@ class Stream:
         bound = bound_kernels(kernels, self._store)
         selection = Selection(start, stop, step, kernels=bound, time_ns=_time_ns(time), where=_ranges(where))
         extents = list(self._extents(selection))
-        if self._info.frame.variable and not bound:
-            return [block.data for extent in extents for block in _blocks(extent, self._info)]
         frame = self._store.out_frame(self._info.id, bound) if bound else self._info.frame
+        if frame.variable:
+            info = replace(self._info, frame=frame)
+            return [block.data for extent in extents for block in _blocks(extent, info)]
         if not extents:
             return np.empty((0, *[size for size in frame.shape if size is not None]), frame.numpy_dtype)
         return np.concatenate([extent.frames(frame) for extent in extents])

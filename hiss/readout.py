@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from hiss import binding, limits
 from hiss.blocks import Storage
+from hiss.elements import elements
 from hiss.errors import InvalidInput, SpecMismatch, StreamEvicted, StreamNotFinal
 from hiss.extent import Extent, block_digests
 from hiss.kernels import Compiler, Pipeline, Reduction, ResolvedStage, builtin
@@ -31,7 +32,6 @@ from hiss.model import (
     StreamParam,
     now_text,
 )
-from hiss.refinery import out_bytes
 
 _EMPTY = np.zeros(0, np.uint8)
 
@@ -224,37 +224,61 @@ class Readout:
     def out_frame(self, stages: Sequence[StageInfo], info: StreamInfo) -> FrameSpec:
         """The blocks that leave `stages` when those of `info` enter them; compiles."""
         pipeline = self._build(stages, info.frame, info)
-        return FrameSpec(pipeline.out_dtype.str, pipeline.out_shape)
+        return _leaving(pipeline)
 
     def _build(self, stages: Sequence[StageInfo], came_as: FrameSpec, info: StreamInfo) -> Pipeline:
         inner = [stage for stage in stages if stage.kind is not KernelKind.REDUCE]
+        if came_as.opaque and inner:
+            raise SpecMismatch(
+                f"stream {info.path}: its blocks are bytes without a dtype; kernels take numbers. Create it with the "
+                "dtype of the items, such as dtype='uint64', shape=(None,)"
+            )
         resolved = [binding.stage(stage, self._storage.catalog) for stage in inner]
-        shape = _fixed_shape(came_as, info)
-        return Pipeline.build(resolved, came_as.numpy_dtype, shape, info.columns_dtype, self.compiler)
+        built = Pipeline.build(resolved, came_as.numpy_dtype, came_as.shape, info.columns_dtype, self.compiler)
+        if len(inner) < len(stages):  # what is left are reductions
+            _fixed_shape(_leaving(built), info)
+        return built
+
+
+def _leaving(pipeline: Pipeline) -> FrameSpec:
+    return FrameSpec(pipeline.out_dtype.str, pipeline.out_shape)
 
 
 def through(pipeline: Pipeline, extent: Extent, frame: FrameSpec) -> Iterator[Extent]:
     """The blocks of `extent` that come through `pipeline`, in pieces whose results are no larger than an extent."""
-    step = max(1, limits.EXTENT_BYTES_TARGET // max(1, out_bytes(pipeline)))
-    for first in range(0, len(extent), step):
-        result = _through(pipeline, extent.select(np.arange(first, min(first + step, len(extent)))), frame)
+    first = 0
+    for stop in _stops(pipeline, extent, frame):
+        result = _through(pipeline, extent.select(np.arange(first, stop)), frame)
+        first = stop
         if len(result):
             yield result
 
 
+def _stops(pipeline: Pipeline, extent: Extent, frame: FrameSpec) -> Iterator[int]:
+    """Where to cut an extent so that the results of each piece fit one, if those of one block do."""
+    made = [pipeline.result_bytes(1, length // frame.item_bytes) for length in extent.length.tolist()]
+    taken = 0
+    for row, nbytes in enumerate(made):
+        if taken and taken + nbytes > limits.EXTENT_BYTES_TARGET:
+            yield row
+            taken = 0
+        taken += nbytes
+    if made:
+        yield len(made)
+
+
 def _through(pipeline: Pipeline, extent: Extent, frame: FrameSpec) -> Extent:
-    outcome = pipeline.run(extent.frames(frame), extent.columns, None)
+    outcome = pipeline.run(elements(extent, frame), extent.columns, None)
     good = outcome.status == BlockStatus.STORED
-    frames = outcome.frames if good.all() else outcome.frames[good]
-    data = np.ascontiguousarray(frames).reshape(-1).view(np.uint8)
+    data, length = outcome.packed()
     kept = replace(extent, data=_EMPTY, length=np.zeros(len(extent), np.int64)).select(good)
-    length = np.full(len(kept), data.size // max(len(kept), 1), np.int64)
     return replace(kept, data=data, length=length, digest=block_digests(data, length))
 
 
 def _fixed_shape(frame: FrameSpec, info: StreamInfo) -> tuple[int, ...]:
     if frame.variable:
         raise SpecMismatch(
-            f"stream {info.path}: kernels take blocks of one shape; these are {frame.shape}, of variable length"
+            f"stream {info.path}: this takes blocks of one shape; these are {frame.shape}, of variable length; a map "
+            "before it may make something of one shape of each"
         )
     return tuple(size for size in frame.shape if size is not None)

@@ -6,7 +6,6 @@ to the stream itself, with the reason for every block that did not. Called from 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ import numpy as np
 
 from hiss.blocks import Region
 from hiss.blocks.index import StreamIndex
+from hiss.elements import elements
 from hiss.extent import Extent, block_digests
 from hiss.kernel_report import KernelReport
 from hiss.kernels import Memory, Outcome, Pipeline
@@ -24,11 +24,6 @@ from hiss.shadow import Shadows
 
 _PROCESSED = (BlockStatus.STORED, BlockStatus.VETOED, BlockStatus.KERNEL_FAILED)  # blocks that met the pipeline
 log = logging.getLogger(__name__)
-
-
-def out_bytes(pipeline: Pipeline) -> int:
-    """Bytes of one block that leaves `pipeline`."""
-    return math.prod(pipeline.out_shape) * pipeline.out_dtype.itemsize
 
 
 class Refinery:
@@ -78,8 +73,12 @@ class Refinery:
         self.pipeline = pipeline
         self.on_quarantine = on_quarantine
         self.memory = memory
-        # of one block; filters hand on what they got
-        self.result_bytes = out_bytes(pipeline) if pipeline.changes else 0
+
+    def result_bytes(self, blocks: int, data_bytes: int) -> int:
+        """Space that the results of so many blocks take at most; none where all are filters, which hand on what they
+        got."""
+        items = data_bytes // self.came_as.item_bytes
+        return self.pipeline.result_bytes(blocks, items) if self.pipeline.changes else 0
 
     def resume(self, index: StreamIndex) -> None:
         """Set the scans to where the log is, before the first extent of a session.
@@ -127,7 +126,7 @@ class Refinery:
         if came.any():
             blocks = fresh.select(came)
             outcome = self.pipeline.run(
-                blocks.frames(self.came_as), blocks.columns, None if space is None else space.data, blocks.index
+                elements(blocks, self.came_as), blocks.columns, None if space is None else space.data, blocks.index
             )
             if self.memory is not None and (remembered := self.pipeline.memory) is not None:
                 self.memory.keep(remembered)
@@ -143,7 +142,7 @@ class Refinery:
         return records
 
     def _report(self, outcome: Outcome, blocks: Extent) -> None:
-        reached, each = len(blocks), self.came_as.item_bytes
+        reached, each = len(blocks), blocks.data.size // len(blocks)
         faulty = {fault.stage for fault in outcome.faults}
         for stage, (report, seconds) in enumerate(zip(self.reports, outcome.spent_s, strict=True)):
             here = outcome.cause == stage
@@ -171,9 +170,6 @@ class Refinery:
         if self.info.keep is Keep.RAW:
             status = np.where(stored, np.uint8(BlockStatus.RAW_ONLY), status)
         elif outcome is not None and stored.any():
-            good = outcome.status == BlockStatus.STORED
-            frames = outcome.frames if good.all() else outcome.frames[good]
-            data = np.ascontiguousarray(frames).reshape(-1).view(np.uint8)
-            length[stored] = data.size // len(frames)
+            data, length[stored] = outcome.packed()
         digest = block_digests(data, length)
         return replace(fresh, length=length, digest=digest, data=data, status=status, cause=cause)

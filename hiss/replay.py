@@ -11,9 +11,10 @@ from dataclasses import replace
 import numpy as np
 
 from hiss.blocks import Storage
+from hiss.elements import elements
 from hiss.errors import InvalidInput, KernelNotFound
 from hiss.extent import Extent
-from hiss.kernels import Outcome, check
+from hiss.kernels import Outcome, Packets, check
 from hiss.model import BlockStatus, ByteArray, IntArray, KernelDef, Replay, StageInfo, StreamInfo
 from hiss.readout import Readout
 
@@ -35,7 +36,7 @@ def replay(info: StreamInfo, storage: Storage, readout: Readout, kernel: KernelD
     pipeline = readout.pipeline(replace(info, stages=tuple(stages)), raw.frame)
     whole = Replay(0, 0, 0, 0, 0, 0, 0, None, 0.0)
     for extent in readout.source(raw).read():
-        outcome = pipeline.run(extent.frames(raw.frame), extent.columns, None, extent.index)
+        outcome = pipeline.run(elements(extent, raw.frame), extent.columns, None, extent.index)
         whole = _together(whole, _compared(info, storage, extent, outcome))
     return whole
 
@@ -93,16 +94,18 @@ def _equal(
     if not wanted.any():
         return equal, largest
     places = {int(at): place for place, at in enumerate(index.tolist()) if wanted[place]}
-    fits = (outcome.frames.dtype, outcome.frames.shape[1:]) == (info.frame.numpy_dtype, info.frame.shape)
+    now = list(outcome.frames)
+    shape = (None, *outcome.frames.item) if isinstance(outcome.frames, Packets) else outcome.frames.shape[1:]
+    fits = (outcome.frames.dtype, shape) == (info.frame.numpy_dtype, info.frame.shape)
     for extent in storage.read(info.id, int(index.min()), int(index.max()) + 1, 1) if fits else ():
-        frames = extent.frames(info.frame)
+        before = list(elements(extent, info.frame))
         for row, at in enumerate(extent.index.tolist()):
             if at not in places:
                 continue
-            made = outcome.frames[places[at]]
-            equal[places[at]] = made.tobytes() == frames[row].tobytes()
-            if not equal[places[at]]:
-                apart = np.abs(made.astype(np.float64) - frames[row].astype(np.float64))
+            made, stored = now[places[at]], before[row]
+            equal[places[at]] = made.tobytes() == stored.tobytes()
+            if not equal[places[at]] and made.shape == stored.shape:
+                apart = np.abs(made.astype(np.float64) - stored.astype(np.float64))
                 largest = max(largest, float(np.nanmax(apart, initial=0.0)))
     return equal, largest
 

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss.kernel_report import KernelReport
-from hiss.kernels import Pipeline
+from hiss.kernels import Packets, Pipeline
 from hiss.model import BlockStatus, StageInfo
 
 log = logging.getLogger(__name__)
-Blocks = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+Elements = npt.NDArray[Any] | Packets
+Blocks = tuple[Elements, npt.NDArray[Any]]
 
 
 class Shadows:
@@ -45,7 +46,7 @@ class Shadows:
     def stages(self) -> list[tuple[StageInfo, KernelReport]]:
         return [(stage, report) for stage, _, report in self._shadows]
 
-    def offer(self, frames: npt.NDArray[Any], columns: npt.NDArray[Any], good: npt.NDArray[np.bool_]) -> None:
+    def offer(self, frames: Elements, columns: npt.NDArray[Any], good: npt.NDArray[np.bool_]) -> None:
         """Let them see the `good` ones of some blocks, unless they are still busy with others."""
         if not self._shadows or not good.any():
             return
@@ -112,5 +113,5 @@ class Shadows:
             vetoed_bytes=vetoed * each,
             failed=len(frames) - vetoed - stored,
             faults=len(outcome.faults),
-            result_bytes=stored * (outcome.frames.nbytes // len(outcome.frames)),
+            result_bytes=outcome.packed()[0].nbytes,
         )

@@ -6,6 +6,7 @@ from hiss.kernels.checker import check
 from hiss.kernels.compiler import Compiler, ResolvedStage
 from hiss.kernels.library.statistics import BUILTIN, builtin
 from hiss.kernels.memory import Memory
+from hiss.kernels.packets import Packets
 from hiss.kernels.pipeline import Fault, Outcome, Pipeline
 from hiss.kernels.reduction import Reduction
 from hiss.kernels.specialiser import check_parameters
@@ -19,6 +20,7 @@ __all__ = [
     "Kernel",
     "Memory",
     "Outcome",
+    "Packets",
     "Pipeline",
     "Reduction",
     "ResolvedStage",

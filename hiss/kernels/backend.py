@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from hiss.kernels.interpreter import evaluate
 from hiss.kernels.ir import Program
+from hiss.kernels.packets import Packets
 
 Array = npt.NDArray[Any]
+Frames = Array | Packets
 Rows = npt.NDArray[np.int64]
 
 
@@ -24,8 +26,9 @@ class Executable(Protocol):
 
     backend: str  # 'numpy' or 'numba'
 
-    def run(self, frames: Array, columns: Sequence[Array], rows: Rows, outs: Sequence[Array]) -> None:
-        """Compute `outs[k][row]` from `frames[row]` and `columns[c][row]` for each of `rows`; other rows stay."""
+    def run(self, frames: Frames, columns: Sequence[Array], rows: Rows, outs: Sequence[Frames]) -> None:
+        """Compute `outs[k][row]` from `frames[row]` and `columns[c][row]` for each of `rows`; other rows stay. Results
+        that are packets are appended."""
         ...
 
     def step(
@@ -61,10 +64,26 @@ class NumpyExecutable:
         self.program = program
         self.order = program.nodes
 
-    def run(self, frames: Array, columns: Sequence[Array], rows: Rows, outs: Sequence[Array]) -> None:
+    def run(self, frames: Frames, columns: Sequence[Array], rows: Rows, outs: Sequence[Frames]) -> None:
+        if isinstance(frames, Packets):
+            self._run_packets(frames, columns, rows, outs[0])
+            return
         for row in rows.tolist():
             values = evaluate(self.program, frames[row], [column[row] for column in columns], (), self.order)
             for out, value in zip(outs, values, strict=True):
+                assert not isinstance(out, Packets)
+                out[row] = value
+
+    def _run_packets(self, packets: Packets, columns: Sequence[Array], rows: Rows, out: Frames) -> None:
+        """Each by the program for its length."""
+        for row in rows.tolist():
+            packet = packets.packet(row)
+            program = self.program.at(len(packet))
+            values = evaluate(program, packet, [column[row] for column in columns])
+            value = values[0][values[1]] if program.selects else values[0]
+            if isinstance(out, Packets):
+                out.append(row, value)
+            else:
                 out[row] = value
 
     def step(

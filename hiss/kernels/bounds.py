@@ -10,16 +10,21 @@ from hiss import limits
 from hiss.kernels.arrays import ARRAYS
 from hiss.kernels.interpreter import last_uses
 from hiss.kernels.ir import LEAVES, VIEWS, Node, Program
+from hiss.kernels.lengths import known_size
 from hiss.kernels.primitives import PRIMITIVES
 from hiss.kernels.source import SourceText, Where
 
 _CAST_COST = 1
 _REDUCE_COST = 1
 _BYTES_SMALLEST = 4096  # a tiny frame may still be worked on
+_PACKET_BYTES = 1 << 20  # a packet of so many is what they are checked for; a longer one's temporaries when it comes
 
 
 def check(program: Program, source: SourceText) -> None:
     """Raise `LimitExceeded` where the program needs more than `limits` allow."""
+    if program.variable:
+        item = known_size(program.shape) * program.dtype.itemsize
+        program = program.at(max(1, _PACKET_BYTES // item))
     peak = temporary_bytes(program)
     if peak > limits.KERNEL_TEMPORARY_BYTES_MAX:
         raise source.too_much(Where(1, 1), "bytes of temporaries for each block", "KERNEL_TEMPORARY_BYTES_MAX", peak)

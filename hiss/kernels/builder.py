@@ -10,16 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from hiss import limits
+from hiss.kernels import lengths
 from hiss.kernels.arrays import ARRAYS
+from hiss.kernels.arrays_ordered import RUNNING
 from hiss.kernels.dtypes import BOOL, F64, I64, DType, default, holds, promote
 from hiss.kernels.interpreter import cast
 from hiss.kernels.ir import Interner, Node, Shape
+from hiss.kernels.lengths import Length, is_variable
 from hiss.kernels.primitives import PRIMITIVES
 
 
@@ -33,6 +36,8 @@ class Static:
 
 Value = Node | Static
 _NUMBERS = (bool, int, float)
+SELECT: Final = "select"  # x[mask]: a node of the builder alone, taken apart into the outputs of the program
+_OPEN: Final = frozenset({"bincount", "group_sum", "take", "concatenate", *RUNNING})  # go along a length not yet known
 
 
 class Misfit(Exception):
@@ -61,10 +66,23 @@ class Builder:
     def make(self, op: str, args: tuple[Node, ...], dtype: DType, shape: Shape, attrs: tuple[Any, ...] = ()) -> Node:
         if len(shape) > limits.RANK_MAX:
             raise Misfit("too many dimensions", *args, limit="RANK_MAX", found=len(shape))
-        nbytes = math.prod(shape) * dtype.itemsize
+        if any(arg.op == SELECT for arg in args):
+            raise Misfit("a selection x[mask] is the last thing that a map does; nothing is made of it", *args)
+        if op in ARRAYS and is_variable(size for arg in args for size in arg.shape):
+            self._check_open(op, args)
+        if any(isinstance(size, Length) and math.prod(shape[:k]) != 1 for k, size in enumerate(shape)):
+            raise Misfit(f"the axis of variable length comes first, not as in {shape}", *args)
+        nbytes = lengths.known_size(shape) * dtype.itemsize
         if nbytes > limits.KERNEL_TEMPORARY_BYTES_MAX:
             raise Misfit(f"an array {shape} of {dtype} is too large", limit="KERNEL_TEMPORARY_BYTES_MAX", found=nbytes)
         return self.interner.node(op, args, dtype, shape, attrs)
+
+    def _check_open(self, op: str, args: tuple[Node, ...]) -> None:
+        """Whether a primitive of whole arrays can do with a length that is known when the packet comes."""
+        if op not in _OPEN:
+            raise Misfit(f"{op} does not go along the axis of variable length", *args)
+        if op == "take" and is_variable(args[0].shape) and not is_variable(args[1].shape):
+            raise Misfit("a packet may be empty: what is taken of it by index is as many as it has", *args)
 
     def const(self, value: float, dtype: DType) -> Node:
         """A literal of `dtype`, 0-d."""
@@ -73,6 +91,8 @@ class Builder:
     def strong(self, static: Static, dtype: DType) -> Node:
         """A Python scalar as a value of `dtype`."""
         value = static.value
+        if isinstance(value, Length):
+            return self._length(value, dtype)
         if not isinstance(value, _NUMBERS):
             raise Misfit(f"expected a number or an array, found {kind_of(static)}", static)
         if not holds(dtype, value):
@@ -85,6 +105,13 @@ class Builder:
             self._kept.append(static)
         return self.make("scalar", (), dtype, (), (self._slots[key],))
 
+    def _length(self, value: Length, dtype: DType) -> Node:
+        """A size that depends on the packet."""
+        node = self.make("length", (), I64, (), (value,))
+        if dtype.kind != "f" and dtype.itemsize < I64.itemsize:
+            raise Misfit(f"the length of a packet may not fit {dtype}; convert to int64 first", node)
+        return self.cast(node, dtype)
+
     def add_scalar(self, value: np.generic, names: frozenset[str]) -> int:
         self.scalars.append(value)
         self.scalar_names.append(names)
@@ -95,7 +122,11 @@ class Builder:
     def node(self, value: Value) -> Node:
         """Any number or array as a node; a Python scalar takes its default dtype."""
         if isinstance(value, Node):
+            if value.op == SELECT:
+                raise Misfit("a selection x[mask] is the last thing that a map does; nothing is made of it", value)
             return value
+        if isinstance(value.value, Length):
+            return self._length(value.value, I64)
         if not isinstance(value.value, _NUMBERS):
             raise Misfit(f"expected a number or an array, found {kind_of(value)}", value)
         return self.strong(value, default(value.value))
@@ -114,7 +145,8 @@ class Builder:
             if isinstance(value, Static) and not isinstance(value.value, _NUMBERS):
                 raise Misfit(f"expected a number or an array, found {kind_of(value)}", value)
         dtypes = [value.dtype for value in values if isinstance(value, Node)]
-        return promote(dtypes, [type(value.value) for value in values if isinstance(value, Static)])
+        weak = [value.value for value in values if isinstance(value, Static)]
+        return promote(dtypes, [int if isinstance(one, Length) else type(one) for one in weak])
 
     def cast(self, value: Value, dtype: DType) -> Node:
         """The value in `dtype`; a Python scalar must fit it."""
@@ -131,7 +163,7 @@ class Builder:
 
     def one_shape(self, nodes: Sequence[Node]) -> list[Node]:
         try:
-            shape = np.broadcast_shapes(*(node.shape for node in nodes))
+            shape = lengths.broadcast_shape([node.shape for node in nodes])
         except ValueError:
             shapes = " and ".join(describe(node) for node in nodes)
             raise Misfit(f"shapes do not broadcast: {shapes}", *nodes) from None

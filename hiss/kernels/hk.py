@@ -6,6 +6,7 @@ the interpreter. Any thread.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from hiss.kernels import dtypes, functions
 from hiss.kernels.builder import Builder, Misfit, Static, Value
 from hiss.kernels.interpreter import evaluate
 from hiss.kernels.ir import Program, verify
+from hiss.kernels.lengths import Length, UnknownLength
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
@@ -44,13 +46,15 @@ def _call(row: functions.TableFunction, args: tuple[Any, ...], kwargs: dict[str,
         if not isinstance(given, np.ndarray | np.generic):
             return Static(given)
         dtype = dtypes.supported(given.dtype)
-        if dtype is None or not given.size:
+        empty = given.shape[:1] == (0,) and math.prod(given.shape[1:]) > 0  # a packet without items
+        if dtype is None or not (given.size or empty):
             raise InvalidInput(f"hk.{row.name}: {given.dtype} {given.shape} is not in the language")
         if not given.ndim:
             slot = builder.add_scalar(dtype.type(given), frozenset())
             return builder.make("scalar", (), dtype, (), (slot,))
         arrays.append(np.ascontiguousarray(given, dtype))
-        return builder.make("array", (), dtype, given.shape, (len(arrays) - 1,))
+        shape = (Length(), *given.shape[1:]) if empty else given.shape
+        return builder.make("array", (), dtype, shape, (len(arrays) - 1,))
 
     places = [parameter for parameter in row.parameters if not parameter.keyword_only]
     names = {name: parameter.names[0] for parameter in row.parameters for name in parameter.names}
@@ -64,6 +68,8 @@ def _call(row: functions.TableFunction, args: tuple[Any, ...], kwargs: dict[str,
         node = builder.node(row.lower(builder, tuple(values)))
     except Misfit as misfit:
         raise InvalidInput(f"hk.{row.name}: {misfit.reason}") from None
+    except UnknownLength:
+        raise InvalidInput(f"hk.{row.name}: is not made of nothing; one of the arrays is empty") from None
     program = Program(dtypes.F64, (), (node,), tuple(arrays), tuple(builder.scalars))
-    (result,) = evaluate(verify(program))
+    (result,) = evaluate(program.at(0) if any(not array.size for array in arrays) else verify(program))
     return np.array(result, order="C")[()]

@@ -7,6 +7,7 @@ interleaved lanes, then a pairwise tree; see `primitives.Reduction`). Pure; any 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -119,9 +120,11 @@ def reduce(name: str, values: Array, axes: tuple[int, ...], shape: Shape) -> Arr
     ufunc = PRIMITIVES[REDUCTIONS[name].join].numpy
     assert isinstance(ufunc, np.ufunc)
     if values.dtype.kind not in REDUCTIONS[name].ordered_kinds:
+        if not values.size and REDUCTIONS[name].start is None:
+            return np.full(shape, REDUCTIONS[name].of_nothing(values.dtype), values.dtype)
         return np.asarray(ufunc.reduce(values, axis=axes, dtype=values.dtype))
     kept = [axis for axis in range(values.ndim) if axis not in axes]
-    rows = values.transpose(*kept, *axes).reshape(int(np.prod(shape)), -1)
+    rows = values.transpose(*kept, *axes).reshape(math.prod(shape), math.prod(values.shape[axis] for axis in axes))
     start = REDUCTIONS[name].start
     assert start is not None
     return _ordered(ufunc, rows, float(start)).reshape(shape)
@@ -135,7 +138,7 @@ def _ordered(ufunc: np.ufunc, rows: Array, start: float) -> Array:
         part = rows[:, first : first + _CHUNK * LANES]
         padded = np.full((count, -(-part.shape[1] // LANES) * LANES), start, rows.dtype)
         padded[:, : part.shape[1]] = part
-        stacked = np.concatenate((lanes, padded.reshape(count, -1, LANES)), axis=1)
+        stacked = np.concatenate((lanes, padded.reshape(count, padded.shape[1] // LANES, LANES)), axis=1)
         lanes = ufunc.reduce(stacked, axis=1, keepdims=True)
     tree = lanes[:, 0, :]
     width = LANES // 2

@@ -2,13 +2,16 @@
 
 Forms of a node, by `op`:
 
-    leaves      frame, state (attrs: place), array, scalar, column (attrs: slot), const (attrs: value); all but frame,
-                state and array are 0-d
+    leaves      frame, state (attrs: place), array, scalar, column (attrs: slot), const (attrs: value), length (attrs:
+                the `Length` that it is); all but frame, state and array are 0-d
     point       a primitive of `primitives.PRIMITIVES`; all operands have the node's shape
     cast        one operand, another dtype
     views       broadcast; reshape; permute (attrs: axes); slice (attrs: starts, steps)
     reduction   sum, prod, min, max (attrs: the axes, ascending, which are dropped)
     arrays      a primitive of whole arrays (`arrays.ARRAYS`); its row says what dtype and shape the operands give
+
+Of a packet the first axis that is not 1 has a `Length` for its size; a program `at` a number is that for packets of so
+many.
 
 `verify` states what holds of every node; each pass returns a program that it has passed. Nodes are interned: equal
 nodes are the same object. Immutable once made; any thread.
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -27,10 +30,11 @@ import numpy.typing as npt
 from hiss import limits
 from hiss.kernels.arrays import ARRAYS
 from hiss.kernels.dtypes import SUPPORTED, DType
+from hiss.kernels.lengths import Length, at, is_variable
 from hiss.kernels.primitives import PRIMITIVES, REDUCTIONS
 
 Shape = tuple[int, ...]
-LEAVES: Final = frozenset({"frame", "state", "array", "scalar", "column", "const"})
+LEAVES: Final = frozenset({"frame", "state", "array", "scalar", "column", "const", "length"})
 VIEWS: Final = frozenset({"broadcast", "reshape", "permute", "slice"})
 
 
@@ -79,7 +83,8 @@ class Program:
     `outputs` are one node for a map or filter, one for each part of the state for `init` and `step`; the `step` of a
     scan has its result after those. `arrays` hold what
     `array` leaves stand for, C-contiguous; `scalars` the NumPy scalars of `scalar` leaves; `columns` the names and
-    dtypes of columns. `states` are the (dtype, shape) of `state` leaves.
+    dtypes of columns. `states` are the (dtype, shape) of `state` leaves. With `selects` the outputs are the items of a
+    packet and which of them the result has.
     """
 
     dtype: DType
@@ -89,10 +94,26 @@ class Program:
     scalars: tuple[np.generic, ...] = ()
     columns: tuple[tuple[str, DType], ...] = ()
     states: tuple[tuple[DType, Shape], ...] = ()
+    selects: bool = False
+
+    @property
+    def variable(self) -> bool:
+        """Whether it is for packets."""
+        return is_variable(self.shape)
 
     @property
     def nodes(self) -> list[Node]:
         return list(in_order(self.outputs))
+
+    def at(self, count: int) -> Program:
+        """The same for packets of one length."""
+        interner = Interner()
+        new: dict[int, Node] = {}
+        for node in self.nodes:
+            op = "const" if node.op == "length" else node.op
+            args = tuple(new[id(arg)] for arg in node.args)
+            new[id(node)] = interner.node(op, args, node.dtype, at(node.shape, count), at(node.attrs, count))
+        return replace(self, shape=at(self.shape, count), outputs=tuple(new[id(output)] for output in self.outputs))
 
 
 def in_order(roots: Iterable[Node]) -> Iterator[Node]:
@@ -157,6 +178,9 @@ def _verify_leaf(program: Program, node: Node) -> None:
             expected = program.scalars[node.attrs[0]].dtype, ()
         case "column":
             expected = program.columns[node.attrs[0]][1], ()
+        case "length":
+            expected = np.dtype(np.int64), ()
+            assert isinstance(node.attrs[0], Length)
         case _:
             expected = node.dtype, ()
             assert isinstance(node.attrs[0], bool | int | float)
@@ -179,5 +203,8 @@ def _verify_view(node: Node) -> None:
         case "slice":
             starts, steps = node.attrs
             for start, step, count, size in zip(starts, steps, node.shape, arg.shape, strict=True):
+                if isinstance(size, Length):
+                    assert (start, step, count) == (0, 1, size), "a part of a packet"
+                    continue
                 assert 0 <= start < size, "slice out of bounds"
                 assert 0 <= start + step * (count - 1) < size, "slice out of bounds"

@@ -16,6 +16,7 @@ from hiss.kernels import dtypes
 from hiss.kernels.builder import Builder, Misfit, Static, Value, describe, kind_of
 from hiss.kernels.dtypes import BOOL, F64, I64, U64, DType
 from hiss.kernels.ir import Node, Shape
+from hiss.kernels.lengths import Length
 
 Args = tuple[Value, ...]
 Lowering = Callable[[Builder, Args], Value]
@@ -167,7 +168,8 @@ def compare(name: str) -> Lowering:
 
 
 def _beyond(node: Node, value: Any) -> bool:
-    return node.dtype.kind in "iu" and isinstance(value, int) and not dtypes.holds(node.dtype, value)
+    known = isinstance(value, int) and not isinstance(value, Length)
+    return node.dtype.kind in "iu" and known and not dtypes.holds(node.dtype, value)
 
 
 def _mixed(builder: Builder, order: str, left: Node, right: Node) -> Node:
@@ -234,7 +236,7 @@ def clip(builder: Builder, args: Args) -> Value:
 
 def _no_bound(name: str, dtype: DType, value: Any) -> bool:
     """Whether a Python integer lies on the far side of all that `dtype` holds."""
-    if dtype.kind not in "iu" or not isinstance(value, int):
+    if dtype.kind not in "iu" or not isinstance(value, int) or isinstance(value, Length):
         return False
     edges = np.iinfo(dtype)
     return value <= edges.min if name == "maximum" else value >= edges.max

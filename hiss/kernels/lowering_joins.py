@@ -14,6 +14,7 @@ from hiss import limits
 from hiss.kernels.builder import Builder, Misfit, Static, Value, describe, kind_of
 from hiss.kernels.dtypes import I64
 from hiss.kernels.ir import Node
+from hiss.kernels.lengths import Length
 from hiss.kernels.lowering import Args, Lowering, splat, subtract
 from hiss.kernels.lowering_arrays import axis_argument, integer_argument
 from hiss.kernels.lowering_reductions import distinct_axes
@@ -187,6 +188,10 @@ def arange(builder: Builder, args: Args) -> Value:
     if any(isinstance(one, bool) or not isinstance(one, int | None) for one in known) or known[0] is None:
         raise Misfit("arange takes integers; for a step such as 0.5 write np.arange(n) * 0.5", *args)
     start, stop, step = (0, known[0], known[2]) if known[1] is None else known
+    if isinstance(stop, Length) and (start, step) in ((0, None), (0, 1)):
+        return builder.arrays("arange", attrs=(0, 1, stop))
+    if isinstance(stop, Length):
+        raise Misfit("of the axis of variable length np.arange(n) is all that there is", *args)
     numbers = range(start, stop, step or 1) if step != 0 else range(0)
     if not numbers:
         raise Misfit("the range is empty; an array has at least one element", *args)

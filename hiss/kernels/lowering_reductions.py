@@ -11,6 +11,7 @@ from hiss.kernels import dtypes
 from hiss.kernels.builder import Builder, Misfit, Static, Value, kind_of
 from hiss.kernels.dtypes import BOOL, F64, I64, DType
 from hiss.kernels.ir import Node
+from hiss.kernels.lengths import Length
 from hiss.kernels.lowering import Args, Lowering, dtype_argument, subtract
 
 
@@ -70,7 +71,7 @@ def _mean(builder: Builder, node: Node, axes: tuple[int, ...], keepdims: bool) -
     wide = builder.cast(node, dtypes.total(node.dtype) if exact else F64)
     summed = builder.cast(builder.reduce("sum", wide, axes, keepdims), F64)
     count = math.prod(node.shape[axis] for axis in axes)
-    return builder.point("divide", summed, builder.broadcast(builder.const(count, F64), summed.shape))
+    return builder.point("divide", summed, builder.broadcast(builder.strong(Static(count), F64), summed.shape))
 
 
 def mean(builder: Builder, args: Args) -> Value:
@@ -93,7 +94,12 @@ def _variance(builder: Builder, args: Args) -> tuple[Node, DType]:
     assert isinstance(deviation, Node)
     squares = builder.point("multiply", deviation, deviation)
     summed = builder.reduce("sum", squares, axes, flag_argument(builder, args[3], "keepdims"))
-    divisor = builder.broadcast(builder.const(count - ddof, F64), summed.shape)
+    if isinstance(count, Length):
+        less = builder.point("subtract", builder.strong(Static(count), F64), builder.const(ddof, F64))
+        left = builder.point("maximum", less, builder.const(0.0, F64))
+    else:
+        left = builder.const(count - ddof, F64)
+    divisor = builder.broadcast(left, summed.shape)
     return builder.point("divide", summed, divisor), _result(node, None)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from hiss.kernels.builder import Builder, Misfit, Static, Value, describe, kind_of
-from hiss.kernels.dtypes import F64
+from hiss.kernels.builder import SELECT, Builder, Misfit, Static, Value, describe, kind_of
+from hiss.kernels.dtypes import BOOL, F64
 from hiss.kernels.ir import Node, Shape
+from hiss.kernels.lengths import Length, broadcast_shape, is_variable
 from hiss.kernels.lowering import Args, Lowering, dtype_argument, splat
 from hiss.kernels.lowering_reductions import axes_argument, distinct_axes
 
@@ -98,7 +97,7 @@ def flip(builder: Builder, args: Args) -> Value:
 def broadcast_to(builder: Builder, args: Args) -> Value:
     node, shape = builder.node(args[0]), _shape(builder, args[1])
     try:
-        fits = np.broadcast_shapes(node.shape, shape) == shape
+        fits = broadcast_shape([node.shape, shape]) == shape
     except ValueError:
         fits = False
     if not fits:
@@ -117,10 +116,21 @@ def getitem(builder: Builder, args: Args) -> Value:
             return part if isinstance(part, Node) else Static(part, names)
         raise Misfit(f"index {index!r} of a tuple with {len(value.value)} entries", *args)
     node = builder.node(value)
+    if isinstance(key, Node) and is_variable(node.shape[:1]) and key.dtype == BOOL:
+        return _selected(builder, node, key, args)
     if isinstance(key, Node):
         raise Misfit("an index is static; masks and computed indices are not in the language: use np.where", *args)
     keys = key.value if isinstance(key.value, tuple) else (key.value,)
     return _indexed(builder, node, keys, args)
+
+
+def _selected(builder: Builder, node: Node, mask: Node, args: Args) -> Node:
+    """x[mask], of the items of a packet."""
+    if mask.shape != node.shape[:1]:
+        raise Misfit(
+            f"the mask is {describe(mask)}, the packet {describe(node)}; a mask has one truth for each item", *args
+        )
+    return builder.make(SELECT, (node, mask), node.dtype, node.shape)
 
 
 def _indexed(builder: Builder, node: Node, keys: tuple[Any, ...], args: Args) -> Node:
@@ -146,7 +156,9 @@ def _indexed(builder: Builder, node: Node, keys: tuple[Any, ...], args: Args) ->
             shape += sizes
             continue
         size = node.shape[len(starts)]
-        start, step, count = _range(entry, size, len(starts), args)
+        if isinstance(size, Length) and entry not in (slice(None), slice(None, None, 1)):
+            raise Misfit("of the axis of variable length all is taken, x[:], or what a mask selects, x[mask]", *args)
+        start, step, count = (0, 1, size) if isinstance(size, Length) else _range(entry, size, len(starts), args)
         starts.append(start)
         steps.append(step)
         counts.append(count)

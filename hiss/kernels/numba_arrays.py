@@ -3,11 +3,12 @@
 A family's module has a table, from the primitive's name to a function that makes the routine for a node. The routine
 takes, for each operand, its flat array and the index of its first element, or its value if it is single; then, unless
 its own result is a single value, which it returns, the flat array for it and the index of its first element; then its
-scratch arrays. Sizes are literals in its text. See `numba_writer`.
+scratch arrays; then, of a packet, its length `n`. Sizes are literals in its text. See `numba_writer`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from hiss.kernels import (
@@ -46,6 +47,8 @@ def print_group(writer: Writer, group: list[Nest]) -> None:
 
 def _call(writer: Writer, node: Node) -> None:
     routine = ROUTINES[node.op](node)
+    if writer.program.variable:
+        routine = replace(routine, text=routine.text.replace(")", ", n)" if routine.text[1] != ")" else "n)", 1))
     name = next((name for name, text in writer.routines.items() if text == routine.text_of(name)), None)
     if name is None:
         name = f"{node.op}_{sum(known.startswith(node.op + '_') for known in writer.routines) + 1}"
@@ -58,6 +61,7 @@ def _call(writer: Writer, node: Node) -> None:
         arguments += [buffer, base or unsigned(0)]
     for dtype, size in routine.scratch:
         arguments.append(writer.temporary(dtype, size, f"w{len(writer.temporaries)}"))
+    arguments += ["n"] if writer.program.variable else []
     call = f"{name}({', '.join(arguments)})"
     if node.shape:
         writer.line(call)

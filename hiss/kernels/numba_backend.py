@@ -29,11 +29,14 @@ import numba
 import numpy as np
 
 from hiss import limits
+from hiss.errors import LimitExceeded
 from hiss.kernels import numba_compile
-from hiss.kernels.backend import Array, Executable, NumpyExecutable, Rows
+from hiss.kernels.backend import Array, Executable, Frames, NumpyExecutable, Rows
 from hiss.kernels.compile_helper import CompileHelper
 from hiss.kernels.ir import Program
+from hiss.kernels.lengths import at
 from hiss.kernels.numba_printer import Printed, print_program
+from hiss.kernels.packets import Packets
 
 _log = logging.getLogger(__name__)
 _NAME_DIGITS: Final = 40
@@ -51,12 +54,39 @@ class NumbaExecutable:
         self._function = function
         self._fixed = (*(array.reshape(-1) for array in program.arrays), *program.scalars)
         self._temporaries = printed.temporaries
+        self._selects, self._mask_size = program.selects, program.outputs[-1].size
         self._local = threading.local()
 
-    def run(self, frames: Array, columns: Sequence[Array], rows: Rows, outs: Sequence[Array]) -> None:
+    def run(self, frames: Frames, columns: Sequence[Array], rows: Rows, outs: Sequence[Frames]) -> None:
         if not len(rows):
             return
-        self._call(frames, (), columns, rows, outs)
+        if isinstance(frames, Packets):
+            self._call_packets(frames, columns, rows, outs[0])
+        else:
+            self._call(frames, (), columns, rows, [out for out in outs if not isinstance(out, Packets)])
+
+    def _call_packets(self, packets: Packets, columns: Sequence[Array], rows: Rows, out: Frames) -> None:
+        """One call for all of them; temporaries are as long as the longest packet needs."""
+        longest = int(packets.lengths[rows].max())
+        none = np.zeros(0, np.int64)
+        target = out if isinstance(out, Packets) else Packets(out, none, none, none)
+        placed = np.ascontiguousarray(target.starts), np.ascontiguousarray(target.lengths)
+        flat = [target.items.reshape(-1)]
+        if self._selects:
+            flat.append(np.empty(at(self._mask_size, longest), np.bool_))
+        self._function(
+            rows,
+            _flat(packets.items),
+            *flat,
+            *map(_flat, columns),
+            *self._fixed,
+            *self._scratch(longest),
+            _flat(packets.starts),
+            _flat(packets.lengths),
+            *placed,
+            target.used,
+        )
+        target.starts[:], target.lengths[:] = placed
 
     def step(
         self,
@@ -78,12 +108,19 @@ class NumbaExecutable:
             if out is not target:
                 out[rows] = target[rows]
 
-    def _scratch(self) -> list[Array]:
-        """This thread's temporaries."""
+    def _scratch(self, longest: int = 0) -> list[Array]:
+        """This thread's temporaries, for packets of at most `longest` items."""
         scratch: list[Array] | None = getattr(self._local, "scratch", None)
-        if scratch is None:
-            scratch = [np.empty(size, dtype) for dtype, size in self._temporaries]
-            self._local.scratch = scratch
+        if scratch is None or longest > self._local.longest:
+            sizes = [at(size, longest) for _, size in self._temporaries]
+            nbytes = sum(size * dtype.itemsize for size, (dtype, _) in zip(sizes, self._temporaries, strict=True))
+            if longest and nbytes > limits.KERNEL_TEMPORARY_BYTES_MAX:
+                raise LimitExceeded(
+                    f"a packet of {longest} items needs {nbytes} bytes of temporaries; "
+                    f"allowed: {limits.KERNEL_TEMPORARY_BYTES_MAX} (KERNEL_TEMPORARY_BYTES_MAX); send shorter packets"
+                )
+            scratch = [np.empty(size, dtype) for size, (dtype, _) in zip(sizes, self._temporaries, strict=True)]
+            self._local.scratch, self._local.longest = scratch, longest
         return scratch
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from hiss.kernels import dtypes
 from hiss.kernels.arrays_groups import LANES
 from hiss.kernels.ir import Node
+from hiss.kernels.lengths import Length
 from hiss.kernels.numba_routines import Routine, RoutineMaker
 
 _BLOCK: Final = 64  # pixels that are looked at together
@@ -28,7 +29,7 @@ _GROUP_SUM: Final = """\
         sums[U({slots} * 2) + U(index[i + at + U(2)])] += {T}(values[v + at + U(2)])
         sums[U({slots} * 3) + U(index[i + at + U(3)])] += {T}(values[v + at + U(3)])
     for k in range(U({rest})):
-        at = U({fours} * 4) + k
+        at = U({fours}) * U(4) + k
         sums[k * U({slots}) + U(index[i + at])] += {T}(values[v + at])
     for k in range(U({length})):
         even = {T}(sums[k] + sums[k + U({slots} * 2)])
@@ -107,8 +108,8 @@ def _group_sum(node: Node) -> Routine:
         length=length,
         slots=length + 1,
         all_lanes=LANES * (length + 1),
-        fours=count // LANES,
-        rest=count % LANES,
+        fours=f"{count} // {LANES}" if isinstance(count, Length) else count // LANES,
+        rest=f"{count} % {LANES}" if isinstance(count, Length) else count % LANES,
         T=f"np.{dtype.name}",
     )
     return Routine(text, ((dtype, LANES * (length + 1)),))

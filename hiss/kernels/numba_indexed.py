@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from hiss.kernels.ir import Node
+from hiss.kernels.lengths import Length
 from hiss.kernels.numba_routines import Routine, RoutineMaker
 
 _TAKE: Final = """\
@@ -44,7 +45,8 @@ _WEIGH: Final = """\
 def _take(node: Node) -> Routine:
     values, indices = node.args
     rows, count, inner = values.shape
-    return Routine(_TAKE.format(rows=rows, count=count, inner=inner, taken=indices.size, last=count - 1))
+    last = f"{count} - 1" if isinstance(count, Length) else count - 1
+    return Routine(_TAKE.format(rows=rows, count=count, inner=inner, taken=indices.size, last=last))
 
 
 def _bincount(node: Node) -> Routine:

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from hiss.kernels.dtypes import BOOL, DType
+from hiss.kernels.lengths import Length
 from hiss.kernels.primitives import PRIMITIVES
 
 
@@ -123,4 +124,4 @@ def literal(value: float, dtype: DType) -> str:
 
 def unsigned(value: int) -> str:
     """An index or size."""
-    return f"U({value % (1 << 64)})"
+    return f"U({value})" if isinstance(value, Length) else f"U({value % (1 << 64)})"

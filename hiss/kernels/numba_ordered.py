@@ -6,6 +6,7 @@ from typing import Final
 
 from hiss.kernels.arrays_ordered import RUNNING
 from hiss.kernels.ir import Node
+from hiss.kernels.lengths import Length
 from hiss.kernels.numba_operations import printed
 from hiss.kernels.numba_routines import Routine, RoutineMaker
 
@@ -23,7 +24,7 @@ _RUNNING: Final = """\
                 b = values[v + here + j]
                 out[o + here + j] = {joined}
 """
-
+_UNLESS_EMPTY: Final = ":\n    if n == 0:\n        return\n"
 _ARANGE: Final = """\
 (out, o):
     for k in range(U({count})):
@@ -49,7 +50,8 @@ _ARG_EXTREME: Final = """\
 def _running(node: Node) -> Routine:
     outer, count, inner = node.shape
     joined = printed(node.op.removeprefix("running_"), node.dtype, ["a", "b"])
-    return Routine(_RUNNING.format(outer=outer, count=count, inner=inner, joined=joined))
+    text = _RUNNING.format(outer=outer, count=count, inner=inner, joined=joined)
+    return Routine(text.replace(":\n", _UNLESS_EMPTY, 1) if isinstance(count, Length) else text)
 
 
 def _concatenate(node: Node) -> Routine:

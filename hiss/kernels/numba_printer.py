@@ -5,6 +5,8 @@ text of a user gets into it. Each family of operations is printed by its own mod
 they share. Pure; any thread.
 
 The function is `kernel(rows, frame, outputs or states…, columns…, arrays…, scalars…, temporaries…)` over flat arrays.
+For packets there follow where each starts in `frame` and how long it is, in items, and for results that are packets
+the same of those, and how many items of the output are used; results come one after the other from there on.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 from hiss.kernels import numba_arrays, numba_points, numba_prelude, numba_reductions
 from hiss.kernels.dtypes import BOOL, DType
 from hiss.kernels.ir import Program
+from hiss.kernels.lengths import Length, is_variable, items_of
 from hiss.kernels.numba_operations import unsigned
 from hiss.kernels.numba_writer import Writer
 from hiss.kernels.schedule import Family, Nest, schedule
@@ -29,6 +32,7 @@ FAMILIES: Final[dict[Family, Callable[[Writer, list[Nest]], None]]] = {
     Family.REDUCTION: numba_reductions.print_group,
     Family.ARRAYS: numba_arrays.print_group,
 }
+_PACKETS: Final = {"starts": "read", "lengths": "read", "placed": "written", "counts": "written", "used": "written"}
 _HEAD: Final = """\
 # Generated from a checked kernel by hiss.kernels.numba_printer, version {version}.
 import math
@@ -63,21 +67,45 @@ def print_program(program: Program, source: Sequence[str] = ()) -> Printed:
     for place in writer.copied_back():
         size = writer.program.outputs[place].size
         writer.loops((size,), lambda index, at=place: writer.line(f"z{at}[{index[0]}] = n{at}[{index[0]}]"))  # type: ignore[misc]
+    if program.variable:
+        _close(writer)
     return Printed(_file(writer), tuple((dtype, size) for dtype, size, _ in writer.temporaries))
+
+
+def _close(writer: Writer) -> None:
+    """The lines after a packet: of a selection the chosen items move together; how many the result has, and where."""
+    output = writer.program.outputs[0]
+    if not is_variable(output.shape):
+        return
+    factor, inner = items_of(output.shape)
+    line, item = writer.line, unsigned(math.prod(inner))
+    line(f"kept = {unsigned(Length(factor))}")
+    if writer.program.selects:
+        line("kept = U(0)")
+        line(f"for i in range({unsigned(Length(factor))}):")
+        line(f"    for j in range({item}):")
+        line(f"        o0[p0 + kept * {item} + j] = o0[p0 + i * {item} + j]")
+        line("    kept += U(o1[i])")
+    line("placed[b] = np.int64(end)")
+    line("counts[b] = np.int64(kept)")
+    line("end += kept")
 
 
 def _file(writer: Writer) -> str:
     functions = [numba_prelude.function(name).strip() for name in sorted(writer.prelude)]
     functions += [text.strip() for text in writer.routines.values()]
+    closes = writer.program.variable and is_variable(writer.program.outputs[0].shape)
     signature = ", ".join(_numba_type(*argument) for argument in _arguments(writer))
     lines = [
         _DECORATOR.format(types=signature),
         f"def kernel({', '.join(_argument_names(writer))}):",
         *(f"    {text}" for text in writer.accumulators),
+        *(["    end = U(used[0])"] if closes else []),
         "    for q in range(len(rows)):",
         "        b = U(rows[q])",
         *_bases(writer),
         *(f"{'    ' * depth}{text}" for depth, text in writer.text),
+        *(["    used[0] = np.int64(end)"] if closes else []),
     ]
     head = _HEAD.format(version=VERSION)
     return head + "".join(f"\n\n{_FUNCTION}\n{text}\n" for text in functions) + "\n\n" + "\n".join(lines) + "\n"
@@ -93,6 +121,7 @@ def _argument_names(writer: Writer) -> list[str]:
         *(f"a{slot}" for slot in range(len(program.arrays))),
         *(f"s{slot}" for slot in range(len(program.scalars))),
         *(name for _, _, name in writer.temporaries),
+        *(_PACKETS if program.variable else ()),
     ]
 
 
@@ -107,15 +136,24 @@ def _arguments(writer: Writer) -> list[tuple[DType, str]]:
         *((array.dtype, "read") for array in program.arrays),
         *((scalar.dtype, "scalar") for scalar in program.scalars),
         *((dtype, "written") for dtype, _, _ in writer.temporaries),
+        *((np.dtype(np.int64), use) for use in (_PACKETS.values() if program.variable else ())),
     ]
 
 
 def _bases(writer: Writer) -> list[str]:
     """Where this block starts in the frames and outputs, and its columns."""
     program = writer.program
-    lines = [f"f = b * {unsigned(math.prod(program.shape))}"]
-    results = [(k, output) for k, output in enumerate(program.outputs) if not writer.is_state(k)]
-    lines += [f"p{k} = b * {unsigned(output.size)}" for k, output in results]
+    if program.variable:
+        item = unsigned(math.prod(items_of(program.shape)[1]))
+        lines = ["n = lengths[b]", f"f = U(starts[b]) * {item}"]
+    else:
+        lines = [f"f = b * {unsigned(math.prod(program.shape))}"]
+    for k, output in enumerate(program.outputs):
+        if is_variable(output.shape):
+            item = unsigned(math.prod(items_of(output.shape)[1]))
+            lines.append(f"p{k} = end * {item}" if k == 0 else f"p{k} = U(0)")
+        elif not writer.is_state(k):
+            lines.append(f"p{k} = b * {unsigned(output.size)}")
     lines += [f"d{slot} = c{slot}[b]" for slot in range(len(program.columns))]
     return [f"        {line}" for line in lines]
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from hiss.kernels import views
 from hiss.kernels.ir import Node
+from hiss.kernels.lengths import Length
 from hiss.kernels.numba_operations import literal, unsigned
 from hiss.kernels.numba_places import Axes, Body, Place
 from hiss.kernels.numba_writer import Writer
@@ -47,13 +48,7 @@ class _Part:
 
     @property
     def start(self) -> str:
-        dtype = self.node.dtype
-        if self.rule.start is not None:
-            return literal(self.rule.start, dtype)
-        top = self.rule.name == "min"  # the value that never wins
-        if dtype.kind == "f":
-            return literal(math.inf if top else -math.inf, dtype)
-        return literal(int(np.iinfo(dtype).max if top else np.iinfo(dtype).min), dtype)
+        return literal(self.rule.of_nothing(self.node.dtype), self.node.dtype)
 
 
 class _Reductions:
@@ -165,6 +160,9 @@ class _Reductions:
 
     def _lane_row(self, size: int, add: Callable[[str, str], None]) -> None:
         """A row whose first element is in lane 0."""
+        if isinstance(size, Length):
+            self._open_row(size, add)
+            return
         if size >= LANES:
             chunk, lane, at = self.writer.fresh("i"), self.writer.fresh("j"), self.writer.fresh("k")
             self.writer.line(f"for {chunk} in range({unsigned(size // LANES)}):")
@@ -180,6 +178,24 @@ class _Reductions:
             self.writer.line(f"{at} = {lane} + {unsigned(size - size % LANES)}")
             add(at, lane)
             self.writer.depth -= 1
+
+    def _open_row(self, size: Length, add: Callable[[str, str], None]) -> None:
+        """Such a row of a packet."""
+        whole, rest, chunk, lane, at = (self.writer.fresh(letter) for letter in "mmijk")
+        lanes = unsigned(LANES)
+        self.writer.line(f"{whole} = {unsigned(size)} // {lanes}")
+        self.writer.line(f"{rest} = {unsigned(size)} % {lanes}")
+        self.writer.line(f"for {chunk} in range({whole}):")
+        self.writer.line(f"    for {lane} in range({lanes}):")
+        self.writer.depth += 2
+        self.writer.line(f"{at} = {chunk} * {lanes} + {lane}")
+        add(at, lane)
+        self.writer.depth -= 2
+        self.writer.line(f"for {lane} in range({rest}):")
+        self.writer.depth += 1
+        self.writer.line(f"{at} = {lane} + {whole} * {lanes}")
+        add(at, lane)
+        self.writer.depth -= 1
 
     def _tracked_row(self, size: int, add: Callable[[str, str], None]) -> None:
         """A row that starts in the lane where the one before ended."""

@@ -144,6 +144,8 @@ class Writer:
                 return literal(node.attrs[0], node.dtype)
             case "scalar":
                 return f"s{node.attrs[0]}"
+            case "length":
+                return f"np.int64({node.attrs[0]})"
             case "column":
                 return f"d{node.attrs[0]}"
         if id(node) in self.plan.stored and not node.shape:

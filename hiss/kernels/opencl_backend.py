@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from hiss import limits
 from hiss.kernels import compile_process, opencl_compile, opencl_memory
-from hiss.kernels.backend import Array, Backend, Executable, Rows
+from hiss.kernels.backend import Array, Backend, Executable, Frames, Rows
 from hiss.kernels.ir import Program
 from hiss.kernels.numba_backend import NumbaExecutable
 from hiss.kernels.opencl_device import OPTIONS, Device
@@ -96,7 +96,7 @@ class OpenclExecutable(NumbaExecutable):
         self.backend = "opencl"
         self._spare, self._failed = spare, False
 
-    def run(self, frames: Array, columns: Sequence[Array], rows: Rows, outs: Sequence[Array]) -> None:
+    def run(self, frames: Frames, columns: Sequence[Array], rows: Rows, outs: Sequence[Frames]) -> None:
         if self._failed:
             self._spare.run(frames, columns, rows, outs)
             return

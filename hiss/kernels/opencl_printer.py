@@ -76,6 +76,8 @@ def print_opencl(program: Program, form: Form = Form.WORKERS, source: Sequence[s
     Untranslatable
         It has an operation that cannot be said in C yet.
     """
+    if program.variable:
+        raise Untranslatable("blocks of variable length")
     printed = print_program(program, source)
     return _File(printed, bool(program.states), form).run()
 

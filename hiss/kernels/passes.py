@@ -17,9 +17,10 @@ from hiss import limits
 from hiss.kernels.arrays import ARRAYS
 from hiss.kernels.interpreter import evaluate
 from hiss.kernels.ir import LEAVES, VIEWS, Interner, Node, Program, verify
+from hiss.kernels.lengths import is_variable
 
 _HOISTED_BYTES_MAX: Final = 64 * limits.MiB  # of a whole array that is computed once, when the kernel is bound
-_VARIABLE: Final = frozenset({"frame", "state", "column"})
+_VARIABLE: Final = frozenset({"frame", "state", "column", "length"})
 
 
 def optimise(program: Program) -> Program:
@@ -59,7 +60,8 @@ def hoist(program: Program) -> Program:
     nodes = program.nodes
     fixed: set[int] = set()
     for node in nodes:
-        if node.op not in _VARIABLE and node.op != "const" and all(_fixed(arg, fixed) for arg in node.args):
+        known = node.op not in _VARIABLE and not is_variable(node.shape)
+        if known and node.op != "const" and all(_fixed(arg, fixed) for arg in node.args):
             fixed.add(id(node))
     whole = _operands_of_arrays(nodes)
     chosen = {

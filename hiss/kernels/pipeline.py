@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,14 @@ import numpy.typing as npt
 
 from hiss import limits
 from hiss.errors import InvalidInput, LimitExceeded, SpecMismatch
-from hiss.kernels.backend import Array, Executable, Rows
+from hiss.kernels.backend import Array, Executable, Frames, Rows
 from hiss.kernels.checker import check
 from hiss.kernels.compiler import Compiler, ResolvedStage, program_of
 from hiss.kernels.dtypes import DType
 from hiss.kernels.ir import Node, Program, Shape
+from hiss.kernels.lengths import Length, is_variable, items_of, known_size
 from hiss.kernels.memory import Memory, Scan, scan_programs
+from hiss.kernels.packets import Packets
 from hiss.kernels.specialiser import FrameType
 from hiss.model import BlockStatus, ByteArray, KernelKind
 
@@ -45,7 +47,7 @@ class Outcome:
 
     Attributes
     ----------
-    frames : array, (n, *out_shape), C-contiguous
+    frames : array, (n, *out_shape), C-contiguous, or Packets
         The results; rows that are not STORED are undefined. In `out` when that was given.
     status : uint8, (n,)
         A `BlockStatus` for each block: STORED, VETOED or KERNEL_FAILED.
@@ -59,12 +61,24 @@ class Outcome:
         What each stage took, in seconds.
     """
 
-    frames: Array
+    frames: Frames
     status: ByteArray
     cause: ByteArray
     faults: tuple[Fault, ...]
     quarantined: tuple[int, ...]
     spent_s: tuple[float, ...] = ()
+
+    def packed(self) -> tuple[ByteArray, npt.NDArray[np.int64]]:
+        """The bytes of the STORED blocks, one after the other, and how many each has."""
+        good = self.status == BlockStatus.STORED
+        frames = self.frames
+        if isinstance(frames, Packets):
+            frames = Packets(frames.items, frames.starts[good], frames.lengths[good], frames.used)
+            each = math.prod(frames.item) * frames.dtype.itemsize
+            return np.ascontiguousarray(frames.together()).reshape(-1).view(np.uint8), frames.lengths * each
+        frames = frames if good.all() else frames[good]
+        data = np.ascontiguousarray(frames).reshape(-1).view(np.uint8)
+        return data, np.full(len(frames), data.size // max(len(frames), 1), np.int64)
 
 
 @dataclass(slots=True)
@@ -80,11 +94,24 @@ class _Stage:
     quarantined: bool = False
     scan: Scan | None = None
     scratch: Array | None = None  # results that the next stage reads
+    growth: int = 1  # items of a packet that goes out, for each item of one that entered the pipeline
 
     @property
     def output(self) -> Node:
-        """The result of a block; a scan's new state stands before it."""
-        return self.program.outputs[-1]
+        """The result of a block; a scan's new state stands before it, and behind it which items are selected."""
+        return self.program.outputs[0 if self.program.selects else -1]
+
+    @property
+    def makes_packets(self) -> bool:
+        """Whether its results are packets; those of a filter are truths."""
+        return is_variable(self.output.shape)
+
+    def packets(self, count: int, items: int) -> Packets:
+        """Room for `count` results that only the next stage sees, of packets of so many items in all that entered."""
+        _, item = items_of(self.output.shape)
+        if self.scratch is None or len(self.scratch) < items * self.growth:
+            self.scratch = np.empty((items * self.growth, *item), self.output.dtype)
+        return Packets.room(self.scratch, count)
 
     def results(self, count: int) -> Array:
         """Room for `count` results that only the next stage sees."""
@@ -111,7 +138,7 @@ class Pipeline:
     Attributes
     ----------
     out_dtype, out_shape
-        Of the frames that leave it.
+        Of the frames that leave it; None is a first axis of variable length.
     changes : bool
         Whether there is a map; otherwise frames leave as they came.
     warnings : tuple of str
@@ -133,22 +160,30 @@ class Pipeline:
         self._maps = [place for place, stage in enumerate(stages) if stage.kind is not KernelKind.FILTER]
         self._scans = [stage.scan for stage in stages if stage.scan is not None]
         self._frontier: int | None = None
-        block_bytes = max([_frame_bytes(frame), *(stage.output.nbytes for stage in stages)])
+        self._entered = 0  # items of the packets of a run
+        shapes = [(frame.shape, frame.dtype), *((stage.output.shape, stage.output.dtype) for stage in stages)]
+        block_bytes = max(known_size(shape) * dtype.itemsize for shape, dtype in shapes)
         self._slice_blocks = max(1, limits.KERNEL_SLICE_BYTES // block_bytes)
         self.warnings = warnings
         self.changes = bool(self._maps)
         self.out_dtype: DType = frame.dtype
-        self.out_shape: Shape = frame.shape
+        self._out_shape: Shape = frame.shape
         if self._maps:
             last = stages[self._maps[-1]].output
-            self.out_dtype, self.out_shape = last.dtype, last.shape
+            self.out_dtype, self._out_shape = last.dtype, last.shape
+        growth = 1
+        for place in self._maps if is_variable(frame.shape) else ():
+            if not stages[place].makes_packets:
+                break
+            growth *= items_of(stages[place].output.shape)[0]
+            stages[place].growth = growth
 
     @classmethod
     def build(
         cls,
         stages: Sequence[ResolvedStage],
         dtype: npt.DTypeLike,
-        shape: tuple[int, ...],
+        shape: tuple[int | None, ...],
         columns: np.dtype[Any],
         compiler: Compiler,
         *,
@@ -161,7 +196,7 @@ class Pipeline:
         stages : sequence of ResolvedStage
             Maps and filters.
         dtype, shape
-            Of one block as it enters.
+            Of one block as it enters; None is the first axis of blocks of variable length.
         columns : structured dtype
             The stream's columns.
 
@@ -172,7 +207,8 @@ class Pipeline:
         """
         if len(stages) > limits.PIPELINE_STAGES_MAX:
             raise LimitExceeded(f"{len(stages)} kernels, allowed are {limits.PIPELINE_STAGES_MAX}")
-        entering = frame = FrameType(np.dtype(dtype).newbyteorder("="), tuple(int(size) for size in shape), columns)
+        sizes = tuple(Length() if size is None else int(size) for size in shape)
+        entering = frame = FrameType(np.dtype(dtype).newbyteorder("="), sizes, columns)
         programs: list[Program] = []
         inits: list[Program | None] = []
         warnings: list[str] = []
@@ -190,7 +226,7 @@ class Pipeline:
             texts = (*checked.warnings, *typed.warnings)
             warnings += [f"kernel {stage.definition.name!r}, {text}" for text in texts]
             if stage.definition.kind is not KernelKind.FILTER:
-                output = typed.program.outputs[-1]
+                output = typed.program.outputs[0 if typed.program.selects else -1]
                 frame = FrameType(output.dtype, output.shape, columns)
         executables = compiler.compile(programs)
         made = [
@@ -200,6 +236,10 @@ class Pipeline:
         for built, init in zip(made, inits, strict=True):
             built.scan = Scan(init, built.program, built.executable) if init is not None else None
         return cls(made, entering, tuple(warnings), clock)
+
+    @property
+    def out_shape(self) -> tuple[int | None, ...]:
+        return tuple(None if isinstance(size, Length) else size for size in self._out_shape)
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -234,7 +274,7 @@ class Pipeline:
 
     def run(
         self,
-        frames: Array,
+        frames: Frames,
         columns: npt.NDArray[Any],
         out: ByteArray | None = None,
         index: npt.NDArray[np.int64] | None = None,
@@ -243,13 +283,13 @@ class Pipeline:
 
         Parameters
         ----------
-        frames : array, (n, *shape)
+        frames : array, (n, *shape), or Packets
             Of the type that the pipeline was built for; only read.
         columns : structured array, (n,)
         index : int64, (n,), optional
             The producer's index of each block, for scans; by default the blocks follow what came before.
         out : uint8, 1-D, optional
-            At least `n` results' bytes; the results are written there.
+            At least `result_bytes` of them; the results are written there.
 
         Raises
         ------
@@ -258,17 +298,37 @@ class Pipeline:
         """
         self._check(frames, columns)
         count = len(frames)
+        self._entered = int(frames.lengths.sum()) if isinstance(frames, Packets) else 0
         result = self._result(frames, out)
         status, cause = np.zeros(count, np.uint8), np.zeros(count, np.uint8)
         run = _Run([0.0] * len(self._stages), {}, set(), set(), self._advance(count, index))
-        for first in range(0, count, self._slice_blocks):
-            part = slice(first, min(first + self._slice_blocks, count))
-            self._run_slice(run, first, frames[part], columns[part], result[part], status[part], cause[part])
-        if not self.changes and result is not frames:
+        for part in self._slices(frames):
+            self._run_slice(run, part.start, frames[part], columns[part], result[part], status[part], cause[part])
+        if not self.changes and isinstance(result, np.ndarray) and result is not frames:
             result[...] = frames
         quarantined = self._judge(run)
         faults = tuple(run.faults[place] for place in sorted(run.faults))
         return Outcome(result, status, cause, faults, quarantined, tuple(run.spent_s))
+
+    def result_bytes(self, count: int, items: int) -> int:
+        """The most bytes that the results of `count` blocks take; of packets, with so many items in all."""
+        if not is_variable(self._out_shape):
+            return count * math.prod(self._out_shape) * self.out_dtype.itemsize
+        growth = self._stages[self._maps[-1]].growth if self._maps else 1
+        return items * growth * math.prod(items_of(self._out_shape)[1]) * self.out_dtype.itemsize
+
+    def _slices(self, frames: Frames) -> Iterator[slice]:
+        """The blocks in runs between which the clock is looked at."""
+        if not isinstance(frames, Packets):
+            for first in range(0, len(frames), self._slice_blocks):
+                yield slice(first, min(first + self._slice_blocks, len(frames)))
+            return
+        ends, first = np.cumsum(frames.lengths), 0
+        while first < len(frames):
+            before = int(ends[first] - frames.lengths[first])
+            stop = max(first + 1, int(np.searchsorted(ends, before + self._slice_blocks, "right")))
+            yield slice(first, stop)
+            first = stop
 
     def _advance(self, count: int, index: npt.NDArray[np.int64] | None) -> npt.NDArray[np.bool_] | None:
         """Move the frontier; which blocks come too late for a scan (None: there is none)."""
@@ -285,9 +345,9 @@ class Pipeline:
         self,
         run: _Run,
         first: int,
-        frames: Array,
+        frames: Frames,
         columns: npt.NDArray[Any],
-        result: Array,
+        result: Frames,
         status: ByteArray,
         cause: ByteArray,
     ) -> None:
@@ -305,11 +365,12 @@ class Pipeline:
                 rows = rows[~late]
                 if not len(rows):
                     return
-            out = self._room(place, len(frames), result)
+            out = self._room(place, frames, result)
             if not self._run_stage(run, place, frames, columns, rows, out):
                 _mark(status, cause, rows, BlockStatus.KERNEL_FAILED, place)
                 return
             if stage.kind is KernelKind.FILTER:
+                assert not isinstance(out, Packets)
                 kept = out[rows]
                 _mark(status, cause, rows[~kept], BlockStatus.VETOED, place)
                 rows = rows[kept]
@@ -317,7 +378,7 @@ class Pipeline:
                 frames = out
 
     def _run_stage(
-        self, run: _Run, place: int, frames: Array, columns: npt.NDArray[Any], rows: Rows, out: Array
+        self, run: _Run, place: int, frames: Frames, columns: npt.NDArray[Any], rows: Rows, out: Frames
     ) -> bool:
         """One stage on one slice; whether its results count."""
         stage = self._stages[place]
@@ -328,6 +389,8 @@ class Pipeline:
             if stage.scan is None:
                 stage.executable.run(frames, values, rows, (out,))
             else:
+                assert not isinstance(frames, Packets)
+                assert not isinstance(out, Packets)
                 states = stage.scan.run(frames, columns, values, rows, out)
         except Exception as error:  # whatever it is, the instrument goes on
             run.faults.setdefault(place, Fault(place, f"kernel {stage.name!r} raised {error!r}"[:1000]))
@@ -344,11 +407,12 @@ class Pipeline:
             stage.scan.states = states
         return True
 
-    def _room(self, place: int, count: int, result: Array) -> Array:
+    def _room(self, place: int, frames: Frames, result: Frames) -> Frames:
         """Where a stage writes: the outcome itself for the last map."""
         if self._maps and place == self._maps[-1]:
             return result
-        return self._stages[place].results(count)
+        stage = self._stages[place]
+        return stage.packets(len(frames), self._entered) if stage.makes_packets else stage.results(len(frames))
 
     def _judge(self, run: _Run) -> tuple[int, ...]:
         """Count faulty extents in a row; the stages that go into quarantine now."""
@@ -361,29 +425,40 @@ class Pipeline:
                 quarantined.append(place)
         return tuple(sorted(quarantined))
 
-    def _check(self, frames: Array, columns: npt.NDArray[Any]) -> None:
+    def _check(self, frames: Frames, columns: npt.NDArray[Any]) -> None:
         frame = self._frame
+        if isinstance(frames, Packets):
+            fits = is_variable(frame.shape) and frames.item == frame.shape[1:] and frames.dtype == frame.dtype
+            if not fits or columns.shape != (len(frames),):
+                raise SpecMismatch(
+                    f"the pipeline takes {frame.dtype} blocks of shape {frame.shape} with their columns; found packets "
+                    f"of {frames.dtype} items {frames.item} with columns {columns.shape}"
+                )
+            return
         if frames.dtype != frame.dtype or frames.shape[1:] != frame.shape or columns.shape != frames.shape[:1]:
             raise SpecMismatch(
                 f"the pipeline takes {frame.dtype} blocks of shape {frame.shape} with their columns; "
                 f"found {frames.dtype} {frames.shape} with columns {columns.shape}"
             )
 
-    def _result(self, frames: Array, out: ByteArray | None) -> Array:
+    def _result(self, frames: Frames, out: ByteArray | None) -> Frames:
         """The array of results: a part of `out`, or a new one, or the frames where no map changes them."""
-        shape = (len(frames), *self.out_shape)
+        if isinstance(frames, Packets) and not self.changes:
+            return frames
+        nbytes = self.result_bytes(len(frames), self._entered)
         if out is None:
-            return np.empty(shape, self.out_dtype) if self.changes else np.ascontiguousarray(frames)
-        nbytes = math.prod(shape) * self.out_dtype.itemsize
+            out = np.empty(nbytes, np.uint8) if self.changes else None
+        if out is None:
+            return np.ascontiguousarray(frames)
         if out.dtype != np.uint8 or out.ndim != 1 or out.nbytes < nbytes or not out.flags.c_contiguous:
             raise SpecMismatch(f"`out` is {out.dtype} {out.shape}; expected at least {nbytes} contiguous bytes")
-        return out[:nbytes].view(self.out_dtype).reshape(shape)
+        flat = out[:nbytes].view(self.out_dtype)
+        if is_variable(self._out_shape):
+            _, item = items_of(self._out_shape)
+            return Packets.room(flat.reshape(nbytes // (math.prod(item) * self.out_dtype.itemsize), *item), len(frames))
+        return flat.reshape(len(frames), *self._out_shape)
 
 
 def _mark(status: ByteArray, cause: ByteArray, rows: Rows, what: BlockStatus, stage: int) -> None:
     status[rows] = what
     cause[rows] = stage
-
-
-def _frame_bytes(frame: FrameType) -> int:
-    return math.prod(frame.shape) * frame.dtype.itemsize

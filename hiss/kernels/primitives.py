@@ -9,6 +9,7 @@ a row's meaning changes. Constant after import; any thread.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -113,6 +114,15 @@ class Reduction:
     join: str  # the primitive that joins
     ordered_kinds: str  # kinds of dtype for which the order shows
     start: int | None  # None: the first element
+
+    def of_nothing(self, dtype: DType) -> float:
+        """The result where there are no elements: that which never wins."""
+        if self.start is not None:
+            return self.start
+        top = self.name == "min"
+        if dtype.kind == "f":
+            return math.inf if top else -math.inf
+        return int(np.iinfo(dtype).max if top else np.iinfo(dtype).min)
 
 
 LANES: Final = 64

@@ -17,6 +17,7 @@ from typing import Final
 from hiss.kernels import views
 from hiss.kernels.arrays import ARRAYS
 from hiss.kernels.ir import LEAVES, VIEWS, Interner, Node, Program, Shape, in_order, verify
+from hiss.kernels.lengths import weight
 from hiss.kernels.passes import rewrite
 from hiss.kernels.primitives import PRIMITIVES, REDUCTIONS
 from hiss.kernels.views import Strided, View
@@ -229,9 +230,10 @@ class _Demand:
         uses = self.uses.get(id(node), {})
         if len(uses) > _VIEWS_MAX:
             return True
-        times = sum(math.prod(nest.domain) for nest in uses.values())
-        again = (times - node.size) * self.cost(node)
-        return again > _STORE_COST * (node.size + times)
+        times = sum(weight(math.prod(nest.domain)) for nest in uses.values())
+        size = weight(node.size)
+        again = (times - size) * self.cost(node)
+        return again > _STORE_COST * (size + times)
 
     def cost(self, node: Node) -> int:
         """Of computing one element from arrays."""

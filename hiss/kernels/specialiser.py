@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import limits
-from hiss.errors import HissError, KernelRejected, LimitExceeded, ParameterMismatch
+from hiss.errors import HissError, KernelRejected, LimitExceeded, ParameterMismatch, SpecMismatch
 from hiss.kernels import dtypes, functions, statics, untyped
-from hiss.kernels.builder import Builder, Misfit, Static, Value, describe, kind_of
+from hiss.kernels.builder import SELECT, Builder, Misfit, Static, Value, describe, kind_of
 from hiss.kernels.checker import FRAME, OPERATOR, STATE
 from hiss.kernels.dtypes import DType
 from hiss.kernels.ir import Node, Program, Shape, verify
+from hiss.kernels.lengths import Length, UnknownLength, is_variable, known_size
 from hiss.kernels.source import Where
 from hiss.kernels.untyped import CheckedKernel, Expr
 from hiss.model import ColumnParam, KernelKind, ScalarParam
@@ -91,6 +92,12 @@ def specialise(
         The kernel makes no sense for this frame or these parameters, or exceeds a bound.
     """
     check_parameters(checked, params)
+    if is_variable(frame.shape) and checked.definition.kind in (KernelKind.SCAN, KernelKind.REDUCE):
+        kind = checked.definition.kind.name.lower()
+        raise SpecMismatch(
+            f"kernel {checked.definition.name!r}: a {kind} takes blocks of one shape, these have a variable length; "
+            "put a map before it that makes something of one shape of each, such as a histogram"
+        )
     if dtypes.supported(frame.dtype) is None:
         raise ParameterMismatch(
             f"kernel {checked.definition.name!r}: frames of {frame.dtype} are not in the language; "
@@ -119,6 +126,8 @@ class _Specialiser:
         value = self.value(root)
         with self.placed(root.where):
             outputs = self.outputs(value, function)
+        selects = outputs[-1].op == SELECT
+        outputs = outputs[-1].args if selects else outputs
         program = Program(
             dtype=dtypes.SUPPORTED[self.frame.dtype.name],
             shape=self.frame.shape,
@@ -127,6 +136,7 @@ class _Specialiser:
             scalars=tuple(self.builder.scalars),
             columns=tuple(self.columns),
             states=self.states,
+            selects=selects,
         )
         return Specialised(verify(program), tuple(dict.fromkeys(self.warnings)))
 
@@ -150,6 +160,8 @@ class _Specialiser:
         """What a block becomes."""
         if isinstance(value, Static) and not isinstance(value.value, bool | int | float):
             raise Misfit(f"a kernel returns one array or number, found {kind_of(value)}", value)
+        if isinstance(value, Node) and value.op == SELECT and self.checked.definition.kind is not KernelKind.FILTER:
+            return value
         node = self.builder.node(value)
         if self.checked.definition.kind is KernelKind.FILTER:
             if node.shape:
@@ -157,8 +169,11 @@ class _Specialiser:
                     f"a filter returns one truth, this is {describe(node)}; use np.any, np.all or np.count_nonzero",
                 )
             return self.builder.truth(node)
-        if node.nbytes > limits.KERNEL_OUTPUT_BYTES_MAX:
-            raise Misfit("bytes of a result", limit="KERNEL_OUTPUT_BYTES_MAX", found=node.nbytes)
+        nbytes = known_size(node.shape) * node.dtype.itemsize
+        if is_variable(node.shape) and not isinstance(node.shape[0], Length):
+            raise Misfit(f"the axis of variable length is the result's first, not as in {describe(node)}", node)
+        if nbytes > limits.KERNEL_OUTPUT_BYTES_MAX:
+            raise Misfit("bytes of a result", limit="KERNEL_OUTPUT_BYTES_MAX", found=nbytes)
         return node
 
     # ------------------------------------------------------------------------------------------ evaluation
@@ -190,6 +205,8 @@ class _Specialiser:
     def condition(self, value: Value) -> bool:
         if isinstance(value, Node):
             raise Misfit(f"the condition depends on data ({describe(value)}); use np.where", value)
+        if isinstance(value.value, Length):
+            raise Misfit("the condition depends on the length of a packet; use np.where", value)
         return bool(value.value)
 
     def evaluate(self, expr: Expr) -> Value:
@@ -208,18 +225,25 @@ class _Specialiser:
             case untyped.IF:
                 return args[0]
         if expr.op in _LOGIC:
-            return self.logic(expr.op, args)
+            return self.logic(expr.op, tuple(map(self.measured, args)))
         if expr.value == OPERATOR:
             known = [arg for arg in args if isinstance(arg, Static)]
-            if len(known) == len(args):
+            if len(known) == len(args) and not any(isinstance(arg.value, Length) for arg in known):
                 return self.static(expr.op, known)
         return functions.FUNCTIONS[expr.op].lower(self.builder, args)
 
     def static(self, op: str, args: list[Static]) -> Static:
+        if any(isinstance(arg.value, tuple) and is_variable(arg.value) for arg in args):
+            raise UnknownLength
         try:
             return Static(statics.apply(op, tuple(arg.value for arg in args)), _names(args))
         except statics.StaticError as error:
             raise Misfit(str(error), *args) from None
+
+    def measured(self, value: Value) -> Value:
+        """The length of a packet as a number of the program; anything else as it is."""
+        open_length = isinstance(value, Static) and isinstance(value.value, Length)
+        return self.builder.node(value) if open_length else value
 
     def logic(self, op: str, args: tuple[Value, ...]) -> Value:
         """`and`, `or`, `not`: Python's of what is static, logical of single values."""
@@ -326,6 +350,8 @@ class _Specialiser:
             yield
         except Misfit as misfit:
             raise self.error(misfit, where) from None
+        except UnknownLength as unknown:
+            raise self.error(Misfit(str(unknown)), where) from None
         self.warnings.extend(source.shown(where, text) for text in self.builder.warnings)
         self.builder.warnings.clear()
 

@@ -488,7 +488,7 @@ class BufferConformance(AttachmentConformance):
         with pytest.raises(errors.ParameterMismatch):
             scan.create_stream("s", dtype="u2", shape=(4, 6), kernels=[corrected.bind(dark=np.zeros((4, 6)))])
         with pytest.raises(errors.SpecMismatch, match="variable"):
-            scan.create_stream("s", dtype="u2", shape=(None, 6), kernels=[double])
+            scan.create_stream("s", dtype="u2", shape=(None, 6), kernels=["mean"])
         assert scan.info.streams == ()
 
     def test_an_open_stream_is_no_parameter(self, buffer: Buffer) -> None:

@@ -5,6 +5,7 @@ What has a reference of its own runs on every back end, the rest in Numba: that 
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import scipy.ndimage
 import scipy.signal
 
-from hiss.kernels import Compiler, Reduction, ResolvedStage, library
+from hiss.kernels import Compiler, Packets, Pipeline, Reduction, ResolvedStage, library
 from hiss.kernels.authoring import Kernel
 from hiss.kernels.library.powder import azimuthal_index
 from hiss.model import BlockStatus, ScalarParam
@@ -335,6 +336,52 @@ def test_pictures_of_timepix3(data_dir: Path, numba_compiler: Compiler) -> None:
     np.testing.assert_array_equal(image, expected)
     (every,) = frames_of(library.tpx3_image, words[np.newaxis], numba_compiler)
     assert every.sum() == 98_548
+
+
+def _chunks(words: Any) -> list[Any]:
+    """The packets: each a whole number of chunks, the first ones of one chunk, and an empty one."""
+    heads = np.flatnonzero((words & 0xFFFFFFFF) == 0x33585054)
+    ends = [*heads[1:40], *heads[40::500], len(words)]
+    return [words[:0], *(words[a:b] for a, b in itertools.pairwise([0, *ends]))]
+
+
+def _packet_pipeline(kernel: Any, compiler: Compiler, **params: int) -> Pipeline:
+    bound = {name: ScalarParam(value) for name, value in params.items()}
+    return Pipeline.build([ResolvedStage(kernel.definition, bound)], "u8", (None,), np.dtype([]), compiler)
+
+
+def test_hits_of_timepix3_packets(data_dir: Path, numba_compiler: Compiler) -> None:
+    """Of each packet the hits that are long enough, as a decoder in plain Python has them."""
+    words = _words(data_dir)
+    sent = _chunks(words)
+    packets = Packets.of(words, np.array([len(packet) for packet in sent]))
+    columns = np.zeros(len(sent), np.dtype([]))
+    hits = _packet_pipeline(library.tpx3_hits, numba_compiler, least=10).run(packets, columns)
+    kept = _packet_pipeline(library.tpx3_veto, numba_compiler, least=10).run(packets, columns)
+    every = _packet_pipeline(library.tpx3_hits, numba_compiler).run(packets, columns)
+    assert (hits.faults, kept.faults, every.faults) == ((), (), ())
+    assert sum(len(packet) for packet in every.frames) == 98_548
+    for packet, found, left in zip(sent[:60], hits.frames, kept.frames, strict=False):
+        chip, expected, others = -1, [], []
+        for word in packet.tolist():
+            tot = word >> 20 & 0x3FF
+            if word & 0xFFFFFFFF == 0x33585054:
+                chip = word >> 32 & 0xFF
+            if word >> 60 != 0xB:
+                others.append(word)
+            elif tot >= 10:
+                address = word >> 44 & 0xFFFF
+                x, y = ((address & 0xFE00) >> 8) + (address & 7) // 4, ((address & 0x1F8) >> 1) + (address & 3)
+                arrival = ((word & 0xFFFF) << 14 | word >> 30 & 0x3FFF) * 16 - (word >> 16 & 0xF)
+                expected.append([chip, x, y, arrival, tot])
+                others.append(word)
+        assert found.tolist() == expected
+        assert left.tolist() == others
+    images = _packet_pipeline(library.tpx3_image, numba_compiler, least=10).run(packets, columns)
+    counted = np.zeros((4, 256, 256), np.int64)
+    for packet in hits.frames:
+        np.add.at(counted, (packet[:, 0], packet[:, 2], packet[:, 1]), 1)
+    assert np.array_equal(images.frames.sum(axis=0), counted)
 
 
 # ------------------------------------------------------------------------------------------------ fibre

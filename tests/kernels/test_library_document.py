@@ -31,6 +31,8 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert names["rings"].shape == (20, 50)
     assert names["fields"][1:].tolist() == [[11, 2, 11, 39, 0, 40]] * 2
     assert names["image"][2, 39, 11] == names["image"].sum() == 2
+    assert names["hits"].tolist() == [[2, 11, 39, 0, 40]] * 2
+    assert len(names["left"]) == 1
     assert names["level"] == pytest.approx(np.full(16, 10), rel=0.3)
     assert names["ratio"][60:].mean() == pytest.approx(1, rel=0.2)
 

@@ -38,6 +38,8 @@ KERNELS: Final = {
     "spot_hit": "hits",
     "azimuthal": "powder",
     "tpx3_fields": "events",
+    "tpx3_hits": "events",
+    "tpx3_veto": "events",
     "tpx3_image": "events",
     "detrend": "fibre",
     "rms": "fibre",

@@ -44,6 +44,54 @@ def tpx3_fields(words):
 
 
 @kernel
+def tpx3_hits(words, least=0):
+    """The hits of a packet of Timepix3 words that are at least `least` long over the threshold; the rest is left out.
+
+    For streams of packets: blocks of variable length.
+
+    Parameters
+    ----------
+    words : uint64 (n,)
+        Whole chunks, so that each hit's chip is known.
+    least : int, 25 ns
+
+    Returns
+    -------
+    int64 (hits, 5)
+        Chip; x and y (pixels, 0 to 255, on the chip); time of arrival in 1.5625 ns, modulo 2**34 of them (26.8 s);
+        time over threshold in 25 ns.
+    """
+    header = hk.bits(words, 0, 32) == 0x33585054
+    place = np.where(header, np.arange(words.shape[0]), 0)
+    chip = np.take(hk.bits(words, 32, 8), np.maximum.accumulate(place))
+    column = hk.bits(words, 53, 7) * 2 + hk.bits(words, 46, 1)
+    row = hk.bits(words, 47, 6) * 4 + hk.bits(words, 44, 2)
+    coarse = hk.bits(words, 0, 16) * 2**18 + hk.bits(words, 30, 14) * 16
+    arrival = coarse.astype(np.int64) - hk.bits(words, 16, 4).astype(np.int64)
+    tot = hk.bits(words, 20, 10)
+    hits = np.stack((chip, column, row, arrival, tot), axis=1).astype(np.int64)
+    return hits[(hk.bits(words, 60, 4) == 0xB) & (tot >= least)]
+
+
+@kernel
+def tpx3_veto(words, least=20):
+    """A packet of Timepix3 words without the hits that are shorter over the threshold than `least`; else as it came.
+
+    For streams of packets: blocks of variable length.
+
+    Parameters
+    ----------
+    words : uint64 (n,)
+    least : int, 25 ns
+
+    Returns
+    -------
+    uint64 (kept,)
+    """
+    return words[(hk.bits(words, 60, 4) != 0xB) | (hk.bits(words, 20, 10) >= least)]
+
+
+@kernel
 def tpx3_image(words, chips=4, least=0):
     """How many hits each pixel of a Timepix3 has, those with a time over threshold below `least` left out.
 
