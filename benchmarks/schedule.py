@@ -179,7 +179,7 @@ def _finished(name: str, count: int) -> float:
 
 
 def _archive(count: int) -> float:
-    """500 jobs beside many that have ended, against 500 beside none."""
+    """500 jobs beside many that have ended, against 500 beside none; the best of five, for one commit may wait long."""
     times_s = []
     for archived in (0, count):
         directory = Path(tempfile.mkdtemp(prefix="hiss-bench-"))
@@ -193,11 +193,17 @@ def _archive(count: int) -> float:
         with _buffer(directory, executor=lambda *_: Nowhere()) as buffer:
             buffer.meow.add(_recipe("s"))
             _seal(buffer, "bench", "s")
-            begin_s = time.perf_counter()
-            assert buffer.meow.add(hiss.Pattern("p", "bench/*", "s", sweep={"point": list(range(500))})) == 500
-            times_s.append(time.perf_counter() - begin_s)
+            times_s.append(min(_made_of_one(buffer, f"p{number}") for number in range(5)))
         shutil.rmtree(directory)
     return times_s[1] / times_s[0]
+
+
+def _made_of_one(buffer: Buffer, name: str) -> float:
+    """How long a new pattern takes to make 500 jobs of the one stream that is there."""
+    pattern = hiss.Pattern(name, "bench/*", "s", sweep={"point": list(range(500))})
+    begin_s = time.perf_counter()
+    assert buffer.meow.add(pattern) == 500
+    return time.perf_counter() - begin_s
 
 
 def _fill_archive(path: Path, count: int) -> None:
