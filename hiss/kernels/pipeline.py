@@ -162,8 +162,8 @@ class Pipeline:
         self._frontier: int | None = None
         self._entered = 0  # items of the packets of a run
         shapes = [(frame.shape, frame.dtype), *((stage.output.shape, stage.output.dtype) for stage in stages)]
-        block_bytes = max(known_size(shape) * dtype.itemsize for shape, dtype in shapes)
-        self._slice_blocks = max(1, limits.KERNEL_SLICE_BYTES // block_bytes)
+        self._slice_blocks = _fitting([kind for kind in shapes if not is_variable(kind[0])])
+        self._slice_items = _fitting([kind for kind in shapes if is_variable(kind[0])])
         self.warnings = warnings
         self.changes = bool(self._maps)
         self.out_dtype: DType = frame.dtype
@@ -326,7 +326,8 @@ class Pipeline:
         ends, first = np.cumsum(frames.lengths), 0
         while first < len(frames):
             before = int(ends[first] - frames.lengths[first])
-            stop = max(first + 1, int(np.searchsorted(ends, before + self._slice_blocks, "right")))
+            stop = int(np.searchsorted(ends, before + self._slice_items, "right"))
+            stop = max(first + 1, min(stop, first + self._slice_blocks))
             yield slice(first, stop)
             first = stop
 
@@ -457,6 +458,12 @@ class Pipeline:
             _, item = items_of(self._out_shape)
             return Packets.room(flat.reshape(nbytes // (math.prod(item) * self.out_dtype.itemsize), *item), len(frames))
         return flat.reshape(len(frames), *self._out_shape)
+
+
+def _fitting(kinds: Sequence[tuple[Shape, DType]]) -> int:
+    """How many blocks, or items of packets, of the largest of these kinds make a slice."""
+    largest = max((known_size(shape) * dtype.itemsize for shape, dtype in kinds), default=1)
+    return max(1, limits.KERNEL_SLICE_BYTES // largest)
 
 
 def _mark(status: ByteArray, cause: ByteArray, rows: Rows, what: BlockStatus, stage: int) -> None:

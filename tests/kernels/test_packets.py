@@ -246,7 +246,7 @@ def test_a_scan_takes_one_shape(numpy_compiler: Compiler) -> None:
 
 
 def test_temporaries_of_a_long_packet(numba_compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is too long fails by itself, when it comes."""
+    """What is too long fails when it comes, and not what comes after it."""
     pipeline = built(
         map_of("def k(x):\n    return np.cumsum(np.cumsum(x))[x > 0]\n"), np.uint8, (None,), numba_compiler
     )
