@@ -182,7 +182,7 @@ def run(
     quick: bool,
     *,
     seconds: float | None = None,
-    log_bytes: int = 6 * GiB,
+    log_bytes: int = 2 * GiB,
     frame_bytes: int = 2 * MiB,
     arena_bytes: int = 256 * MiB,
     out: Path = OUT,

@@ -22,19 +22,16 @@ def _nothing(original: Any) -> Any:
     return lambda *args, **kwargs: None
 
 
-def _settled_when_written(copies: bool) -> Callable[[Any], Any]:
-    """Appends, or the copies of a compaction, are said to be durable when they are written."""
+def _settled_when_written(original: Any) -> Any:
+    """Appends are said to be durable when they are written."""
 
-    def change(original: Any) -> Any:
-        def enter(self: SegmentLog, write: Any, *more: Any) -> None:
-            original(self, write, *more)
-            if write.copy == copies and not write.ticket.silent and write.ticket.open == 1:
-                write.ticket.silent = True
-                write.ticket.done(None)
+    def enter(self: SegmentLog, write: Any, *more: Any) -> None:
+        original(self, write, *more)
+        if not write.copy and not write.ticket.silent and write.ticket.open == 1:
+            write.ticket.silent = True
+            write.ticket.done(None)
 
-        return enter
-
-    return change
+    return enter
 
 
 def _sync_errors_ignored(original: Any) -> Any:
@@ -61,8 +58,7 @@ def _recycled_at_once(original: Any) -> Any:
 CONTROLS: dict[str, tuple[Patch, ...]] = {
     "data syncs": ((SimulatedDisk, "fdatasync", lambda original: lambda self, fd: self.on_operation()),),
     "directory syncs": ((SimulatedDisk, "fsync_directory", _nothing),),
-    "the ack after the sync": ((SegmentLog, "_enter", _settled_when_written(copies=False)),),
-    "the move of a copy after its sync": ((SegmentLog, "_enter", _settled_when_written(copies=True)),),
+    "the ack after the sync": ((SegmentLog, "_enter", _settled_when_written),),
     "failing syncs": ((SegmentLog, "_synced", _sync_errors_ignored),),
     "digests of blocks": tuple(
         (module, "wrong_blocks", lambda original: lambda *args: np.zeros(0, np.int64))
