@@ -123,6 +123,14 @@ class Site:
     def buffer(self) -> hiss.Buffer:
         return hiss.connect(self.address, token=self.tokens.owner_token)
 
+    def answers(self) -> bool:
+        """Whether the buffer is there; it is started where it is not."""
+        self.start()
+        with contextlib.suppress(HissError), self.buffer() as buffer:
+            buffer.collections("w")
+            return True
+        return False
+
     def seal(self, number: int) -> None:
         """Store an input, if it is not there; a buffer that is killed meanwhile gets it again."""
 
@@ -176,6 +184,7 @@ def check(site: Site, inputs: int) -> None:
     found = site.jobs()
     assert Counter((name, path) for name, path, *_ in found) == expected
     assert {state for *_, state in found} == {JobState.DONE}
+    wait_for(site.answers, "the buffer that was killed last to be back")
     with site.buffer() as buffer:
         for number in range(inputs):
             for side in ("even", "odd"):
