@@ -31,6 +31,7 @@ import xxhash
 
 import hiss
 from benchmarks.small import resident_bytes
+from hiss import limits
 from hiss.drain import drain
 from hiss.errors import HissError, StreamEvicted, Unavailable
 from hiss.limits import GiB, MiB
@@ -61,8 +62,13 @@ class Soak:
 
     def __init__(self, directory: Path, seconds: float, log_bytes: int, frame_bytes: int, arena_bytes: int) -> None:
         self.seconds, self.log_bytes = seconds, log_bytes
+        segment_bytes = max(16 * frame_bytes, MiB)
+        # segments of which a quarter is alive are not compacted: so many may be needed for what is alive
         self.buffer = hiss.open(
-            directory, arena_bytes=arena_bytes, segment_bytes=max(16 * frame_bytes, MiB), log_bytes_max=2 * log_bytes
+            directory,
+            arena_bytes=arena_bytes,
+            segment_bytes=segment_bytes,
+            log_bytes_max=limits.COMPACTION_FRACTION * log_bytes + 8 * segment_bytes,
         )
         self.archive = directory.with_name("archive")
         self.archive.mkdir()
@@ -72,14 +78,13 @@ class Soak:
         self.streams: deque[str] = deque()  # whole ones, oldest first
         self.lock = threading.Lock()
         self.stopping = threading.Event()
+        self.produced = threading.Event()
         self.errors: list[BaseException] = []
         self.number = 0
 
     def run(self) -> Series:
-        workers = [self._produce] * _PRODUCERS + [self._read, self._drain]
-        threads = [threading.Thread(target=self._guarded, args=(worker,)) for worker in workers]
-        for thread in threads:
-            thread.start()
+        producers = [self._thread(self._produce, self.stopping) for _ in range(_PRODUCERS)]
+        others = [self._thread(work, self.produced) for work in (self._read, self._drain)]
         begin = last = time.monotonic()
         written = 0
         while last - begin < self.seconds and not self.stopping.wait(min(1.0, self.seconds / 10)):
@@ -87,20 +92,29 @@ class Soak:
             self._sample(now - begin, (self.series.blocks_written - written) / (now - last))
             last, written = now, self.series.blocks_written
         self.stopping.set()
-        for thread in threads:
+        for thread in producers:
+            thread.join()
+        self.produced.set()  # only now: they may wait for space
+        for thread in others:
             thread.join()
         self.buffer.close()
         if self.errors:
             raise self.errors[0]
         return self.series
 
-    def _guarded(self, work: Any) -> None:
+    def _thread(self, work: Any, until: threading.Event) -> threading.Thread:
+        thread = threading.Thread(target=self._guarded, args=(work, until))
+        thread.start()
+        return thread
+
+    def _guarded(self, work: Any, until: threading.Event) -> None:
         try:
-            while not self.stopping.is_set():
+            while not until.is_set():
                 work()
         except BaseException as error:
             self.errors.append(error)
             self.stopping.set()
+            self.produced.set()
 
     def _sample(self, seconds: float, blocks_a_s: float) -> None:
         usage = self.buffer.store._node.storage.usage()  # type: ignore[attr-defined]
@@ -132,7 +146,7 @@ class Soak:
         with self.lock:
             name = random.choice(self.streams) if self.streams else None
         if name is None:
-            self.stopping.wait(0.05)
+            self.produced.wait(0.05)
             return
         try:
             start = random.randrange(_FRAMES)
@@ -148,9 +162,9 @@ class Soak:
         """Drain and evict the oldest streams, once the bound is reached, until half of it is free."""
         storage = self.buffer.store._node.storage  # type: ignore[attr-defined]
         if storage.usage().live_bytes < self.log_bytes:
-            self.stopping.wait(0.05)
+            self.produced.wait(0.05)
             return
-        while storage.usage().live_bytes > self.log_bytes // 2 and not self.stopping.is_set():
+        while storage.usage().live_bytes > self.log_bytes // 2 and not self.produced.is_set():
             with self.lock:
                 name = self.streams.popleft() if self.streams else None
             if name is None:
@@ -163,12 +177,12 @@ class Soak:
                 self.series.streams_drained += 1
 
     def _evict(self, path: str) -> None:
-        while not self.stopping.is_set():
+        while not self.produced.is_set():
             try:
                 self.buffer.store.evict(path)
                 return
             except Unavailable:  # the reader is at it
-                self.stopping.wait(0.01)
+                self.produced.wait(0.01)
 
     def _compare(self, blocks: np.ndarray) -> None:
         found = [xxhash.xxh3_64_intdigest(np.ascontiguousarray(block).data) for block in blocks]
