@@ -62,13 +62,19 @@ def _turns(loop: ast.For) -> int | None:
 
 
 def _adds_truth(statement: ast.stmt, body: list[ast.stmt]) -> tuple[str, str] | None:
-    """(r, t) of `r = np.int64(r + v)` where `v = np.int64(t)`, `t` is a truth, and nothing else looks at `r`."""
+    """(r, t) of `r = np.int64(U(r) + U(v))` where `v = np.int64(t)`, `t` is a truth, and nothing else looks at `r`."""
     match statement:
         case ast.Assign(
             targets=[ast.Name(id=total)],
             value=ast.Call(
                 func=ast.Attribute(attr="int64"),
-                args=[ast.BinOp(left=ast.Name(id=left), op=ast.Add(), right=ast.Name(id=value))],
+                args=[
+                    ast.BinOp(
+                        left=ast.Call(func=ast.Name(id="U"), args=[ast.Name(id=left)]),
+                        op=ast.Add(),
+                        right=ast.Call(func=ast.Name(id="U"), args=[ast.Name(id=value)]),
+                    )
+                ],
             ),
         ) if left == total:
             pass

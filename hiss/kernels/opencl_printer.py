@@ -28,7 +28,7 @@ from hiss.kernels.opencl_functions import FunctionPrinter
 from hiss.kernels.opencl_terms import Pointer, Untranslatable, Variable, name_of
 from hiss.kernels.opencl_words import HELPERS, c_type, memory_type
 
-VERSION: Final = 2  # of this printer
+VERSION: Final = 3  # of this printer
 KERNEL: Final = "hiss_kernel"
 _HEAD: Final = """\
 /* Generated from a checked kernel by hiss.kernels.opencl_printer, version {version}. */

@@ -132,7 +132,7 @@ def test_the_notebook_reconstructs_the_phantom(tmp_path: Path) -> None:
 
 
 def _finished(buffer: hiss.Buffer) -> object:
-    """The job, when it has come to its end: the event of that is waited for."""
+    """The job, when it has come to its end: the event of that is waited for, and the state that follows it."""
     import threading
 
     stop_ = threading.Event()
@@ -142,6 +142,8 @@ def _finished(buffer: hiss.Buffer) -> object:
         for event in buffer.store.events(0, stop_):
             if event.kind in ("job.finished", "job.failed"):
                 break
+        while buffer.meow.jobs()[0].state is JobState.RUNNING and not stop_.wait(0.02):
+            pass
     finally:
         timer.cancel()
     jobs = buffer.meow.jobs()
