@@ -170,7 +170,8 @@ class Catalog:
             ids = [row["id"] for row in self._database.rows("SELECT id FROM stream WHERE collection = ?", path)]
             writer.execute("DELETE FROM stream WHERE collection = ?", (path,))
             self._bury(writer, ids)
-            writer.execute("DELETE FROM attachment WHERE collection = ?", (path,))
+            for table in ("attachment", "retention"):  # a new collection of that name inherits neither
+                writer.execute(f"DELETE FROM {table} WHERE collection = ?", (path,))
             writer.execute("DELETE FROM collection WHERE path = ?", (path,))
         return ids
 

@@ -414,3 +414,14 @@ def test_a_missing_block_is_still_a_missing_block(node: Node) -> None:
     written(buffer, "scan/a", 2)
     with pytest.raises(BlockMissing):
         buffer["scan/a"][7]
+
+
+def test_a_new_collection_does_not_inherit_the_retention_of_one_that_was_deleted(node: Node) -> None:
+    buffer = Buffer(LocalStore(node))
+    buffer.collection("scan")
+    default = buffer.store.retention("scan")
+    buffer["scan"].retain(Retention(undrained=True, age_s=60))
+    assert buffer.store.retention("scan") != default
+    buffer.store.delete_collection("scan")
+    buffer.collection("scan")
+    assert buffer.store.retention("scan") == default
