@@ -221,7 +221,7 @@ class SimulatedDisk:
             elif name in names:
                 names[what] = names.pop(name)
         keep = rng.choice((0.0, 0.1, 0.5, 0.9, 1.0))
-        for inode in set(names.values()):
+        for inode in dict.fromkeys(names.values()):  # in the order of names: that of a set is another in each process
             if inode.size_dirty and rng.random() < 0.5:
                 inode.durable.extend(bytes(len(inode.cached) - len(inode.durable)))
             units = sorted({sector // sectors for sector in inode.dirty})
