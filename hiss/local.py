@@ -169,7 +169,8 @@ class LocalStore:
         if resume and (found := self._open_one(collection, name)) is not None:
             _check_same(found, spec, self._came_as(found).frame)
             return self._node.complete(found)
-        self._catalog.check_takes_streams(collection)
+        if spec.kernels:  # before they are compiled; `add_streams` looks again
+            self._catalog.check_takes_streams(collection)
         infos = self._new_streams(collection, name, spec)
         made = self._catalog.add_streams(infos, new_version=new_version, attempt=self._caller.attempt)[0]
         self._node.milestones.opened(made)

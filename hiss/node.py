@@ -156,7 +156,7 @@ class Node:
             taken = ProducerFenced(f"stream {info.path}: another producer took over; this one may not write any more")
             self._end_session(life, taken)
             self.catalog.fence(stream_id)
-            self.storage.sync()  # so that what is already here is durable when it is sent and acknowledged again
+            self.storage.sync([stream_id])  # what is already here is durable when it is sent and acknowledged again
             if life.ingest is None:
                 life.ingest = self._ingest(info)
             if life.ingest.refinery is not None:
@@ -270,7 +270,7 @@ class Node:
             streams = [info, *self._companions(info)]
             if state is StreamState.SEALED:
                 streams += reductions.store(info, self.storage, self.readout, attempt, self.clock_ns())
-            self.storage.sync()
+            self.storage.sync([stream.id for stream in streams])
             whole = {stream.id: self.complete(stream, end_index).completeness for stream in streams}
             digests = {stream.id: self.storage.stream_digest(stream.id) for stream in streams}
             self.milestones.tell_progress(stream_id)
@@ -278,12 +278,12 @@ class Node:
             known = self._reported(info)
             if known != info:
                 self.catalog.set_stages(stream_id, known.stages, known.shadows)
-            self.catalog.finalise([stream.id for stream in streams], state, whole, digests, reason)
+            final = self.catalog.finalise([stream.id for stream in streams], state, whole, digests, reason)[0]
             scan_memory.forget(self.directory, stream_id)
         self.milestones.closed(stream_id)
         with self._lock:
             self._lives.pop(stream_id, None)
-        return self.catalog.stream_by_id(stream_id)
+        return final
 
     def _companions(self, info: StreamInfo) -> list[StreamInfo]:
         return [] if info.raw_id is None else [self.catalog.stream_by_id(info.raw_id)]
