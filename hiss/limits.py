@@ -25,6 +25,7 @@ EXPECTED_STREAMS_MAX: Final = 10_000
 BLOCK_BYTES_MAX: Final = 256 * MiB
 EXTENT_BYTES_TARGET: Final = 8 * MiB  # the client closes an extent at this size; one block may be larger
 EXTENT_BLOCKS_MAX: Final = 4096
+DIRECT_BYTES: Final = 256 * KiB  # up to here handing an extent to another thread takes longer than writing it
 GAP_BLOCKS_MAX: Final = 1_000_000  # declared missing in one call
 LINGER_S: Final = 0.02  # a block waits so long in the client for its extent to fill, unless its writer says otherwise
 LINGER_S_MAX: Final = 60.0

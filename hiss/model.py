@@ -32,6 +32,7 @@ ByteArray = npt.NDArray[np.uint8]
 E = TypeVar("E", bound=enum.IntEnum)
 
 RAW_SUFFIX: Final = ".raw"
+_NO_COLUMNS: Final = {"index", "time_ns", "copy"}  # every block's own, and what `append` takes besides
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _GLOB = re.compile(r"[A-Za-z0-9_.\-*?\[\]!]+")
 _DTYPE_KINDS = "biufc"  # bool, signed, unsigned, float, complex
@@ -451,8 +452,8 @@ class StreamSpec:
         names = [column.name for column in self.columns]
         if len(names) > limits.COLUMNS_MAX:
             raise LimitExceeded(f"{len(names)} columns, allowed are {limits.COLUMNS_MAX}")
-        if len(set(names)) != len(names) or {"index", "time_ns"} & set(names):
-            raise InvalidInput(f"columns {names}: names differ, and 'index' and 'time_ns' are every block's own")
+        if len(set(names)) != len(names) or _NO_COLUMNS & set(names):
+            raise InvalidInput(f"columns {names}: names differ, and are not among {', '.join(sorted(_NO_COLUMNS))}")
         if len(self.kernels) > limits.PIPELINE_STAGES_MAX:
             raise LimitExceeded(f"{len(self.kernels)} kernels, allowed are {limits.PIPELINE_STAGES_MAX}")
 

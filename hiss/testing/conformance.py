@@ -83,6 +83,20 @@ class BufferConformance(AttachmentConformance):
         assert np.array_equal(one.time_ns, every.time_ns)
         assert one.info.digest == every.info.digest, "the same blocks have the same digest, however they were cut"
 
+    def test_blocks_that_are_lent_come_back_as_copied_ones_do(self, buffer: Buffer) -> None:
+        data = frames(40)
+        data[:, 0, 0] = np.arange(40)
+        with buffer.collection("c").create_stream("s", dtype="uint16", shape=(4, 6), columns={"angle": "f8"}) as s:
+            for k in range(10):
+                s.append(data[k], copy=bool(k % 3), angle=k)
+            s.extend(data[10:20], copy=False, angle=np.arange(10, 20))
+            s.append(data[20, :, :].T.copy().T, copy=False, angle=20)  # not in a row: copied all the same
+            s.extend(np.asfortranarray(data[21:]), copy=False, angle=np.arange(21, 40))
+            s.flush()
+            assert s.acknowledged == 40
+        assert np.array_equal(np.asarray(buffer["c/s"]), data)
+        assert buffer["c/s"].columns["angle"].tolist() == list(range(40))
+
     def test_any_first_index_and_jumps_are_gaps(self, buffer: Buffer) -> None:
         with buffer.collection("c").create_stream("s", dtype="u1", shape=(3,)) as s:
             for index in (5, 6, 9):
