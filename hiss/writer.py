@@ -45,7 +45,7 @@ from hiss.model import (
     StreamInfo,
 )
 from hiss.overload import Overload, Shedding
-from hiss.store import AppendSession, LandingSession, Store
+from hiss.store import AppendSession, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,8 @@ class StreamWriter:
         self._generation = 0  # of the session; what an old one still says is not heard
         self._sender: threading.Thread | None = None
         self._session: AppendSession = self._open()
-        # in this process, and nothing is to be decided while it has no room
-        self._direct = self._shedding.waits and isinstance(self._session, LandingSession)
+        # a `LandingSession` is in this process; and nothing is to be decided while it has no room
+        self._direct = self._shedding.waits and hasattr(self._session, "reserve")
         self.next_index = self._session.start.next_index
 
     # ---- what users call
