@@ -25,6 +25,7 @@ from hiss.blocks import catalog_rows as rows
 from hiss.blocks.array_store import ArrayStore
 from hiss.blocks.attachment_table import AttachmentTable
 from hiss.blocks.catalog_database import CatalogDatabase
+from hiss.blocks.drain_table import DrainTable
 from hiss.blocks.milestone_table import MilestoneTable
 from hiss.blocks.space_records import SpaceRecords
 from hiss.errors import (
@@ -100,6 +101,7 @@ class Catalog:
         self.milestones: Final = MilestoneTable(self._database, self._insert_event)
         self._event_added = threading.Condition()
         self.space: Final = SpaceRecords(self._database, self._insert_event, self._events, clock_ns)
+        self.drains: Final = DrainTable(self._database, self._insert_event, self._events, clock_ns)
         self.attachments: Final = AttachmentTable(
             self._database, self._insert_event, self._events, self.check_takes_streams
         )
@@ -172,6 +174,7 @@ class Catalog:
             self._bury(writer, ids)
             for table in ("attachment", "retention"):  # a new collection of that name inherits neither
                 writer.execute(f"DELETE FROM {table} WHERE collection = ?", (path,))
+            self.drains.forget_collection(writer, path)
             writer.execute("DELETE FROM collection WHERE path = ?", (path,))
         return ids
 
@@ -416,6 +419,7 @@ class Catalog:
     def delete_stream(self, stream_id: str, *, missing_ok: bool = False) -> None:
         """Forget a stream. Raises `StreamNotFound` unless `missing_ok`."""
         with self._database.transaction() as writer:
+            self.drains.forget_stream(writer, stream_id)
             if not writer.execute("DELETE FROM stream WHERE id = ?", (stream_id,)).rowcount and not missing_ok:
                 raise StreamNotFound(f"no stream with the id {stream_id[:64]!r}", id=stream_id[:64])
             self._bury(writer, [stream_id])
