@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any, Self
 
-import boto3
-
 from hiss.s3_options import S3Options
 
 BUCKET = "archive"
@@ -60,6 +58,8 @@ class S3Server:
 
     @property
     def client(self) -> Any:
+        import boto3
+
         options = self.options
         return boto3.client(
             "s3",
