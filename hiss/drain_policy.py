@@ -157,10 +157,9 @@ class DrainPolicy:
                 made = entry(target, info.collection, info.name, info.version, 0)
             else:
                 made = entry(target, info.collection, "", 0, 0)
-            state = entry_state(made.id)
             if target.bare:
-                return state is DrainState.DONE
-            return target.has(info) and state in (None, DrainState.DONE, DrainState.DROPPED)
+                return entry_state(made.id) is DrainState.DONE
+            return target.has(info) and entry_state(made.id) in (None, DrainState.DONE, DrainState.DROPPED)
 
         return tuple(target for target in self.targets if not there(target))
 
@@ -178,7 +177,7 @@ class DrainState(enum.Enum):
     RUNNING = "running"
     DONE = "done"  # every block was read back from there and compared
     FAILED = "failed"  # is tried again
-    DROPPED = "dropped"  # its policy does not name it any more
+    DROPPED = "dropped"  # its policy does not name it any more, or its owner gave it up before
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from hiss.drain.publish import remove
 from hiss.drain.rate import Rate
 from hiss.drain.targets import Target, make_parents, target_of
 from hiss.drain_policy import Drain, DrainState
-from hiss.errors import AlreadyExists, HissError, Stopping, Unavailable
+from hiss.errors import AlreadyExists, HissError, Stopping, StreamEvicted, StreamNotFound, Unavailable
 from hiss.s3_options import S3Options
 from hiss.store import Store
 
@@ -104,6 +104,8 @@ class DrainWorker:
 
     def _drain(self, entry: Drain) -> None:
         try:
+            if entry.version:
+                self._store.stream(entry.source, entry.version)  # raises: a collection of that path is not meant
             target = self._target(entry)
             if entry.began and self._recorded(entry):
                 self._store.mark_drain(entry.id, DrainState.DONE)
@@ -146,9 +148,11 @@ class DrainWorker:
         return not entry.target.bare and bool(streams) and all(entry.target.has(info) for info in streams)
 
     def _failed(self, entry: Drain, error: Exception, *, began: bool) -> None:
+        """It is tried again later; what has left the buffer, never."""
         reason = f"{type(error).__name__}: {error}"
         log.warning("draining %s to %s: %s", entry.source, entry.url, reason)
-        self._store.mark_drain(entry.id, DrainState.FAILED, reason=reason, began=began)
+        state = DrainState.DROPPED if isinstance(error, StreamEvicted | StreamNotFound) else DrainState.FAILED
+        self._store.mark_drain(entry.id, state, reason=reason, began=began)
 
     def _wait(self, seconds: float) -> None:
         if self._stopping.wait(seconds) if seconds else self._stopping.is_set():

@@ -65,6 +65,28 @@ def test_a_drain_that_is_killed_goes_on_where_it_was(
     assert (audit.lost, audit.wrong, audit.unexplained, audit.early) == (0, 0, 0, [])
 
 
+def test_the_drain_goes_on_when_the_data_process_comes_back(tmp_path: Path, s3: S3Server, tally: Any) -> None:
+    with DataProcess(tmp_path / "data") as data, data.connect() as buffer:
+        archives = Archives(buffer.store, tmp_path / "archive", s3, 1)
+        process = DrainProcess(data.config, archives.options)
+        frames = np.random.default_rng(1).integers(0, 60_000, (6, 200, 300), np.uint16)
+        archives.frames["near/s"] = frames
+        buffer.collection("near")
+        buffer.store.set_drain_policy("near", archives.policies["near"])
+        with buffer.collection("near").create_stream("s", dtype="u2", shape=(200, 300)) as s:
+            s.extend(frames)
+        process.start()
+        wait_for(lambda: any(each.state is DrainState.RUNNING for each in buffer.store.drains()), 60)
+        data.kill()
+        data.start()
+        wait_for(archives.all_done, 120)
+        process.end(signal.SIGTERM)
+        audit = archives.audit(buffer.store.events(0, threading.Event(), follow=False))
+        archives.close()
+    tally("drain", audit, data_process_kills=1)
+    assert (audit.lost, audit.wrong, audit.unexplained, audit.early) == (0, 0, 0, [])
+
+
 @pytest.mark.control
 def test_an_eviction_after_the_first_of_two_places_is_found(
     tmp_path: Path, tally: Any, monkeypatch: pytest.MonkeyPatch

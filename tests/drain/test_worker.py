@@ -295,6 +295,17 @@ def test_a_policy_that_changes_drops_what_waits_and_wants_what_is_new(place: Pla
         place.store.set_drain_policy("nowhere", DrainPolicy())
 
 
+def test_what_its_owner_gave_up_is_not_tried_for_ever(place: Place) -> None:
+    place.policy("beam", place.target(when="manual"))
+    place.write("beam/s", expendable=True)
+    place.work()
+    place.buffer.evict("beam/s")
+    (entry,) = place.store.drains()
+    place.worker._drain(entry)
+    assert place.states() == {"beam/s.nxs": "dropped"}
+    assert place.files() == set()
+
+
 def test_what_is_deleted_is_forgotten(place: Place) -> None:
     place.policy("beam", place.target(when="manual"))
     stream = place.write("beam/a")
