@@ -166,7 +166,8 @@ class DrainTable:
             return [found for each in ids if (found := self.find(each)) is not None]
 
     def mark(self, entry_id: str, state: DrainState, *, reason: str = "", began: bool = False) -> Drain | None:
-        """Where an entry stands now; None where it is gone. One that failed is tried again later and later."""
+        """Where an entry stands now; None where it is gone. One that failed, or was interrupted, is tried again later
+        and later."""
         with self._events(), self._database.transaction() as writer:
             found = self.find(entry_id)
             if found is None:
@@ -175,6 +176,8 @@ class DrainTable:
             marked = replace(found, state=state, reason=reason, began=began, changed_ns=now_ns)
             if state is DrainState.RUNNING:
                 marked = replace(marked, attempts=found.attempts + 1)
+            if state is DrainState.WANTED:  # interrupted; if it is what kills its process, others have their turn
+                marked = replace(marked, next_ns=now_ns + int(_pause_s(found.attempts) * 1e9))
             if state is DrainState.FAILED:
                 attempts = found.attempts + (found.state is not DrainState.RUNNING)  # one that did not get so far
                 next_ns = now_ns + int(_pause_s(attempts) * 1e9)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,7 +121,16 @@ class Archives:
         self.proxy.close()
 
     def pause(self) -> None:
-        """A random while, for a kill to come at any point."""
+        """Until the process has something in hand, mostly; then a random while, for a kill to come at any point."""
+        before = {each.id: each.changed_ns for each in self._store.drains()}
+
+        def at_work() -> bool:
+            return any(each.changed_ns != before.get(each.id) for each in self._store.drains())
+
+        if self.random.random() < 0.8:
+            give_up_s = time.monotonic() + 20.0  # where no target can be reached there may be nothing to see
+            while not at_work() and time.monotonic() < give_up_s:
+                threading.Event().wait(0.01)
         threading.Event().wait(self.random.uniform(0.0, 0.6))
 
     def due_now(self) -> list[Drain]:
