@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import access, limits
+from hiss.drain_policy import DrainPolicy, DrainTarget
 from hiss.errors import CollectionNotFound, InvalidInput, NotFound, StreamNotFound
 from hiss.model import (
     AckLevel,
@@ -367,6 +368,22 @@ class Collection:
     def retain(self, policy: Retention | None) -> Retention:
         """Give it, and those below it, a policy of its own; None takes it away."""
         return self._store.set_retention(self.path, policy)
+
+    @property
+    def drain_policy(self) -> DrainPolicy:
+        """To where its streams are drained by themselves."""
+        return self._store.drain_policy(self.path)
+
+    def drain_to(self, *targets: DrainTarget | str) -> DrainPolicy:
+        """Drain its streams, and those of the collections below it, there by themselves; without targets nowhere.
+
+        Parameters
+        ----------
+        *targets : DrainTarget or str
+            A URL alone means: as soon as a stream is final, in the format that the name says.
+        """
+        chosen = tuple(DrainTarget(each) if isinstance(each, str) else each for each in targets)
+        return self._store.set_drain_policy(self.path, DrainPolicy(chosen))
 
     def seal(self) -> None:
         """No more streams; raises `StreamNotFinal` while one is open."""

@@ -8,12 +8,14 @@ import json
 import os
 import tempfile
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from hiss import limits
 from hiss.errors import InvalidInput
+from hiss.s3_options import S3Options
 from hiss.space import Retention
 
 _SOCKET_PATH_MAX = 100  # sun_path of unix(7) has 108 bytes
@@ -40,6 +42,7 @@ class ServeConfig:
     retention_pressure: bool = True  # archived streams leave the log where space runs short
     backend: str = "numba"
     jobs_at_once: int = limits.JOBS_AT_ONCE
+    s3: S3Options = field(default_factory=S3Options)  # the table [s3]; for the process that drains
     executor: str = "local"  # where jobs run: processes of this machine, or the address of a scheduler, `dask:tcp://…`
 
     def __post_init__(self) -> None:
@@ -84,12 +87,15 @@ class ServeConfig:
         if not isinstance(rules, dict) or rules.keys() - {"executor", "jobs_at_once"}:
             raise InvalidInput(f"configuration {file}: [rules] has two entries, executor and jobs_at_once")
         values |= rules
+        values["s3"] = _s3(overrides.pop("s3", values.pop("s3", {})), os.environ)
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - known.keys())
         if unknown:
             raise InvalidInput(f"configuration {file}: unknown {', '.join(unknown)}; known are {', '.join(known)}")
         values |= {name: value for name, value in overrides.items() if value is not None}
         for name, value in values.items():
+            if name == "s3":
+                continue
             wanted = type(known[name].default)
             if not _fits(value, type(known[name].default)):
                 raise InvalidInput(f"configuration {file}: {name} = {value!r}, expected {wanted.__name__}")
@@ -106,13 +112,23 @@ class ServeConfig:
         return Retention(age_s or None, drained_s or None, self.retention_pressure)
 
     def to_json(self) -> str:
-        """For the processes that the supervisor starts."""
-        return json.dumps(dataclasses.asdict(self) | {"data": str(self.data)})
+        """For the processes that the supervisor starts; `s3` is not in it, others see a process's command line."""
+        values = dataclasses.asdict(self) | {"data": str(self.data)}
+        del values["s3"]
+        return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         values = json.loads(text)
         return cls(**(values | {"data": Path(values["data"])}))
+
+
+def _s3(table: Any, environment: Mapping[str, str]) -> S3Options:
+    if isinstance(table, S3Options):
+        return table
+    if not isinstance(table, dict):
+        raise InvalidInput("s3 is a table: [s3] endpoint = ...")
+    return S3Options.read(table, environment)
 
 
 def _fits(value: Any, wanted: type) -> bool:

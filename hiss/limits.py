@@ -185,8 +185,24 @@ PROVENANCE_NODES_MAX: Final = 5_000
 # The way out
 DRAIN_THREADS_MAX: Final = 16  # that compress for one drain
 DRAIN_WINDOW_BYTES: Final = 64 * MiB  # of chunks that wait to be compressed or written
+DRAIN_URL_CHARS_MAX: Final = 2048  # of a policy's target, before its fields are filled in
+DRAIN_TARGETS_MAX: Final = 8  # of one policy
+DRAIN_PRIORITY_MAX: Final = 1000
+DRAIN_REASON_CHARS_MAX: Final = 1_000  # kept of why a drain failed
+DRAIN_LOOK_S: Final = 1.0  # the drain process looks for work so often
+DRAIN_RETRY_FIRST_S: Final = 1.0  # before a failed drain is tried again; then twice as long
+DRAIN_RETRY_MOST_S: Final = 600.0
+DRAIN_BURST_S: Final = 0.25  # of a drain's bandwidth may be taken at once
+S3_PART_BYTES: Final = 16 * MiB  # of a multipart upload; larger where more than `S3_PARTS_MAX` would be needed
+S3_PARTS_MAX: Final = 9_000  # the protocol allows 10,000
+S3_PARTS_AT_ONCE: Final = 4
+S3_RETRIES_MAX: Final = 5  # of one request
+S3_RETRY_S: Final = 180.0  # all tries of one request together
+S3_CALL_S: Final = 120.0  # for one request and its answer
 DAMAGE_RANGES_MAX: Final = 1_000  # of damaged blocks named for each stream; a verification then goes on to the next
 
+assert DRAIN_TARGETS_MAX < ARCHIVES_MAX, "the places of all targets are remembered"
+assert DRAIN_URL_CHARS_MAX + PATH_CHARS_MAX < LOCATION_CHARS_MAX
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
 assert LANE_REPLY_BYTES_MAX > 16 * LEDGER_RANGES_MAX, "where a stream stands, gaps and all, fits into one frame"

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from hiss import __version__, attachment, limits
+from hiss.drain_policy import Drain, DrainPolicy, DrainState
 from hiss.errors import (
     Conflict,
     HissError,
@@ -398,6 +399,42 @@ class LocalStore:
             return self._node.evictor.look(dry_run=dry_run)
         return self._node.evictor.evict(path, version, dry_run=dry_run)
 
+    # ---- draining by itself
+
+    def drain_policy(self, collection: str) -> DrainPolicy:
+        return self._catalog.drains.policy(collection)
+
+    def set_drain_policy(self, collection: str, policy: DrainPolicy | None) -> DrainPolicy:
+        self._whole_buffer("says where data are drained to")
+        self._catalog.drains.set_policy(check_path(collection, "collection"), policy)
+        self._catalog.drains.plan([collection])
+        return self._catalog.drains.policy(collection)
+
+    def plan_drains(
+        self, paths: Sequence[str], *, cursor: int | None = None, ask: bool = False, dry_run: bool = False
+    ) -> list[Drain]:
+        drains = self._catalog.drains
+        if dry_run:
+            return [drains.find(each.id) or each for path in paths for each in drains.wanted(path)]
+        self._operator_only("plans what is drained")
+        for path in paths:
+            self._may_write(path)
+        return drains.ask(paths) if ask else drains.plan(paths, cursor)
+
+    def drains(self, path: str = "") -> list[Drain]:
+        return self._catalog.drains.entries(path)
+
+    def next_drain(self) -> tuple[Drain | None, int]:
+        drains = self._catalog.drains
+        return drains.due(short=self._node.reservations.shortage() > 0), drains.cursor()
+
+    def mark_drain(self, entry: str, state: DrainState, *, reason: str = "", began: bool = False) -> None:
+        self._whole_buffer("marks what is drained")
+        self._catalog.drains.mark(entry, state, reason=reason[: limits.DRAIN_REASON_CHARS_MAX], began=began)
+
+    def archived(self, stream_id: str) -> bool:
+        return self._node.evictor.archived(self._catalog.stream_by_id(stream_id))
+
     # ---- events, administration, attempts
 
     def events(self, after: int, stop: threading.Event, *, follow: bool = True) -> Iterator[Event]:
@@ -482,6 +519,14 @@ class LocalStore:
         prefix = self._caller.write_prefix
         if prefix and path != prefix and not path.startswith(prefix + "/"):
             raise PermissionRefused(f"this token may write below {prefix!r} only, not {path!r}", prefix=prefix)
+
+    def _whole_buffer(self, what: str) -> None:
+        self._operator_only(what)
+        if self._caller.write_prefix:
+            raise PermissionRefused(
+                f"this token may write below {self._caller.write_prefix!r} only; who {what} may write everywhere",
+                prefix=self._caller.write_prefix,
+            )
 
     def _operator_only(self, what: str) -> None:
         if self._caller.attempt is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hiss.archived import wait_archived
 from hiss.errors import BlockMissing, SpecMismatch
 from hiss.extent import Extent
 from hiss.kernels import BUILTIN
@@ -78,6 +79,10 @@ class Stream:
         if not self._info.state.final:
             self._info = self._store.stream(self._info.path, self._info.version)
         return self._info
+
+    def wait_archived(self, timeout_s: float | None = None) -> StreamInfo:
+        """As `StreamWriter.wait_archived`."""
+        return wait_archived(self._store, self.info, timeout_s)
 
     @property
     def path(self) -> str:

@@ -1,6 +1,7 @@
 """The composition root: builds a buffer's processes from the configuration and wires them together.
 
     hiss serve ── supervisor ─┬─ data process    Node, gRPC at host:port and DATA/run/data.sock
+                              ├─ drain process   drain.DrainWorker, a client of data.sock
                               └─ rules process   meow_bridge.Engine, a client of data.sock; Meow service at rules.sock
                                     └─ zygote ── a keeper and a job for each attempt, a client of line.sock or data.sock
 
@@ -28,6 +29,7 @@ from hiss.errors import HissError
 from hiss.local import LocalStore
 from hiss.node import Node
 from hiss.process import StopSignal, die_with_parent, keep_memory_warm, pid_file
+from hiss.s3_options import S3Options
 from hiss.store import Store
 from hiss.workflow import Meow
 
@@ -105,6 +107,25 @@ def run_rules(config: ServeConfig) -> None:
         stop.wait()
         server.stop(1.0)
         engine.stop()
+        store.close()
+
+
+def run_drain(config: ServeConfig) -> None:
+    """The process that drains by itself, until it is told to stop."""
+    from hiss.drain.worker import DrainWorker
+    from hiss.transport.remote import RemoteStore
+
+    stop = StopSignal()
+    run = run_directory(config.data)
+    tokens = Access.of_directory(config.data)
+    store = RemoteStore.connect(f"unix:{run / 'data.sock'}", tokens.owner_token)
+    worker = DrainWorker(store, config.data / "drain", S3Options.of_environment(os.environ))
+    thread = threading.Thread(target=worker.run, name="hiss drain", daemon=True)  # a call of S3's may take minutes
+    with pid_file(run / "drain.pid"):
+        thread.start()
+        stop.wait()
+        worker.stop()
+        thread.join(_STOP_GRACE_S)
         store.close()
 
 
@@ -194,12 +215,12 @@ def open_embedded(
 
 
 def main(role: str, text: str) -> int:
-    """A process of the supervisor's: `python -m hiss.server data|rules CONFIG-AS-JSON`."""
+    """A process of the supervisor's: `python -m hiss.server data|rules|drain CONFIG-AS-JSON`."""
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     config = ServeConfig.from_json(text)
     try:
-        {"data": run_data, "rules": run_rules}[role](config)
+        {"data": run_data, "rules": run_rules, "drain": run_drain}[role](config)
     except HissError as error:
         sys.stderr.write(f"hiss: {error}\n")
         return EXIT_UNUSABLE

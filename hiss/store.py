@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from hiss.drain_policy import Drain, DrainPolicy, DrainState
 from hiss.errors import HissError
 from hiss.extent import Extent
 from hiss.model import (
@@ -260,10 +261,48 @@ class Store(Protocol):
         Raises
         ------
         Conflict
-            The stream is open, or archived nowhere and not allowed to go.
+            The stream is open, or not archived wherever it is to be and not allowed to go.
         Unavailable
             The stream is being read.
         """
+        ...
+
+    # ---- draining by itself
+    def drain_policy(self, collection: str) -> DrainPolicy:
+        """What holds for a collection: its own policy, that of the nearest above it, or one without targets."""
+        ...
+
+    def set_drain_policy(self, collection: str, policy: DrainPolicy | None) -> DrainPolicy:
+        """Give a collection, and those below it, a policy; None takes it away. Returns what holds now.
+
+        Raises `PermissionRefused` for a token that is bound to a part of the buffer: targets are places of the server.
+        """
+        ...
+
+    def plan_drains(
+        self, paths: Sequence[str], *, cursor: int | None = None, ask: bool = False, dry_run: bool = False
+    ) -> list[Drain]:
+        """Bring into the queue what the policies want of the final streams below `paths`, '' for all; those entries.
+
+        With `ask` they are due now, with `dry_run` nothing is changed. `cursor` is the last event that was planned for.
+        """
+        ...
+
+    def drains(self, path: str = "") -> list[Drain]:
+        """The queue below a path, in the order in which it goes; what is done too."""
+        ...
+
+    def next_drain(self) -> tuple[Drain | None, int]:
+        """The entry to drain now, and the number of the last event that was planned for."""
+        ...
+
+    def mark_drain(self, entry: str, state: DrainState, *, reason: str = "", began: bool = False) -> None:
+        """Where an entry of the queue stands now. `began`: what lies at its place may be its own."""
+        ...
+
+    def archived(self, stream_id: str) -> bool:
+        """Whether every block of a stream was read back from all places that its drain policy names, and compared;
+        without a policy from one place at least."""
         ...
 
     # ---- attempts of jobs

@@ -1,4 +1,4 @@
-"""`hiss serve`: starts the data process and the rules process, starts again one that died, stops both when told to.
+"""`hiss serve`: starts the data, rules and drain processes, starts again one that died, stops all when told to.
 
 A process that ends with `EXIT_UNUSABLE` said why on stderr, and the supervisor ends too. One that died is started
 again after a pause that doubles up to `_PAUSE_MAX_S` while it keeps dying young. The supervisor is single-threaded
@@ -40,7 +40,7 @@ class Supervisor:
         self._say = say
         self._stopping = False
         self._pid_file = run_directory(config.data) / "data.pid"
-        self._children = [_Child("data"), _Child("rules")]
+        self._children = [_Child("data"), _Child("rules"), _Child("drain")]
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; the exit status."""
@@ -86,11 +86,12 @@ class Supervisor:
     def _start(self, child: _Child, now_s: float) -> None:
         command = [sys.executable, "-m", "hiss.server", child.role, self._config.to_json()]
         # a session of its own: Ctrl-C at the terminal reaches the supervisor, which stops them in order
-        child.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        environment = {**os.environ, **self._config.s3.to_environment()} if child.role == "drain" else None
+        child.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
         child.started_s = now_s
 
     def _end(self) -> None:
-        for child in reversed(self._children):  # the rules first: they are a client of the data process
+        for child in reversed(self._children):  # the others first: they are clients of the data process
             if child.process is None:
                 continue
             child.process.send_signal(signal.SIGTERM)

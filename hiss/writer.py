@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import limits
+from hiss.archived import wait_archived
 from hiss.block_form import BlockForm
 from hiss.errors import (
     DeadlineExceeded,
@@ -337,6 +338,21 @@ class StreamWriter:
         self._stop()
         self._info = self._retry(lambda: self._store.abort_stream(self._info.id, reason))
         return self._info
+
+    def wait_archived(self, timeout_s: float | None = None) -> StreamInfo:
+        """Wait until every block of the stream was read back from permanent storage and compared: from all places that
+        the drain policy of its collection names, without one from any place. The stream is final before.
+
+        For producers that keep their data until then (`ack="archived"`); any other may wait, too.
+
+        Raises
+        ------
+        StreamNotFinal
+            It is open: seal it first.
+        DeadlineExceeded
+            Not within `timeout_s`; the drain goes on.
+        """
+        return wait_archived(self._store, self._info, timeout_s, self._clock_s)
 
     def detach(self) -> None:
         """Flush, and leave the stream open, for another producer or for `resume=True`."""

@@ -26,6 +26,7 @@ from hiss.blocks.array_store import ArrayStore
 from hiss.blocks.attachment_table import AttachmentTable
 from hiss.blocks.catalog_database import CatalogDatabase
 from hiss.blocks.fresh_streams import FreshStreams
+from hiss.blocks.drain_table import DrainTable
 from hiss.blocks.milestone_table import MilestoneTable
 from hiss.blocks.space_records import SpaceRecords
 from hiss.errors import (
@@ -103,6 +104,7 @@ class Catalog:
         self._event_added = threading.Condition()
         self._inserted = threading.local()  # `seq` of the last event that this thread inserted
         self.space: Final = SpaceRecords(self._database, self._insert_event, self._events, clock_ns)
+        self.drains: Final = DrainTable(self._database, self._insert_event, self._events, clock_ns)
         self.attachments: Final = AttachmentTable(
             self._database, self._insert_event, self._events, self.check_takes_streams
         )
@@ -176,6 +178,7 @@ class Catalog:
             self._bury(writer, ids)
             for table in ("attachment", "retention"):  # a new collection of that name inherits neither
                 writer.execute(f"DELETE FROM {table} WHERE collection = ?", (path,))
+            self.drains.forget_collection(writer, path)
             writer.execute("DELETE FROM collection WHERE path = ?", (path,))
         return ids
 
@@ -437,6 +440,7 @@ class Catalog:
     def delete_stream(self, stream_id: str, *, missing_ok: bool = False) -> None:
         """Forget a stream. Raises `StreamNotFound` unless `missing_ok`."""
         with self._database.transaction() as writer:
+            self.drains.forget_stream(writer, stream_id)
             if not writer.execute("DELETE FROM stream WHERE id = ?", (stream_id,)).rowcount and not missing_ok:
                 raise StreamNotFound(f"no stream with the id {stream_id[:64]!r}", id=stream_id[:64])
             self._fresh.changed([stream_id])

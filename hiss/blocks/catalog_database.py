@@ -24,7 +24,7 @@ from typing import Any, Final
 from hiss import limits
 from hiss.errors import CatalogDamaged, HissError, SpaceExhausted, Stopping, Unavailable
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 _SCHEMA: Final = """
 CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -64,6 +64,14 @@ _SINCE: Final = {  # what a version adds to the one before
         "CREATE TABLE attachment (ordinal INTEGER PRIMARY KEY, collection TEXT NOT NULL, streams TEXT NOT NULL, "
         "kernel TEXT NOT NULL, shadow INTEGER NOT NULL, attached_ns INTEGER NOT NULL, stage TEXT NOT NULL, "
         "UNIQUE (collection, streams, kernel))",
+    ),
+    5: (
+        "CREATE TABLE drain_policy (collection TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE drain (id TEXT PRIMARY KEY, source TEXT NOT NULL, collection TEXT NOT NULL, "
+        "version INTEGER NOT NULL, url TEXT NOT NULL, target TEXT NOT NULL, state TEXT NOT NULL, "
+        "priority INTEGER NOT NULL, attempts INTEGER NOT NULL, reason TEXT NOT NULL, due_ns INTEGER, "
+        "next_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL, began INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX drain_waiting ON drain (priority DESC, due_ns) WHERE state IN ('wanted', 'failed')",
     ),
 }
 

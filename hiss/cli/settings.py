@@ -1,8 +1,9 @@
 """What the command line is told from outside: `hiss.toml` and the environment, read once.
 
 Order, strongest first: an option; the environment (`HISS_ADDRESS`, `HISS_TOKEN`, `HISS_DATA`); `hiss.toml` in the
-working directory, else `~/.config/hiss/hiss.toml`; the defaults. The file holds `address` and `token` for clients, and
-for `hiss serve` the names of `config.ServeConfig`. Called from the main thread before anything else.
+working directory, else `~/.config/hiss/hiss.toml`; the defaults. The file holds `address` and `token` for clients,
+for `hiss serve` the names of `config.ServeConfig`, and for both a table `[s3]`; what that lacks is taken from the
+`AWS_…` variables. Called from the main thread before anything else.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from hiss.config import ServeConfig
 from hiss.errors import InvalidInput
+from hiss.s3_options import S3Options
 
 _CLIENT: Final = ("address", "token")
 _SERVER: Final = tuple(member.name for member in dataclasses.fields(ServeConfig))
@@ -29,11 +31,12 @@ class Settings:
     address: str | None = None
     token: str | None = None
     serve: Mapping[str, Any] = field(default_factory=dict)
+    s3: S3Options = field(default_factory=S3Options)
 
     def serve_config(self, **options: Any) -> ServeConfig:
         """The server's configuration; options that are not None come first."""
         given = {name: value for name, value in options.items() if value is not None}
-        return ServeConfig.load(None, **{**self.serve, **given})
+        return ServeConfig.load(None, **{**self.serve, "s3": self.s3, **given})
 
 
 def read_settings(environment: Mapping[str, str], files: tuple[Path, ...] | None = None) -> Settings:
@@ -54,7 +57,10 @@ def read_settings(environment: Mapping[str, str], files: tuple[Path, ...] | None
     client = {key: found.pop(key, None) for key in _CLIENT}
     if "data" in found:
         found["data"] = Path(found["data"]).expanduser()
-    return Settings(client["address"], client["token"], found)
+    s3 = found.pop("s3", {})
+    if not isinstance(s3, dict):
+        raise InvalidInput(f"s3 = {s3!r} should be a table, [s3]")
+    return Settings(client["address"], client["token"], found, S3Options.read(s3, environment))
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`hiss put`, `get`, `tail`, `drain`: data in and out of a buffer. Called from the main thread."""
+"""`hiss put`, `get`, `tail`: data in and out of a buffer. Called from the main thread."""
 
 from __future__ import annotations
 
@@ -227,43 +227,3 @@ def _say_block(reach: Reach, info: StreamInfo, extent: Extent, row: int) -> None
     values = "  ".join(f"{name}={value}" for name, value in columns.items())
     clock = now_text(time_ns).removesuffix("Z")
     click.echo(f"{index:>10}  {clock}  {size(count):>8}  {digest}  {values}".rstrip())
-
-
-# ------------------------------------------------------------------------------------------------------------ drain
-
-
-@command(group, "drain")
-@click.argument("source", metavar="COLLECTION[/STREAM]")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--version", type=int, help="Of the stream; the newest by default.")
-@click.option(
-    "--format", "form", type=click.Choice(["auto", "nexus", "zarr", "npy", "raw"]), default="auto", show_default=True,
-    help="auto goes by the name: .zarr, .npy, else nexus; npy and raw hold the blocks of one stream only.",
-)  # fmt: skip
-@click.option(
-    "--compression", type=click.Choice(["auto", "none", "gzip", "zstd", "bitshuffle-lz4"]), default="auto",
-    show_default=True, help="auto is bitshuffle-lz4; for nexus gzip where hdf5plugin is missing.",
-)  # fmt: skip
-@click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
-def drain(reach: Reach, source: str, file: Path, version: int | None, form: str, compression: str, force: bool) -> None:
-    """Write final data to a NeXus file, a Zarr directory, or bare.
-
-    A stream or a whole collection; every block is read back and compared before the file gets its name.
-    """
-    from hiss.drain import drain as drain_to
-
-    with reach.buffer() as buffer, progress(f"drain {source}") as advance:
-        report = drain_to(
-            buffer.store,
-            source,
-            file,
-            version=version,
-            form=form,
-            compression=compression,
-            overwrite=force,
-            on_progress=advance,
-        )
-    if reach.json:
-        say_json(report.to_json())
-    else:
-        click.echo(str(report))

@@ -18,6 +18,7 @@ import pytest
 import hiss
 from hiss import errors
 from hiss.client import Buffer
+from hiss.drain_policy import DrainPolicy, DrainState, DrainTarget
 from hiss.model import AckLevel, Selection, StreamState
 from hiss.testing.attachments import AttachmentConformance
 from hiss.writer import StreamWriter
@@ -737,6 +738,52 @@ class BufferConformance(AttachmentConformance):
         assert scan.retain(None) == policy
         with pytest.raises(errors.InvalidInput):
             top.retain(hiss.Retention(age_s=-1.0))
+
+    # ---- draining by itself
+
+    def test_what_is_to_be_drained_is_planned_marked_and_archived(self, buffer: Buffer) -> None:
+        policy = DrainPolicy(
+            (
+                DrainTarget("/archive/{collection}/{stream}.nxs", priority=3, bytes_per_s=10**6, compression="zstd"),
+                DrainTarget("s3://bucket/{collection}/{stream}.zarr", "zarr", when="every 6h"),
+            )
+        )
+        scan, store = buffer.collection("c/scan"), buffer.store
+        assert buffer.collection("c").drain_to(*policy.targets) == policy
+        assert scan.drain_policy == store.drain_policy("c/scan") == policy
+        s = scan.create_stream("s", dtype="u1", shape=(1,), ack="archived")
+        assert s.info.ack is AckLevel.ARCHIVED
+        s.append(np.zeros(1, "u1"))
+        with pytest.raises(errors.StreamNotFinal):
+            s.wait_archived(0.0)
+        assert store.plan_drains(["c"], dry_run=True) == store.drains() == []
+        s.close()
+        assert store.next_drain() == (None, 0)
+        planned = store.plan_drains(["c/scan/s"], cursor=5)
+        assert planned == store.drains("c") == store.drains("c/scan/s")
+        assert [(each.url, each.target, each.state) for each in planned] == [
+            ("/archive/c/scan/s.nxs", policy.targets[0], DrainState.WANTED),
+            ("s3://bucket/c/scan/s.zarr", policy.targets[1], DrainState.WANTED),
+        ]
+        near, far = planned
+        assert store.next_drain() == (near, 5)
+        store.mark_drain(near.id, DrainState.RUNNING, began=True)
+        store.mark_drain(near.id, DrainState.FAILED, reason="the disk is full")
+        (failed, _) = store.drains("c")
+        assert (failed.attempts, failed.reason, failed.began) == (1, "the disk is full", False)
+        assert failed.next_ns > failed.changed_ns
+        for each in (near, far):
+            assert not store.archived(s.info.id)
+            store.record_archive(s.info.id, f"{each.url}::/data", s.info.digest)
+            assert not store.archived(s.info.id), "its entry is not done"
+            store.mark_drain(each.id, DrainState.DONE)
+        assert store.archived(s.info.id)
+        assert len(s.wait_archived(0.0).archives) == 2
+        assert buffer["c/scan/s"].wait_archived(0.0).path == "c/scan/s"
+        assert scan.drain_to() == DrainPolicy()
+        assert buffer.collection("c").drain_policy == policy
+        with pytest.raises(errors.InvalidInput):
+            scan.drain_to("relative")
 
     def test_ack_levels_are_kept(self, buffer: Buffer) -> None:
         s = buffer.collection("c").create_stream("s", dtype="u1", shape=(1,), ack="written")

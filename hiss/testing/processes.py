@@ -105,6 +105,7 @@ class Served:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         self.wait_for("data")
         self.wait_for("rules")
+        self.wait_for("drain")
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +117,7 @@ class Served:
             self.stop()
 
     def pid(self, role: str) -> int:
-        """Of the `data` or `rules` process that runs now; 0 while there is none."""
+        """Of the `data`, `rules` or `drain` process that runs now; 0 while there is none."""
         try:
             pid = int((run_directory(self.data) / f"{role}.pid").read_text())
         except (OSError, ValueError):

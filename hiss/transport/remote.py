@@ -16,6 +16,7 @@ from typing import Any, Final, Self, TypeVar
 import grpc
 
 from hiss import limits
+from hiss.drain_policy import Drain, DrainPolicy, DrainState
 from hiss.errors import HissError, InvalidInput, LimitExceeded, Unavailable
 from hiss.extent import Extent
 from hiss.model import (
@@ -37,7 +38,7 @@ from hiss.model import (
 )
 from hiss.space import Evicted, Reservation, Retention
 from hiss.store import AppendSession, Store
-from hiss.transport import space_wire, wire
+from hiss.transport import drain_wire, space_wire, wire
 from hiss.transport.channel import check_address, open_channel
 from hiss.transport.error_wire import error_of
 from hiss.transport.lane_choice import Lanes, Offer
@@ -448,6 +449,35 @@ class RemoteStore(Store):
     def evict(self, path: str = "", version: int | None = None, *, dry_run: bool = False) -> list[Evicted]:
         reply = self._ask("Space.Evict", path=path, version=version, dry_run=dry_run)
         return list(map(space_wire.decode_evicted, reply.streams))
+
+    # ---- draining by itself
+
+    def drain_policy(self, collection: str) -> DrainPolicy:
+        return drain_wire.decode_policy(self._ask("Drains.GetDrainPolicy", collection=collection).policy)
+
+    def set_drain_policy(self, collection: str, policy: DrainPolicy | None) -> DrainPolicy:
+        wanted = None if policy is None else drain_wire.encode_policy(policy)
+        reply = self._ask("Drains.SetDrainPolicy", collection=collection, policy=wanted)
+        return drain_wire.decode_policy(reply.policy)
+
+    def plan_drains(
+        self, paths: Sequence[str], *, cursor: int | None = None, ask: bool = False, dry_run: bool = False
+    ) -> list[Drain]:
+        reply = self._ask("Drains.PlanDrains", paths=paths, cursor=cursor, ask=ask, dry_run=dry_run)
+        return list(map(drain_wire.decode_drain, reply.drains))
+
+    def drains(self, path: str = "") -> list[Drain]:
+        return list(map(drain_wire.decode_drain, self._ask("Drains.ListDrains", path=path).drains))
+
+    def next_drain(self) -> tuple[Drain | None, int]:
+        reply = self._ask("Drains.GetNextDrain")
+        return drain_wire.decode_drain(reply.drain) if reply.HasField("drain") else None, reply.cursor
+
+    def mark_drain(self, entry: str, state: DrainState, *, reason: str = "", began: bool = False) -> None:
+        self._ask("Drains.MarkDrain", id=entry, state=state.value, reason=reason, began=began)
+
+    def archived(self, stream_id: str) -> bool:
+        return bool(self._ask("Drains.IsArchived", stream_id=stream_id).archived)
 
     # ---- attempts of jobs
 

@@ -56,8 +56,13 @@ def test_the_page_on_space_runs(tmp_path: Path) -> None:
     run(text + "\ns.close()\nassert s.acknowledged == 0 and scan.reservation.used_bytes == 0\n", tmp_path)
 
 
+def test_the_page_on_draining_runs(tmp_path: Path) -> None:
+    before = 'import hiss\nimport numpy as np\nbuf = hiss.connect("localhost:5001")\n'
+    run(before + python_of("docs/draining.md") + "\nassert len(buf.store.plan_drains(['beamtime42'])) == 2\n", tmp_path)
+
+
 @pytest.mark.parametrize(
-    "document", ["README.md", *(f"docs/{n}.md" for n in ("getting-started", "cli", "nexus", "space"))]
+    "document", ["README.md", *(f"docs/{n}.md" for n in ("getting-started", "cli", "nexus", "space", "draining"))]
 )
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text("utf-8")):
