@@ -38,7 +38,7 @@ from hiss.limits import MiB
 from hiss.model import digest_of
 
 Frames = list[np.ndarray]
-_ROWS, _COLUMNS = 1024, 2048  # of a block of 8 MiB of uint32
+_SHAPE = (1024, 2048)  # of a block of 8 MiB of uint32
 
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:
@@ -57,7 +57,7 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
                 print(f"drain/nexus/{compression} absent: pip install 'hiss[hdf5]'")
                 continue
             yield measure(_case(buffer.store, frames, compression, directory), rounds)
-        yield from _read_through(buffer, frames, directory, 3 if quick else 15)
+        yield from read_through(buffer, frames, directory, 3 if quick else 15)
 
 
 def _frames() -> Frames:
@@ -81,10 +81,12 @@ def _case(store: Any, frames: Frames, compression: str, directory: Path) -> Case
     )
 
 
-def _read_through(buffer: Buffer, frames: Frames, directory: Path, rounds: int) -> Iterator[dict[str, Any]]:
+def read_through(
+    buffer: Buffer, frames: Frames, directory: Path, rounds: int, shape: tuple[int, int] = _SHAPE
+) -> Iterator[dict[str, Any]]:
     """An evicted stream of 8 MiB blocks, each of them read once."""
     content = np.concatenate([frame.reshape(-1).view(np.uint8) for frame in frames])
-    data = np.resize(content, (3 * rounds + 2, _ROWS, 4 * _COLUMNS)).view(np.uint32)
+    data = np.resize(content, (3 * rounds + 2, shape[0], 4 * shape[1])).view(np.uint32)
     file = directory / "evicted.nxs"
     with buffer.collection("bench").create_stream("evicted", dtype=data.dtype, shape=data.shape[1:]) as stream:
         stream.extend(data)

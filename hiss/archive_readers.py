@@ -2,8 +2,9 @@
 
 HDF5 has one lock and a file system can hang for minutes; neither may touch the way of the data. So archives are read by
 `hiss.drain.archive_process`, at most `limits.ARCHIVE_READERS_MAX` at once, each asked by one thread at a time over a
-socket of its own. One that does not answer within `limits.ARCHIVE_READ_S` is killed, one that dies is replaced, one
-that nobody asks ends by itself. Any thread; waiting is bounded.
+socket of its own. One that does not answer within `limits.ARCHIVE_READ_S` is killed, and its archive is not asked again
+for `limits.ARCHIVE_SILENT_S`; one that dies is replaced, one that nobody asks ends by itself. Any thread; how long and
+how many wait is bounded.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from hiss.model import ByteArray
 
 _LENGTH = struct.Struct("<I")
 _SOCKET_BYTES = 4 * limits.MiB
-_REPLY_BYTES_MAX = 1 << 40  # of one array; a table of more blocks than any disk has
 _GONE_S = 1.0
 
 
@@ -64,7 +64,7 @@ class _Reader:
         return found
 
     def _receive(self, count: int, until_s: float) -> ByteArray:
-        if not 0 <= count < _REPLY_BYTES_MAX:
+        if not 0 <= count <= limits.ARCHIVE_REPLY_BYTES_MAX:
             raise _Ended
         found = np.empty(count, np.uint8)
         view = found.data
@@ -103,6 +103,8 @@ class ArchiveReaders:
         self._free = threading.BoundedSemaphore(limits.ARCHIVE_READERS_MAX)
         self._lock = threading.Lock()
         self._idle: list[_Reader] = []
+        self._asked = 0  # requests that are answered now or wait
+        self._silent: dict[str, float] = {}  # archives that did not answer, and until when they are left alone
         self._closed = False
 
     def ask(self, location: str, **request: Any) -> list[ByteArray]:
@@ -115,29 +117,47 @@ class ArchiveReaders:
         Damaged
             What is there is not what was drained.
         """
-        until_s = time.monotonic() + limits.ARCHIVE_READ_S
-        if not self._free.acquire(timeout=limits.ARCHIVE_READ_S):
-            raise self._silent(location, "all processes that read archives are busy")
+        with self._lock:
+            if self._asked >= limits.ARCHIVE_READERS_MAX + limits.ARCHIVE_WAITING_MAX:
+                raise _unreachable(location, f"{self._asked} reads of archives are waiting; try again")
+            self._asked += 1
         try:
-            return self._ask(location, json.dumps({"location": location, **request}).encode(), until_s)
+            self._check_answers(location)
+            if not self._free.acquire(timeout=limits.ARCHIVE_READ_S):
+                raise _unreachable(location, "all processes that read archives are busy; try again")
+            try:
+                self._check_answers(location)
+                return self._ask(location, json.dumps({"location": location, **request}).encode())
+            finally:
+                self._free.release()
         finally:
-            self._free.release()
+            with self._lock:
+                self._asked -= 1
 
-    def _ask(self, location: str, request: bytes, until_s: float) -> list[ByteArray]:
+    def _check_answers(self, location: str) -> None:
+        with self._lock:
+            self._silent = {each: until_s for each, until_s in self._silent.items() if until_s > time.monotonic()}
+            if location in self._silent:
+                left_s = self._silent[location] - time.monotonic()
+                raise _unreachable(location, f"it did not answer a moment ago, and is asked again in {left_s:.0f} s")
+
+    def _ask(self, location: str, request: bytes) -> list[ByteArray]:
+        until_s = time.monotonic() + limits.ARCHIVE_READ_S
         for again in (True, False):
             reader, fresh = self._take()
             try:
                 found = reader.ask(request, until_s)
             except TimeoutError:
                 reader.end(kill=True)
-                raise self._silent(location, "it does not answer") from None
+                with self._lock:
+                    self._silent[location] = time.monotonic() + limits.ARCHIVE_SILENT_S
+                raise _unreachable(
+                    location, f"no answer within {limits.ARCHIVE_READ_S:g} s; is the file system there?"
+                ) from None
             except _Ended:
                 status = reader.end(kill=True)
                 if not again or (fresh and status is None):
-                    raise ArchiveUnreachable(
-                        f"{location} cannot be read: the process that read it ended with status {status}",
-                        archive=location,
-                    ) from None
+                    raise _unreachable(location, f"the process that read it ended with status {status}") from None
             except HissError:
                 self._give_back(reader)
                 raise
@@ -148,12 +168,6 @@ class ArchiveReaders:
                 self._give_back(reader)
                 return found
         raise AssertionError("a reader that ended twice was not told")
-
-    def _silent(self, location: str, why: str) -> ArchiveUnreachable:
-        return ArchiveUnreachable(
-            f"{location} cannot be read: {why} after {limits.ARCHIVE_READ_S:g} s; is the file system there?",
-            archive=location,
-        )
 
     def _take(self) -> tuple[_Reader, bool]:
         with self._lock:
@@ -177,6 +191,10 @@ class ArchiveReaders:
             idle, self._idle = self._idle, []
         for reader in idle:
             reader.end()
+
+
+def _unreachable(location: str, why: str) -> ArchiveUnreachable:
+    return ArchiveUnreachable(f"{location} cannot be read: {why}", archive=location)
 
 
 def as_damaged(location: str, what: str) -> Damaged:

@@ -195,6 +195,9 @@ DRAIN_THREADS_MAX: Final = 16  # that compress for one drain
 DRAIN_WINDOW_BYTES: Final = 64 * MiB  # of chunks that wait to be compressed or written
 ARCHIVE_READERS_MAX: Final = 4  # processes that read archives at once
 ARCHIVE_READ_S: Final = 60.0  # an archive that does not answer for so long is unreachable, and its reader is ended
+ARCHIVE_WAITING_MAX: Final = 28  # reads that wait for one of them; more are refused, so that producers find a thread
+ARCHIVE_SILENT_S: Final = 30.0  # an archive that did not answer is not asked again for so long
+ARCHIVE_REPLY_BYTES_MAX: Final = 4 * GiB  # of one of them at once: a block, or one vector of a table
 ARCHIVE_IDLE_S: Final = 600.0  # a reader that nobody asks for so long ends
 ARCHIVES_OPEN_MAX: Final = 16  # streams that one reader keeps open
 ARCHIVE_CACHE_BYTES: Final = 128 * MiB  # of blocks that were read from archives, kept by the data process
@@ -205,6 +208,8 @@ assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_F
 assert 2 * VIEW_READS_AT_ONCE * VIEW_READS_AT_ONCE <= LONG_CALLS_MAX, "one reader of files leaves calls for others"
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
 assert EXTENT_BYTES_TARGET <= ARCHIVE_CACHE_BYTES
+assert ARCHIVE_READERS_MAX + ARCHIVE_WAITING_MAX <= LONG_CALLS_MAX // 2, "archives that hang leave calls to producers"
+assert BLOCK_BYTES_MAX <= ARCHIVE_REPLY_BYTES_MAX
 assert LANE_REPLY_BYTES_MAX > 16 * LEDGER_RANGES_MAX, "where a stream stands, gaps and all, fits into one frame"
 assert FEEDBACK_BYTES_MAX + KiB < LANE_REPLY_BYTES_MAX
 assert LANDING_FRACTION <= CREDIT_FRACTION, "the extent of one producer at least lands in place"

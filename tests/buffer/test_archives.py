@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hiss import limits
+from hiss import archives, limits
 from hiss.archives import Archives, _Kept
 from hiss.blocks import StorageOptions
 from hiss.client import Buffer
@@ -26,7 +26,7 @@ from hiss.errors import ArchiveUnreachable, BlockDamaged, Damaged, StreamEvicted
 from hiss.extent import Extent
 from hiss.limits import KiB, MiB
 from hiss.local import LocalStore
-from hiss.model import ColumnRange, Selection
+from hiss.model import ColumnRange, Selection, digest_of
 from hiss.node import Node
 
 DATA = np.random.default_rng(3).integers(0, 999, (40, 30, 20)).astype("u2")
@@ -178,7 +178,11 @@ def test_something_else_at_its_place_is_not_taken_for_it(buffer: Buffer, tmp_pat
         buffer["c/s"][0]
 
 
-def test_a_flipped_bit_is_never_served(buffer: Buffer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compared", [True, pytest.param(False, marks=pytest.mark.control)])
+def test_a_flipped_bit_is_never_served(
+    buffer: Buffer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared: bool
+) -> None:
+    """With the control: without the comparison it is served."""
     write(buffer, "c/s")
     drain(buffer.store, "c/s", tmp_path / "s.nxs", compression="none")
     buffer.evict("c/s")
@@ -186,6 +190,11 @@ def test_a_flipped_bit_is_never_served(buffer: Buffer, tmp_path: Path) -> None:
     place = content.find(DATA[7].tobytes())
     content[place + 100] ^= 4
     (tmp_path / "s.nxs").write_bytes(content)
+    if not compared:
+        digests = np.array([digest_of(frame.tobytes()) for frame in DATA], np.uint64)
+        monkeypatch.setattr(archives, "block_digests", lambda data, length: digests)
+        assert not np.array_equal(np.asarray(buffer["c/s"]), DATA)
+        return
     with pytest.raises(BlockDamaged, match="block 7 of c/s"):
         np.asarray(buffer["c/s"])
 
@@ -231,7 +240,9 @@ def test_an_archive_that_hangs_holds_nobody_up(
         s.extend(DATA)
     assert buffer["c/meanwhile"].info.state.final
     reading.join(60)
-    assert "does not answer" in str(failure[0])
+    assert "no answer within 3 s" in str(failure[0])
+    with pytest.raises(ArchiveUnreachable, match="a moment ago"):
+        buffer["c/s"][0]
     assert np.array_equal(np.asarray(buffer["c/other"]), DATA + 1), "others are read as ever"
 
 
@@ -244,6 +255,18 @@ def test_a_reader_that_dies_is_replaced(node: Node, buffer: Buffer, tmp_path: Pa
     node.archives._pieces = _Kept(MiB)
     assert np.array_equal(buffer["c/s"][1], DATA[1])
     assert readers(node) != [reader]
+
+
+def test_more_than_may_wait_are_refused(
+    node: Node, buffer: Buffer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that reads of an archive that hangs never take the threads of all calls."""
+    monkeypatch.setattr(limits, "ARCHIVE_WAITING_MAX", -limits.ARCHIVE_READERS_MAX)
+    evicted(buffer, "c/s", tmp_path / "s.nxs")
+    with pytest.raises(ArchiveUnreachable, match="are waiting"):
+        buffer["c/s"][0]
+    monkeypatch.undo()
+    assert np.array_equal(buffer["c/s"][0], DATA[0])
 
 
 def test_a_reader_that_nobody_asks_ends(monkeypatch: pytest.MonkeyPatch) -> None:
