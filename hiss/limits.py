@@ -182,6 +182,15 @@ STORE_RETRY_FIRST_S: Final = 0.1  # the rule engine's pause after a call that fo
 STORE_RETRY_MOST_S: Final = 5.0
 PROVENANCE_NODES_MAX: Final = 5_000
 
+# Views of stored streams: files, arrays, datasets
+VIEW_CONNECTIONS_MAX: Final = 64  # that one process keeps for them; the oldest is forgotten
+VIEW_PIECE_BYTES: Final = 4 * MiB  # read and kept at once; a larger block is a piece of its own
+VIEW_CACHE_BYTES: Final = 256 * MiB  # of pieces, in the memory of one process; the newest stays, whatever its size
+VIEW_DISK_CACHE_BYTES: Final = 10 * GiB  # of pieces, in the directory that a user names, unless he says otherwise
+VIEW_READS_AT_ONCE: Final = 4  # pieces of one range, and ranges of one call
+VIEW_CHUNK_BYTES: Final = 32 * MiB  # of dask's arrays; a larger block is a chunk of its own
+VIEW_SPAN_MAX: Final = 1 << 28  # indices from a stream's first to its last for which a mask is made
+
 # The way out
 DRAIN_THREADS_MAX: Final = 16  # that compress for one drain
 DRAIN_WINDOW_BYTES: Final = 64 * MiB  # of chunks that wait to be compressed or written
@@ -199,12 +208,25 @@ S3_PARTS_AT_ONCE: Final = 4
 S3_RETRIES_MAX: Final = 5  # of one request
 S3_RETRY_S: Final = 180.0  # all tries of one request together
 S3_CALL_S: Final = 120.0  # for one request and its answer
+ARCHIVE_READERS_MAX: Final = 4  # processes that read archives at once
+ARCHIVE_READ_S: Final = 60.0  # an archive that does not answer for so long is unreachable, and its reader is ended
+ARCHIVE_WAITING_MAX: Final = 28  # reads that wait for one of them; more are refused, so that producers find a thread
+ARCHIVE_SILENT_S: Final = 30.0  # an archive that did not answer is not asked again for so long
+ARCHIVE_REPLY_BYTES_MAX: Final = 4 * GiB  # of one of them at once: a block, or one vector of a table
+ARCHIVE_IDLE_S: Final = 600.0  # a reader that nobody asks for so long ends
+ARCHIVES_OPEN_MAX: Final = 16  # streams that one reader keeps open
+ARCHIVE_CACHE_BYTES: Final = 128 * MiB  # of blocks that were read from archives, kept by the data process
+ARCHIVE_TABLES_BYTES: Final = 64 * MiB  # of what stands beside them; the newest stays, whatever its size
 DAMAGE_RANGES_MAX: Final = 1_000  # of damaged blocks named for each stream; a verification then goes on to the next
 
 assert DRAIN_TARGETS_MAX < ARCHIVES_MAX, "the places of all targets are remembered"
 assert DRAIN_URL_CHARS_MAX + PATH_CHARS_MAX < LOCATION_CHARS_MAX
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
+assert 2 * VIEW_READS_AT_ONCE * VIEW_READS_AT_ONCE <= LONG_CALLS_MAX, "one reader of files leaves calls for others"
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
+assert EXTENT_BYTES_TARGET <= ARCHIVE_CACHE_BYTES
+assert ARCHIVE_READERS_MAX + ARCHIVE_WAITING_MAX <= LONG_CALLS_MAX // 2, "archives that hang leave calls to producers"
+assert BLOCK_BYTES_MAX <= ARCHIVE_REPLY_BYTES_MAX
 assert LANE_REPLY_BYTES_MAX > 16 * LEDGER_RANGES_MAX, "where a stream stands, gaps and all, fits into one frame"
 assert FEEDBACK_BYTES_MAX + KiB < LANE_REPLY_BYTES_MAX
 assert LANDING_FRACTION <= CREDIT_FRACTION, "the extent of one producer at least lands in place"

@@ -305,6 +305,9 @@ class LocalStore:
         source = self._node.readout.source(info)
         cursor = 0
         with source.held():
+            if source.evicted:
+                yield from source.read(start)
+                return
             while not stop.is_set() and not self._node.closing.is_set():
                 final = self._catalog.stream_by_id(stream_id).state.final
                 extents, cursor_after = source.arrivals(cursor)

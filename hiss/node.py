@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from hiss import limits, reductions, scan_memory
+from hiss.archives import Archives
 from hiss.blocks import Reservations, Storage, StorageOptions
 from hiss.blocks.space_records import covers
 from hiss.errors import HissError, InvalidInput, KernelNotFound, ProducerFenced, StreamFinal
@@ -85,7 +86,8 @@ class Node:
         self.storage = Storage(directory, options or StorageOptions(), clock_ns=clock_ns)
         self.catalog = self.storage.catalog
         self.spaces = Spaces(self.storage.arena)
-        self.readout = Readout(self.storage, Compiler(directory / "kernels", backend))
+        self.archives = Archives()
+        self.readout = Readout(self.storage, Compiler(directory / "kernels", backend), self.archives)
         self.boot_id = uuid.uuid4().hex
         self.clock_ns = clock_ns
         self.started_ns = clock_ns()
@@ -117,6 +119,7 @@ class Node:
                 self._end_shadows(life)
         self.milestones.close()
         self.evictor.close()
+        self.archives.close()
         self.storage.close()
 
     def _log_bytes(self, collection: str) -> int:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hiss import limits
 from hiss.archived import wait_archived
-from hiss.errors import BlockMissing, SpecMismatch
+from hiss.errors import BlockMissing, MissingExtra, SpecMismatch
 from hiss.extent import Extent
 from hiss.kernels import BUILTIN
 from hiss.model import Attrs, BoundKernel, ColumnRange, IntArray, LedgerEntry, Param, Selection, StreamInfo, StreamParam
@@ -231,6 +232,25 @@ class Stream:
     def maximum(self) -> Reduced:
         """The maximum of all blocks, pixel by pixel."""
         return Reduced(self._store, self.path, self.version, "maximum")
+
+    # ---- as arrays of others
+
+    def to_dask(self, *, chunk_bytes: int = limits.VIEW_CHUNK_BYTES) -> Any:
+        """All stored blocks as an array of dask's, `(n, *shape)`, in chunks of about so many bytes; a chunk is read
+        when it is computed, by another process over a connection of its own."""
+        from hiss.views.array import StreamArray, to_dask
+
+        return to_dask(StreamArray.of(self._store, self.info), chunk_bytes)
+
+    def to_xarray(self) -> Any:
+        """All stored blocks as an `xarray.DataArray` with its coordinates; blocks are read when they are indexed."""
+        try:
+            from hiss.views.dataset import stream_array
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "xarray":
+                raise
+            raise MissingExtra("datasets need xarray: pip install 'hiss[xarray]'", package="xarray") from None
+        return stream_array(self._store, self.info)
 
     def _extents(self, selection: Selection) -> Iterator[Extent]:
         return self._store.read(self._info.id, selection)

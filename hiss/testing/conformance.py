@@ -20,6 +20,7 @@ from hiss import errors
 from hiss.client import Buffer
 from hiss.drain_policy import DrainPolicy, DrainState, DrainTarget
 from hiss.model import AckLevel, Selection, StreamState
+from hiss.testing.archived import ArchiveConformance
 from hiss.testing.attachments import AttachmentConformance
 from hiss.writer import StreamWriter
 
@@ -49,7 +50,7 @@ def frames(count: int, shape: tuple[int, ...] = (4, 6), dtype: str = "uint16", s
     return np.random.default_rng(seed).integers(0, 10, (count, *shape)).astype(dtype)
 
 
-class BufferConformance(AttachmentConformance):
+class BufferConformance(AttachmentConformance, ArchiveConformance):
     """The suite."""
 
     # ---- streams and blocks
@@ -706,7 +707,7 @@ class BufferConformance(AttachmentConformance):
         gone = scan["a"].info
         assert gone.eviction is not None
         assert gone.completeness == info.completeness, "it is whole, at another place"
-        with pytest.raises(errors.StreamEvicted, match="/tape/1") as caught:
+        with pytest.raises(errors.ArchiveUnreachable, match="/tape/1") as caught:
             scan["a"][0]
         assert caught.value.details["archive"] == "/tape/1"
         assert np.asarray(scan["b"]).sum() == 8
