@@ -186,6 +186,14 @@ DRAIN_THREADS_MAX: Final = 16  # that compress for one drain
 DRAIN_WINDOW_BYTES: Final = 64 * MiB  # of chunks that wait to be compressed or written
 DAMAGE_RANGES_MAX: Final = 1_000  # of damaged blocks named for each stream; a verification then goes on to the next
 
+# The way in from files and controls
+INTAKE_RUN_BYTES: Final = 32 * MiB  # read of a file at once; one block may be larger
+INTAKE_PACKET_BYTES: Final = 256 * KiB  # of an event file's chunks that make one block; one chunk may be larger
+INTAKE_FILES_MAX: Final = 1_000_000  # of one series
+INTAKE_ATTRS_BYTES_MAX: Final = 64 * KiB  # of a stream's attributes that come from its file
+INTAKE_ATTR_VALUES_MAX: Final = 32  # values of one of them
+INTAKE_TEXT_CHARS_MAX: Final = 4 * KiB  # of a text among them
+
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
 assert LANE_REPLY_BYTES_MAX > 16 * LEDGER_RANGES_MAX, "where a stream stands, gaps and all, fits into one frame"
