@@ -193,6 +193,9 @@ INTAKE_FILES_MAX: Final = 1_000_000  # of one series
 INTAKE_ATTRS_BYTES_MAX: Final = 64 * KiB  # of a stream's attributes that come from its file
 INTAKE_ATTR_VALUES_MAX: Final = 32  # values of one of them
 INTAKE_TEXT_CHARS_MAX: Final = 4 * KiB  # of a text among them
+WATCH_BLOCK_BYTES: Final = 8 * MiB  # of a watched file that is sent as bytes
+WATCH_BATCH_FILES_MAX: Final = 100_000  # whose frames are one stream
+WATCH_LOOK_S: Final = 1.0  # between two looks where nothing says that there is something to see
 
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX

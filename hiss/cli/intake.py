@@ -1,14 +1,21 @@
-"""`hiss put`: files into a buffer. Called from the main thread."""
+"""`hiss put` and `hiss watch`: files into a buffer. Called from the main thread."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hiss.cli.output import progress, say_json, size
 from hiss.cli.reach import Reach, command
 from hiss.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import threading
+
+    from hiss.store import Store
 
 group = click.Group()
 
@@ -60,6 +67,102 @@ def put(
     else:
         for info in made:
             click.echo(f"{info.path}: {info.completeness}, {size(info.completeness.bytes)}")
+
+
+@command(group, "watch")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("collection")
+@click.option("--frames", is_flag=True, help="Gather the files into streams of frames; else each is bytes as it is.")
+@click.option("--remove", is_flag=True, help="Remove files when they are stored, and at the level of --ack.")
+@click.option(
+    "--ack", type=click.Choice(["durable", "archived"]), default="durable", show_default=True,
+    help="What has to be true of a file's stream before it is removed.",
+)  # fmt: skip
+@click.option("--include", multiple=True, metavar="GLOB", help="Only files of such names.")
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", default=("*.tmp", "*.part", "*~"), show_default=True,
+    help="No files of such names.",
+)  # fmt: skip
+@click.option("--settle", "settle_s", type=click.FloatRange(0), default=0.0, metavar="S",
+              help="A file has to be the same for so long.  [0; 2 where the system tells of no writers]")  # fmt: skip
+@click.option("--batch", "batch_files", type=click.IntRange(1), default=1000, show_default=True, metavar="N",
+              help="With --frames: files of one stream.")  # fmt: skip
+@click.option("--batch-idle", "batch_idle_s", type=click.FloatRange(0), default=10.0, show_default=True, metavar="S",
+              help="With --frames: a stream ends after so long without a file.")  # fmt: skip
+@click.option("--attr", "attrs", multiple=True, metavar="KEY=VALUE", help="An attribute; VALUE is JSON or text.")
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Where it is kept which files were sent.  [DIRECTORY/.hiss-watch]")  # fmt: skip
+@click.option("--once", is_flag=True, help="End when all files that are there are stored.")
+def watch(
+    reach: Reach, directory: Path, collection: str, frames: bool, remove: bool, ack: str, include: tuple[str, ...],
+    exclude: tuple[str, ...], settle_s: float, batch_files: int, batch_idle_s: float, attrs: tuple[str, ...],
+    state: Path | None, once: bool,
+) -> None:  # fmt: skip
+    """Send the files that an instrument writes into DIRECTORY.
+
+    Each file that is settled (closed, moved into place, or the same for a while) is sent once, sealed, read back and
+    compared. Directories below become collections below. Goes on where it was after a restart, waits where the buffer
+    is away, and ends with Ctrl-C or SIGTERM.
+    """
+    import threading
+
+    from hiss.intake import Watch, WatchOptions
+    from hiss.model import AckLevel
+
+    options = WatchOptions(
+        frames=frames,
+        remove=remove,
+        level=AckLevel.parse(ack),
+        include=include,
+        exclude=exclude,
+        settle_s=settle_s,
+        batch_files=batch_files,
+        batch_idle_s=batch_idle_s,
+        attrs=parsed_attrs(attrs),
+        once=once,
+    )
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    _log_to_stderr()
+    watching = Watch(directory, collection, lambda: _store(reach), options, stop, state=state, tell=_teller(reach))
+    try:
+        watching.run()
+    finally:
+        watching.close()
+
+
+def _store(reach: Reach) -> Store:
+    import hiss
+
+    if reach.embedded is not None:
+        return hiss.open(reach.embedded).store
+    return hiss.connect(reach.settings.address, token=reach.settings.token).store
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+
+
+def _log_to_stderr() -> None:
+    import logging
+
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR)
+    logging.getLogger("hiss.watch").setLevel(logging.INFO)
+
+
+def _teller(reach: Reach) -> Callable[[str, dict[str, Any]], None]:
+    def tell(what: str, of: dict[str, Any]) -> None:
+        if reach.json:
+            say_json({"what": what, **of}, line=True)
+        elif what == "stored":
+            click.echo(f"stored {of['file']} -> {of['stream']} version {of['version']}, {size(of['bytes'])}")
+        elif what == "removed":
+            click.echo(f"removed {of['file']}")
+
+    return tell
 
 
 def parsed_attrs(pairs: tuple[str, ...]) -> dict[str, Any]:
