@@ -1,4 +1,4 @@
-"""`hiss put` and `hiss watch`: files into a buffer. Called from the main thread."""
+"""`hiss put`, `watch`, `bridge`: files and process variables into a buffer. Called from the main thread."""
 
 from __future__ import annotations
 
@@ -150,7 +150,8 @@ def _log_to_stderr() -> None:
     import logging
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR)
-    logging.getLogger("hiss.watch").setLevel(logging.INFO)
+    for name in ("hiss.watch", "hiss.bridge"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _teller(reach: Reach) -> Callable[[str, dict[str, Any]], None]:
@@ -163,6 +164,58 @@ def _teller(reach: Reach) -> Callable[[str, dict[str, Any]], None]:
             click.echo(f"removed {of['file']}")
 
     return tell
+
+
+@command(group, "bridge")
+@click.argument("source", metavar="pva://PV")
+@click.argument("target", metavar="COLLECTION/STREAM")
+@click.option("--count", type=click.IntRange(0), default=0, metavar="N", help="End after so many images.  [never]")
+@click.option(
+    "--idle", "idle_s", type=click.FloatRange(0), default=0.0, metavar="S",
+    help="Seal after so long without an image; the next one begins a new version.  [never]",
+)  # fmt: skip
+@click.option(
+    "--queue", type=click.IntRange(1), default=64, show_default=True, metavar="N",
+    help="Images that wait; pvAccess drops what is more.",
+)  # fmt: skip
+@click.option("--attr", "attrs", multiple=True, metavar="KEY=VALUE", help="An attribute; VALUE is JSON or text.")
+@click.option(
+    "--ack", type=click.Choice(["received", "written", "durable"]), default="durable", show_default=True,
+    help="How safe a block is when it is acknowledged.",
+)  # fmt: skip
+def bridge(
+    reach: Reach, source: str, target: str, count: int, idle_s: float, queue: int, attrs: tuple[str, ...], ack: str
+) -> None:
+    """Store the images of an EPICS channel.
+
+    Each NTNDArray of the channel is a block under its uniqueId, with its time stamps and attributes; images that
+    pvAccess dropped are in the stream's ledger. Images of another form begin a new version. Ends, and seals the
+    stream, with Ctrl-C or SIGTERM.
+    """
+    import threading
+
+    from hiss.intake.pva import Bridge
+    from hiss.model import AckLevel
+
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    _log_to_stderr()
+    made = Bridge(
+        source,
+        target,
+        lambda: _store(reach),
+        stop,
+        attrs=parsed_attrs(attrs),
+        ack=AckLevel.parse(ack),
+        count=count,
+        idle_s=idle_s,
+        queue=queue,
+    )
+    report = made.run()
+    if reach.json:
+        say_json(report)
+    else:
+        click.echo(f"{target}: {report.images} images, {report.missed} missed, {report.versions} versions")
 
 
 def parsed_attrs(pairs: tuple[str, ...]) -> dict[str, Any]:
