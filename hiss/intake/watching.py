@@ -180,6 +180,7 @@ class Watch:
                 first = max((file.first + file.count for file in self._state.of(batch)), default=0)
                 file = self._state.take(batch, found.path, found.identity, first, blocks_of(part))
             self._send(batch, file, part)
+            self._finish_if_full()
 
     @contextmanager
     def _refusing(self, found: Settled) -> Iterator[None]:
@@ -213,9 +214,13 @@ class Watch:
             return
         except InvalidInput as error:
             self._lose(open_batch, file, "refused", error)
+
+    def _finish_if_full(self) -> None:
+        if self._open is None:
             return
-        if open_batch.opaque or len(self._state.of(batch)) >= self._options.batch_files:
-            self._finish(open_batch)
+        full = len(self._state.of(self._open.batch)) >= self._options.batch_files
+        if self._open.opaque or self._open.is_final or full:
+            self._finish(self._open)
 
     def _lose(self, open_batch: OpenBatch, file: Taken, state: str, error: Exception) -> None:
         """A file that was taken cannot be had: its indices are a gap, or its stream, where it is the only one, is no
@@ -258,16 +263,20 @@ class Watch:
                 self._settling.hint(file.path)
                 self._tell("changed", {"file": file.path, "error": "it changed before all of it was sent"})
                 continue
-            with (
-                self._refusing(Settled(file.path, file.identity)),
-                open_file(self._whole(file.path), frames=self._options.frames) as part,
-            ):
-                self._send(batch, file, part)
+            try:
+                with open_file(self._whole(file.path), frames=self._options.frames) as part:
+                    self._send(batch, file, part)
+            except (InvalidInput, OSError) as error:
+                if isinstance(error, HissError) and not isinstance(error, InvalidInput):
+                    raise
+                self._state.mark(file, "refused")
+                self._tell("refused", {"file": file.path, "error": str(error)})
         if self._state.batch_is_there(batch) and self._open is None:
-            self._finish_found(batch)
+            self._find(batch)
+        self._finish_if_full()
 
-    def _finish_found(self, batch: Batch) -> None:
-        """A batch of which nothing is left to be sent."""
+    def _find(self, batch: Batch) -> None:
+        """The stream of a batch of which nothing is left to be sent."""
         alive = any(file.state == "taken" for file in self._state.of(batch))
         try:
             found = OpenBatch(self._buffer(), self._state, str(self._directory), batch, None, {})
@@ -279,8 +288,6 @@ class Watch:
             self._state.drop(batch)
             return
         self._open = found
-        if found.is_final or found.opaque:
-            self._finish(found)
 
     def _let_go(self) -> None:
         open_batch, self._open = self._open, None

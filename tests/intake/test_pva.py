@@ -77,14 +77,15 @@ def environment() -> dict[str, str]:
 
 
 class Scene:
-    def __init__(self, server: DataProcess) -> None:
+    def __init__(self, server: DataProcess, collection: str) -> None:
+        self.path = f"{collection}/camera"
         self.environment = {**environment(), "HISS_ADDRESS": server.config.address, "HISS_TOKEN": server.token}
         self.source = Source(self.environment)
         self.bridges: list[subprocess.Popen[str]] = []
         self.buffer: Buffer = server.connect()
 
     def bridge(self, *words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "hiss.cli", "bridge", f"pva://{PV}", "beam/camera", *words]
+        command = [sys.executable, "-m", "hiss.cli", "bridge", f"pva://{PV}", self.path, *words]
         process = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
         self.bridges.append(process)
         return process
@@ -106,7 +107,7 @@ class Scene:
     def index(self, version: int | None = None) -> list[int]:
         """Of the stored blocks; each is compared with what was published under its number."""
         try:
-            stream = self.buffer.stream("beam/camera", version)
+            stream = self.buffer.stream(self.path, version)
         except NotFound:
             return []
         found = []
@@ -122,12 +123,18 @@ class Scene:
         """The bridge's queue may be full when the last image of a burst comes; returns the one that is stored."""
         for number in range(first, first + 100):
             self.source.publish(number, number, *form)
-            if wait_until(lambda number=number: self.index()[-1:] == [number], 2.0, must=False):
+            if wait_until(lambda number=number: self.newest() == number, 2.0, must=False):
                 return number
         raise AssertionError("no image comes any more")
 
     def wait_for(self, last: int, version: int | None = None) -> None:
-        wait_until(lambda: self.index(version)[-1:] == [last])
+        wait_until(lambda: self.newest(version) == last)
+
+    def newest(self, version: int | None = None) -> int | None:
+        try:
+            return self.buffer.stream(self.path, version).info.completeness.last_index
+        except NotFound:
+            return None
 
 
 def wait_until(done: Callable[[], bool], timeout_s: float = 60.0, *, must: bool = True) -> bool:
@@ -140,9 +147,15 @@ def wait_until(done: Callable[[], bool], timeout_s: float = 60.0, *, must: bool 
     return True
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataProcess]:
+    with DataProcess(tmp_path_factory.mktemp("data")) as server:
+        yield server
+
+
 @pytest.fixture
-def scene(server: DataProcess) -> Iterator[Scene]:
-    scene = Scene(server)
+def scene(server: DataProcess, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    scene = Scene(server, request.node.name)
     yield scene
     scene.close()
 
@@ -159,7 +172,7 @@ def test_images_and_what_was_dropped(scene: Scene) -> None:
     scene.source.publish(8, 160, "u2", 512, 512, "Energy=12.5")
     last = scene.publish_until_one_comes(161, "u2", 512, 512, "Energy=12.5")
     said = scene.end(bridge)
-    stream = scene.buffer["beam/camera"]
+    stream = scene.buffer[scene.path]
     stored = scene.index()
     assert stream.info.state is StreamState.SEALED
     assert sorted(stored + ledger(stream)) == list(range(7, last + 1))
@@ -197,14 +210,14 @@ def test_a_bridge_that_was_killed_goes_on_where_it_was(scene: Scene) -> None:
     scene.wait_for(5)
     scene.source.publish(6, 6)
     assert said.wait(60) == 0
-    stream = scene.buffer["beam/camera"]
+    stream = scene.buffer[scene.path]
     assert (scene.index(), stream.version, ledger(stream)) == ([1, 5, 6], 1, [2, 3, 4])
 
 
 def test_a_stream_ends_when_nothing_comes(scene: Scene) -> None:
     scene.source.publish(1, 1)
     bridge = scene.bridge("--idle", "0.5")
-    wait_until(lambda: bool(scene.index()) and scene.buffer["beam/camera"].info.state is StreamState.SEALED)
+    wait_until(lambda: scene.newest() == 1 and scene.buffer[scene.path].info.state is StreamState.SEALED)
     scene.source.publish(2, 2)
     scene.wait_for(2, version=2)
     scene.end(bridge)

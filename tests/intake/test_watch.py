@@ -15,7 +15,7 @@ import pytest
 import hiss
 from hiss.client import Buffer
 from hiss.errors import Conflict, InvalidInput
-from hiss.intake import Watch, WatchOptions
+from hiss.intake import Watch, WatchOptions, batches
 from hiss.intake.settling import identity_of
 from hiss.limits import MiB
 from hiss.model import AckLevel, StreamState
@@ -185,6 +185,10 @@ def test_a_file_must_be_the_same_for_as_long_as_was_asked(watched: Watched, monk
         watch.close()
 
 
+def interrupted(self: batches.OpenBatch) -> None:
+    raise KeyboardInterrupt
+
+
 def look_until(watch: Watch, done: Callable[[], bool]) -> None:
     give_up_s = time.monotonic() + 60
     while not done():
@@ -225,6 +229,21 @@ def test_a_batch_is_gone_on_with_by_the_next_process(watched: Watched) -> None:
     watched.once(frames=True, remove=True)
     np.testing.assert_array_equal(np.asarray(watched.buffer["inbox/40"]), FRAMES)
     assert (watched.files(), watched.buffer["inbox"].info.streams) == ([], ("40",))
+
+
+def test_a_batch_that_was_cut_off_when_it_was_full(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All its files are sent again before it is sealed."""
+    for number in range(2):
+        np.save(watched.directory / f"{number}.npy", FRAMES[number])
+    with monkeypatch.context() as patch:
+        patch.setattr(batches.OpenBatch, "finish", interrupted)
+        watch = watched.watch(frames=True, batch_files=2)
+        with pytest.raises(KeyboardInterrupt):
+            watch.look()
+        watch.close()
+    watched.once(frames=True, batch_files=2, remove=True)
+    np.testing.assert_array_equal(np.asarray(watched.buffer["inbox/0"]), FRAMES[:2])
+    assert (watched.files(), watched.said("refused")) == ([], [])
 
 
 # ---------------------------------------------------------------------------------------------------- removing
@@ -319,8 +338,6 @@ def test_a_state_is_of_one_collection(watched: Watched) -> None:
 def test_a_file_that_changes_while_it_is_sent_is_sent_anew(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hiss.limits.WATCH_BLOCK_BYTES", 4)
     path = watched.write("a.dat", b"before!!")
-    from hiss.intake import batches
-
     seen: list[str] = []
 
     def changing(name: str) -> Any:

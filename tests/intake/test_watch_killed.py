@@ -282,6 +282,23 @@ def test_processes_are_killed(server: DataProcess, tmp_path: Path) -> None:
     kill_rounds(server, tmp_path / "inbox", 3, 2)
 
 
+def test_a_buffer_that_goes_away_is_waited_for(server: DataProcess, tmp_path: Path) -> None:
+    """One process all the while; the server dies between two files, and comes back."""
+    (tmp_path / "inbox").mkdir()
+    with start_watch(server, tmp_path / "inbox") as watch:
+        assert watch.stdout is not None
+        for number in range(3):
+            (tmp_path / "inbox" / f"f{number}").write_bytes(bytes([number]) * 1000)
+            if number == 1:
+                server.kill()
+                server.start()
+            said = [watch.stdout.readline().split()[:2] for _ in range(2)]
+            assert said == [[b"stored", b"f%d" % number], [b"removed", b"f%d" % number]]
+        watch.send_signal(signal.SIGTERM)
+        assert watch.wait(60) == 0
+    check_real(server, tmp_path / "inbox", {f"f{n}": bytes([n]) * 1000 for n in range(3)}, all_of_them=True)
+
+
 @pytest.mark.torture
 def test_processes_are_killed_for_long(server: DataProcess, tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
