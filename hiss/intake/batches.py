@@ -132,7 +132,7 @@ class OpenBatch:
         whole = os.path.join(self._directory, file.path)
         digest = xxhash.xxh3_128()
         index = file.first
-        for run in _readable(part):
+        for run in part.read():
             after = index + len(run.blocks)
             if identity_of(whole) != file.identity or after > file.first + file.count:
                 raise Changed(f"{file.path} was changed while it was sent")
@@ -203,7 +203,7 @@ class OpenBatch:
         if part is None or not part.frame.opaque or not alike:
             return None
         digest = xxhash.xxh3_128()
-        for run in part.runs():
+        for run in part.read():
             digest.update(run.blocks[0])
         if there.attrs.get("source_digest") != digest.hexdigest():
             return None
@@ -217,16 +217,6 @@ class OpenBatch:
         self._store.create_collection(batch.collection, part.collection_attrs, ())
         spec = StreamSpec(part.frame, part.columns, attrs={**part.attrs, **attrs, "watch": self._token})
         return self._store.create_stream(batch.collection, batch.name, spec, new_version=True)
-
-
-def _readable(part: Part) -> Iterator[Run]:
-    """The runs of a file; whatever its format's reader raises is said as `InvalidInput`."""
-    try:
-        yield from part.runs()
-    except HissError:
-        raise
-    except Exception as error:
-        raise InvalidInput(f"{part.origin}: cannot be read: {' '.join(str(error).split())[:300]}") from error
 
 
 def compare(store: Store, info: StreamInfo, files: list[Taken]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import limits
-from hiss.errors import InvalidInput
+from hiss.errors import HissError, InvalidInput
 from hiss.model import Attrs, Column, FrameSpec, IntArray
 
 
@@ -49,7 +49,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """One stream's worth of a file, readable while the file is open.
+    """One stream's worth of a file, to be read (`read`) while the file is open.
 
     `name` is what its stream is called where the user names none, `origin` where in the file it was.
     """
@@ -62,6 +62,15 @@ class Part:
     attrs: Attrs = field(default_factory=dict)
     collection_attrs: Attrs = field(default_factory=dict)
     origin: str = ""
+
+    def read(self) -> Iterator[Run]:
+        """The runs; whatever the format's reader raises, as files that are damaged make it, is `InvalidInput`."""
+        try:
+            yield from self.runs()
+        except HissError:
+            raise
+        except Exception as error:
+            raise InvalidInput(f"{self.origin}: cannot be read: {' '.join(str(error).split())[:300]}") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -144,7 +144,7 @@ class _Putting:
         return StreamWriter(self._store, info, part.frame)
 
     def _append(self, stream: StreamWriter, part: Part) -> None:
-        for run in part.runs():
+        for run in part.read():
             append_run(stream, run)
             self._done += run.bytes
             self._on_progress(self._done, max(self._total, self._done))

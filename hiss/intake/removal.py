@@ -7,6 +7,7 @@ next start. Called from the thread that watches.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,12 @@ class Removal:
             os.rename(path, aside)
         except FileNotFoundError:
             return False  # it went away just now; the next look sees it
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            path.unlink()  # of another file system than the directory: without the way round
+            self._forget(file)
+            return True
         return self._judge(file, aside)
 
     def _judge(self, file: Taken, aside: Path) -> bool:

@@ -106,6 +106,8 @@ class Watch:
         self._tell = tell
         self._clock_s = monotonic_s
         own = self._directory / ".hiss-watch"
+        if state is not None and state.resolve().is_relative_to(self._directory):
+            raise InvalidInput(f"{state}: the state cannot be in {directory}, whose files are sent; leave it out")
         self._state = WatchState(state or own, collection)
         self._removal = Removal(self._directory, own / "leaving", self._state)
         self._settling = Settling(
@@ -315,11 +317,18 @@ class Watch:
         for file in self._state.removable():
             if file.batch not in safe:
                 safe[file.batch] = self._is_safe(file.batch)
-            if safe[file.batch] and self._removal.remove(file):
+            if safe[file.batch] and self._removed(file):
                 self._tell("removed", {"file": file.path})
             else:
                 left += 1
         return left
+
+    def _removed(self, file: Taken) -> bool:
+        try:
+            return self._removal.remove(file)
+        except OSError as error:
+            log.error("%s is stored, and cannot be removed: %s", file.path, error)
+            return False
 
     def _is_safe(self, batch: int) -> bool:
         """Whether a batch that was stored, which is durable, is at the level that was asked for."""

@@ -15,7 +15,14 @@ from hiss.testing.processes import DataProcess
 
 @pytest.fixture
 def buffer(tmp_path: Path) -> Iterator[Buffer]:
-    with hiss.open(tmp_path / "buffer", backend="numpy", segment_bytes=64 * MiB, arena_bytes=128 * MiB) as found:
+    with hiss.open(tmp_path / "buffer", backend="numpy", segment_bytes=16 * MiB, arena_bytes=16 * MiB) as found:
+        yield found
+
+
+@pytest.fixture
+def large_buffer(tmp_path: Path) -> Iterator[Buffer]:
+    """For frames of 25 MB."""
+    with hiss.open(tmp_path / "large", backend="numpy", segment_bytes=64 * MiB, arena_bytes=128 * MiB) as found:
         yield found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from hiss.client import Buffer
 from hiss.drain import drain
 from hiss.errors import AlreadyExists, InvalidInput, SpecMismatch
-from hiss.intake import put
+from hiss.intake import Wishes, put
+from hiss.intake.formats import open_source
 from hiss.intake.putting import in_natural_order
 from hiss.limits import MiB
 from hiss.model import StreamState
@@ -44,9 +46,9 @@ def test_the_diamond_scan(buffer: Buffer, data_dir: Path) -> None:
     assert stream.attrs["licence"].startswith("Apache-2.0")
 
 
-def test_the_pilatus_grid(buffer: Buffer, data_dir: Path) -> None:
+def test_the_pilatus_grid(large_buffer: Buffer, data_dir: Path) -> None:
     source = data_dir / "pilatus6m_gridscan_5f.h5"
-    (stream,) = buffer.put(source, "i24/grid/")
+    (stream,) = large_buffer.put(source, "i24/grid/")
     assert stream.path == "i24/grid/frames"
     with h5py.File(source) as file:
         for number, frame in enumerate(file["frames"]):
@@ -328,6 +330,34 @@ def test_what_cannot_be_read_is_said(buffer: Buffer, tmp_path: Path, make: Any, 
     make(tmp_path / "a.h5")
     with pytest.raises(InvalidInput, match=said):
         buffer.put(tmp_path / "a.h5", "c/a")
+
+
+def test_a_file_that_is_damaged_in_the_middle_aborts_its_stream(buffer: Buffer, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("data", data=FRAMES, chunks=(1, 4, 6), compression="gzip")
+        place = data.id.get_chunk_info(4)
+    with (tmp_path / "a.h5").open("r+b") as raw:
+        raw.seek(place.byte_offset)
+        raw.write(b"\xff" * place.size)
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        buffer.put(tmp_path / "a.h5", "c/a")
+    assert buffer["c/a"].info.state is StreamState.ABORTED
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=30), st.integers(1, 12))
+@settings(max_examples=40)
+def test_packets_are_whole_chunks(chunks: list[tuple[int, int]], most: int) -> None:
+    """Whatever their sizes: nothing is left out, each packet begins with a header, and is as large as it may be."""
+    words = [w for count, chip in chunks for w in [0x33585054 | chip << 32 | (8 * count) << 48, *([0xB << 60] * count)]]
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        patch.setattr("hiss.limits.INTAKE_PACKET_BYTES", 8 * most)
+        path = Path(folder) / "a.tpx3"
+        np.array(words, "<u8").tofile(path)
+        with open_source(str(path), Wishes()) as (part,):
+            packets = [run.blocks[0].tolist() for run in part.read()]
+    assert [word for packet in packets for word in packet] == words
+    assert all(packet[0] & 0xFFFFFFFF == 0x33585054 for packet in packets)
+    assert all(len(packet) <= most or sum(w & 0xFFFFFFFF == 0x33585054 for w in packet) == 1 for packet in packets)
 
 
 def test_two_that_are_as_large_are_a_question(buffer: Buffer, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,14 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import hiss
+from hiss import limits
 from hiss.client import Buffer
 from hiss.errors import Conflict, InvalidInput
-from hiss.intake import Watch, WatchOptions, batches
+from hiss.intake import Watch, WatchOptions, batches, settling
 from hiss.intake.settling import identity_of
 from hiss.limits import MiB
-from hiss.model import AckLevel, StreamState
+from hiss.model import AckLevel, StreamState, check_name
+from hiss.testing.processes import DataProcess
 
 FRAMES = np.random.default_rng(8).integers(0, 60000, (9, 4, 6), np.uint16)
 
@@ -49,7 +55,7 @@ class Watched:
         path.write_bytes(content)
         return path
 
-    def watch(self, **options: Any) -> Watch:
+    def watch(self, clock: Callable[[], float] = time.monotonic, **options: Any) -> Watch:
         return Watch(
             self.directory,
             "inbox",
@@ -57,6 +63,7 @@ class Watched:
             WatchOptions(**options),
             threading.Event(),
             tell=lambda what, of: self.told.append((what, of)),
+            monotonic_s=clock,
         )
 
     def once(self, **options: Any) -> None:
@@ -159,15 +166,7 @@ def test_a_file_that_is_being_written_waits(watched: Watched) -> None:
 
 def test_a_file_must_be_the_same_for_as_long_as_was_asked(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
-    watch = Watch(
-        watched.directory,
-        "inbox",
-        lambda: Shared(watched.buffer),  # type: ignore[arg-type, return-value]
-        WatchOptions(settle_s=30.0),
-        threading.Event(),
-        tell=lambda what, of: watched.told.append((what, of)),
-        monotonic_s=lambda: now_s[0],
-    )
+    watch = watched.watch(clock=lambda: now_s[0], settle_s=30.0)
     try:
         watched.write("a.dat", b"a")
         watch.look()
@@ -187,6 +186,63 @@ def test_a_file_must_be_the_same_for_as_long_as_was_asked(watched: Watched, monk
 
 def interrupted(self: batches.OpenBatch) -> None:
     raise KeyboardInterrupt
+
+
+def test_where_the_system_tells_nothing_files_settle_by_being_the_same(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network file system, and without watchdog: scans, and a settle time."""
+    monkeypatch.setattr(settling, "is_remote", lambda directory: True)
+    monkeypatch.setattr(settling, "is_being_written", lambda path: None)
+    now_s = [100.0]
+    watch = watched.watch(clock=lambda: now_s[0])
+    try:
+        watched.write("sub/a.dat", b"a")
+        watch.look()
+        now_s[0] += limits.FILE_SETTLE_S - 0.1
+        watched.write("sub/a.dat", b"ab")
+        watch.look()
+        now_s[0] += limits.FILE_SETTLE_S - 0.1
+        watch.look()
+        assert watched.told == []
+        now_s[0] += 0.2
+        watch.look()
+        assert watched.said("stored") == ["sub/a.dat"]
+        assert watched.content("inbox/sub/a.dat") == b"ab"
+    finally:
+        watch.close()
+
+
+def test_core_packages_are_enough(watched: Watched) -> None:
+    """No extra is imported, nor what a small process has no use for."""
+    watched.write("a.dat", b"a")
+    program = f"""
+import sys
+for name in {EXTRAS!r}:
+    sys.modules[name] = None
+from hiss.cli.main import root
+try:
+    root(["watch", {str(watched.directory)!r}, "inbox", "--once", "--remove"])
+except SystemExit as leave:
+    assert not leave.code, leave.code
+assert not {{"numba", "h5py", "matplotlib"}} & set(sys.modules)
+"""
+    watched.buffer.close()
+    with DataProcess(watched.directory.parent / "buffer", arena_bytes=16 * MiB, segment_bytes=16 * MiB) as server:
+        environment = {**os.environ, "HISS_ADDRESS": server.config.address, "HISS_TOKEN": server.token}
+        subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)
+    assert watched.files() == []
+
+
+EXTRAS = ("watchdog", "watchdog.events", "hdf5plugin", "tifffile", "fabio", "pvaccess", "zarr", "fsspec", "obstore")
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=200), unique=True))
+@settings(max_examples=60)
+def test_any_name_of_a_file_is_a_name_of_a_stream(names: list[str]) -> None:
+    found = [batches.batch_name(f"{name}/x", frames=False)[0][1:] for name in names]
+    assert all(check_name(name, "stream") for name in found)
+    assert len(set(found)) == len(names)
 
 
 def look_until(watch: Watch, done: Callable[[], bool]) -> None:

@@ -20,11 +20,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import hiss
 from hiss.client import Buffer
 from hiss.errors import HissError
 from hiss.intake import Watch, WatchOptions, batches, removal, watch_state
-from hiss.limits import MiB
 from hiss.model import StreamState
 from hiss.testing.processes import DataProcess
 
@@ -148,12 +146,6 @@ def die(watch: Watch) -> None:
     database = watch._state._database
     getattr(database, "inner", database).close()
     os.close(watch._state._lock)
-
-
-@pytest.fixture
-def buffer(tmp_path: Path) -> Iterator[Buffer]:
-    with hiss.open(tmp_path / "buffer", backend="numpy", segment_bytes=16 * MiB, arena_bytes=16 * MiB) as found:
-        yield found
 
 
 def killed_at(buffer: Buffer, folder: Path, deadly: int, *, frames: bool, again: int | None = None) -> Scene:
