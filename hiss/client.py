@@ -159,6 +159,54 @@ class Buffer:
             except NotFound:
                 raise missing from None
 
+    def put(
+        self,
+        sources: str | Path | Sequence[str | Path],
+        target: str,
+        *,
+        whole: bool = False,
+        rows: bool = False,
+        as_bytes: bool = False,
+        columns: Sequence[str] = (),
+        attrs: Attrs | None = None,
+        ack: str | AckLevel = AckLevel.DURABLE,
+        new_version: bool = False,
+        join: str = "",
+    ) -> list[Stream]:
+        """Store files as sealed streams (docs/intake.md).
+
+        Parameters
+        ----------
+        sources : path or sequence of paths
+            `FILE[::DATASET]`; several are one series, in natural order of their names.
+        target : str
+            `COLLECTION/STREAM`, or `COLLECTION/` for all that the file has.
+        whole, rows, as_bytes : bool
+            One block of the whole array; one for each entry of the first axis; the file as it is.
+        columns : sequence of str
+            `"NAME=DATASET UNIT"`, beside those that are found.
+        join : str
+            The streams become modules of this join of the collection.
+
+        Raises
+        ------
+        InvalidInput, SpecMismatch, AlreadyExists, MissingExtra
+        """
+        from hiss.intake import Wishes, put
+
+        names = [sources] if isinstance(sources, str | Path) else sources
+        made = put(
+            self.store,
+            [str(name) for name in names],
+            target,
+            wishes=Wishes(whole=whole, rows=rows, as_bytes=as_bytes, columns=tuple(columns)),
+            attrs=attrs,
+            ack=AckLevel.parse(ack),
+            new_version=new_version,
+            join=join,
+        )
+        return [Stream(self.store, info) for info in made]
+
     def register(self, kernel: Any) -> KernelInfo:
         """Register a kernel under its name, for others to use."""
         return self.store.register_kernel(kernel.definition)

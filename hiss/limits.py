@@ -221,6 +221,19 @@ DAMAGE_RANGES_MAX: Final = 1_000  # of damaged blocks named for each stream; a v
 
 assert DRAIN_TARGETS_MAX < ARCHIVES_MAX, "the places of all targets are remembered"
 assert DRAIN_URL_CHARS_MAX + PATH_CHARS_MAX < LOCATION_CHARS_MAX
+# The way in from files and controls
+INTAKE_RUN_BYTES: Final = 32 * MiB  # read of a file at once; one block may be larger
+INTAKE_PACKET_BYTES: Final = 256 * KiB  # of an event file's chunks that make one block; one chunk may be larger
+INTAKE_FILES_MAX: Final = 1_000_000  # of one series
+INTAKE_ATTRS_BYTES_MAX: Final = 64 * KiB  # of a stream's attributes that come from its file
+INTAKE_ATTR_VALUES_MAX: Final = 32  # values of one of them
+INTAKE_TEXT_CHARS_MAX: Final = 4 * KiB  # of a text among them
+WATCH_BLOCK_BYTES: Final = 8 * MiB  # of a watched file that is sent as bytes
+WATCH_BATCH_FILES_MAX: Final = 100_000  # whose frames are one stream
+BRIDGE_QUEUE_IMAGES: Final = 64  # of a pvAccess channel that wait to be stored, unless the bridge says otherwise
+BRIDGE_QUEUE_IMAGES_MAX: Final = 10_000
+WATCH_LOOK_S: Final = 1.0  # between two looks where nothing says that there is something to see
+
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
 assert 2 * VIEW_READS_AT_ONCE * VIEW_READS_AT_ONCE <= LONG_CALLS_MAX, "one reader of files leaves calls for others"
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX

@@ -127,7 +127,7 @@ def test_seal_and_rm(scan, outside: Path) -> None:
         (("put", "missing.npy", "c/s"), 2, "no such file"),
         (("put", "scan.h5::entry/none", "c/s"), 2, "entry/data"),
         (("put", "scan.h5::entry/data", "c/s", "--column", "a=entry/data"), 2, "one value for each"),
-        (("put", "scan.h5", "c/s", "--column", "a=entry/data"), 2, "FILE::DATASET"),
+        (("put", "scan.h5", "c/s", "--bytes", "--column", "a=entry/data"), 2, "FILE::DATASET"),
         (("put", "scan.h5::entry/data", "no-collection"), 2, "COLLECTION/STREAM"),
         (("put", "scan.h5::entry/data", "beam/scan1/proj"), 4, "exists"),
         (("put", "scan.h5::entry/data", "c/s", "--attr", "novalue"), 2, "KEY=VALUE"),
