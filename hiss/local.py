@@ -62,7 +62,7 @@ from hiss.node import Node
 from hiss.replay import replay
 from hiss.session import Session
 from hiss.space import Evicted, Reservation, Retention, parse_size
-from hiss.workflow import Meow, StreamRef
+from hiss.workflow import FEEDBACK, Meow, StreamRef
 
 _LOOK_S = 0.5  # how often a waiting call looks whether it was told to stop
 
@@ -323,12 +323,15 @@ class LocalStore:
         return self._node.readout.reduce(info, ResolvedStage(builtin(kernel), {}, limits.KERNEL_BUDGET_S))
 
     def send_feedback(self, stream_id: str, data: Any) -> bool:
-        self._writable(stream_id)
-        size = len(json.dumps(data))
-        if size > limits.FEEDBACK_BYTES_MAX:
-            raise LimitExceeded(f"feedback of {size} bytes as JSON, allowed are {limits.FEEDBACK_BYTES_MAX}")
-        session = self._node.life(stream_id).session
-        return session is not None and session.feed_back(Feedback(data, self._node.clock_ns()))
+        if FEEDBACK not in self._caller.rights:
+            self._writable(stream_id)
+        try:
+            text = json.dumps(data)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"feedback: {error}; use JSON values (text, numbers, lists, objects)") from None
+        if len(text) > limits.FEEDBACK_BYTES_MAX:
+            raise LimitExceeded(f"feedback of {len(text)} bytes as JSON, allowed are {limits.FEEDBACK_BYTES_MAX}")
+        return self._node.feed_back(stream_id, json.loads(text))
 
     def promote(self, stream_id: str, kernel: str) -> StreamInfo:
         self._writable(stream_id)

@@ -217,6 +217,11 @@ class Stream:
         finally:
             stop.set()
 
+    def send_feedback(self, data: Any) -> bool:
+        """Send small JSON to the stream's producer, who gets it from `StreamWriter.feedback`; whether one is connected
+        that hears it."""
+        return self._store.send_feedback(self._info.id, data)
+
     # ---- reductions
 
     def mean(self) -> Reduced:

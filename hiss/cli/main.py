@@ -12,6 +12,7 @@ import sys
 import click
 
 from hiss.cli.attachments import group as kernel_commands
+from hiss.cli.consumers import group as consumer_commands
 from hiss.cli.failure import INTERRUPTED, exit_status, say_failure
 from hiss.cli.node import group as node_commands
 from hiss.cli.provenance import group as provenance_commands
@@ -57,6 +58,7 @@ for _group in (
     storage_commands,
     space_commands,
     transfer_commands,
+    consumer_commands,
     verification_commands,
     kernel_commands,
     rule_commands,
