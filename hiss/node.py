@@ -42,6 +42,7 @@ from hiss.refinery import Refinery
 from hiss.scan_memory import ScanMemory
 from hiss.session import Session
 from hiss.shadow import Shadows
+from hiss.shares import Shares
 from hiss.space import Retention
 
 
@@ -107,6 +108,7 @@ class Node:
         self._lock = threading.Lock()
         self._received_blocks = self._received_bytes = 0
         self.closing = threading.Event()
+        self.shares = Shares(self.storage, monotonic_s, self.closing)
 
     def close(self) -> None:
         """Finish what is on its way, make it durable, and let the directory go."""
@@ -118,6 +120,7 @@ class Node:
                 self._end_session(life, None)
                 self._end_shadows(life)
         self.milestones.close()
+        self.shares.close()
         self.evictor.close()
         self.storage.close()
 
@@ -141,6 +144,7 @@ class Node:
             self.reservations.freed(collection, self.storage.delete(stream_id))
             scan_memory.forget(self.directory, stream_id)
             self.milestones.closed(stream_id)
+            self.shares.forget(stream_id)
         with self._lock:
             self._lives.pop(stream_id, None)
 

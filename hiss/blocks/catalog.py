@@ -26,6 +26,7 @@ from hiss.blocks.array_store import ArrayStore
 from hiss.blocks.attachment_table import AttachmentTable
 from hiss.blocks.catalog_database import CatalogDatabase
 from hiss.blocks.milestone_table import MilestoneTable
+from hiss.blocks.share_table import ShareTable
 from hiss.blocks.space_records import SpaceRecords
 from hiss.errors import (
     AlreadyExists,
@@ -98,6 +99,7 @@ class Catalog:
         self.node: Final = node
         self.salt: Final = salt
         self.milestones: Final = MilestoneTable(self._database, self._insert_event)
+        self.shares: Final = ShareTable(self._database)
         self._event_added = threading.Condition()
         self.space: Final = SpaceRecords(self._database, self._insert_event, self._events, clock_ns)
         self.attachments: Final = AttachmentTable(

@@ -1,4 +1,4 @@
-"""`hiss feedback`: a word to a stream's producer. Called from the main thread."""
+"""`hiss feedback`, `hiss group`: a word to a stream's producer, how consumers stand. Called from the main thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import click
 
-from hiss.cli.output import say_json
+from hiss.cli.output import say_json, say_table
 from hiss.cli.reach import Reach, command
 from hiss.errors import InvalidInput, Unavailable
 
@@ -32,3 +32,34 @@ def feedback(reach: Reach, path: str, text: str) -> None:
         say_json({"delivered": True})
     else:
         click.echo(f"{path}: delivered to its producer")
+
+
+@group.group("group")
+def consumer_group() -> None:
+    """Consumers that share the blocks of a stream."""
+
+
+@command(consumer_group, "ls")
+@click.argument("path", metavar="COLLECTION/STREAM")
+def list_groups(reach: Reach, path: str) -> None:
+    """Show how far the consumer groups of a stream are."""
+    with reach.buffer() as buffer:
+        found = buffer.store.consumer_groups(buffer.store.stream(path).id)
+    if reach.json:
+        say_json(found)
+    else:
+        rows = [(one.name, one.acknowledged, one.held, one.left, one.members) for one in found]
+        say_table(("group", "acknowledged", "held", "left", "members"), rows)
+
+
+@command(consumer_group, "rm")
+@click.argument("path", metavar="COLLECTION/STREAM")
+@click.argument("name", metavar="GROUP")
+def remove_group(reach: Reach, path: str, name: str) -> None:
+    """Forget a consumer group; one of that name starts anew."""
+    with reach.buffer() as buffer:
+        buffer.store.delete_consumer_group(buffer.store.stream(path).id, name)
+    if reach.json:
+        say_json({"removed": name})
+    else:
+        click.echo(f"{name}: removed from {path}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -106,3 +108,117 @@ class ConsumerConformance:
             BoundKernel(mean, feedback_every=5)
         with pytest.raises(errors.InvalidInput, match="number of blocks"):
             halved.bind(feedback_every=-1)
+
+    # ---- consumer groups
+
+    def test_members_share_a_stream_while_it_is_written(self, buffer: Buffer) -> None:
+        s = buffer.collection("c").create_stream("s", dtype="u2", shape=(3,), columns={"n": "i4"})
+        seen: list[list[int]] = [[], [], []]
+
+        def consume(member: int, blocks: int) -> None:
+            for block in buffer["c/s"].share("g", blocks=blocks):
+                assert block.data.tolist() == [block.index] * 3
+                assert block.columns["n"] == np.asarray(block)[0]
+                seen[member].append(block.index)
+                assert block.done()
+
+        members = [threading.Thread(target=consume, args=(k, blocks)) for k, blocks in enumerate((1, 2, 7))]
+        for member in members:
+            member.start()
+        for first in (0, 30, 60):
+            for index in range(first, first + 30):
+                s.append(np.full(3, index, "u2"), n=index)
+            s.flush()
+            wait_for(lambda end=first + 30: sum(map(len, seen)) == end)
+        assert all(member.is_alive() for member in members), "an open stream goes on"
+        s.close()
+        for member in members:
+            member.join(60)
+            assert not member.is_alive()
+        assert sorted(index for mine in seen for index in mine) == list(range(90)), "each block once"
+        (group,) = buffer.store.consumer_groups(s.info.id)
+        assert (group.name, group.acknowledged, group.held, group.left) == ("g", 90, 0, 0)
+
+    def test_every_group_has_the_stream_to_itself(self, buffer: Buffer) -> None:
+        self.numbered(buffer, 5)
+        stream = buffer["c/s"]
+        for name in ("one", "two"):
+            assert [block.index for block in acknowledged(stream.share(name))] == [0, 1, 2, 3, 4]
+            assert list(stream.share(name)) == [], "it is done with the stream"
+        assert [group.name for group in buffer.store.consumer_groups(stream.info.id)] == ["one", "two"]
+        buffer.store.delete_consumer_group(stream.info.id, "one")
+        assert len(list(acknowledged(stream.share("one")))) == 5, "a new group of the name starts anew"
+        for wrong in ("", "a/b", "x" * 200):
+            with pytest.raises(errors.InvalidName):
+                stream.share(wrong)
+        with pytest.raises(errors.NotFound, match="no consumer group"):
+            buffer.store.delete_consumer_group(stream.info.id, "three")
+
+    def test_what_is_not_acknowledged_in_time_goes_to_another(self, buffer: Buffer) -> None:
+        self.numbered(buffer, 3)
+        stream = buffer["c/s"]
+        slow = next(stream.share("g", timeout_s=0.05))
+        assert slow.index == 0
+        seen = [block.index for block in acknowledged(stream.share("g", timeout_s=60.0))]
+        assert seen in ([0, 1, 2], [1, 0, 2], [1, 2, 0])
+        assert slow.done(), "it is done, by whomever"
+        late = next(stream.share("h", timeout_s=0.05))
+        other = stream.share("h", timeout_s=60.0)
+        taken = [next(other) for _ in range(3)]
+        assert 0 in [block.index for block in taken]
+        assert not late.done(), "another member has it now"
+        assert all(block.done() for block in taken)
+
+    def test_what_is_given_back_goes_out_again_at_once(self, buffer: Buffer) -> None:
+        self.numbered(buffer, 4)
+        stream = buffer["c/s"]
+        with stream.share("g", blocks=3) as first:
+            kept, back, _ = next(first.batches())
+            back.release()
+            with stream.share("g") as second:
+                assert next(second).index == back.index == 1
+            assert kept.done()
+        assert [block.index for block in acknowledged(stream.share("g"))] == [1, 2, 3], "of members that left"
+
+    def test_a_batch_is_acknowledged_in_one_call(self, buffer: Buffer) -> None:
+        self.numbered(buffer, 10)
+        with buffer["c/s"].share("g", blocks=4) as share:
+            sizes = []
+            for batch in share.batches():
+                sizes.append(len(batch))
+                assert share.done(*batch) == []
+        assert sizes == [4, 4, 2]
+
+    @pytest.mark.parametrize("keep", ["result", "raw", "both"])
+    def test_members_get_what_a_reader_gets(self, buffer: Buffer, keep: str) -> None:
+        kernels = [halved, lit.bind(least=5)]
+        scan = buffer.collection("c")
+        with scan.create_stream("s", dtype="u2", shape=(4, 6), keep=keep, kernels=kernels) as s:
+            for index in (3, 4, 6, 9, 5):  # a late one, and two that never come
+                s.append(PAGE + 4 * (index % 4), index=index)
+            s.gap(10, 12)
+        got = {block.index: block.data for block in acknowledged(scan["s"].share("g", blocks=2))}
+        assert sorted(got) == scan["s"].index.tolist() == [3]
+        assert np.array_equal(got[3], scan["s"][3])
+        raw = [block.index for block in acknowledged(scan["s"].raw.share("g"))]
+        assert raw == scan["s"].raw.index.tolist()
+
+    def test_opaque_and_empty_streams_are_shared_too(self, buffer: Buffer) -> None:
+        with buffer.collection("c").create_stream("s") as s:
+            s.append(b"one")
+            s.append(b"")
+        assert [block.data for block in acknowledged(buffer["c/s"].share("g"))] == [b"one", b""]
+        buffer.collection("c").create_stream("none", dtype="u1", shape=(1,)).close()
+        assert list(buffer["c/none"].share("g")) == []
+
+    @staticmethod
+    def numbered(buffer: Buffer, count: int) -> None:
+        with buffer.collection("c").create_stream("s", dtype="u2", shape=(1,)) as s:
+            s.extend(np.arange(count, dtype="u2")[:, None])
+
+
+def acknowledged(share: Any) -> Iterator[Any]:
+    """The blocks of a share, each acknowledged before the next one is taken."""
+    for block in share:
+        yield block
+        assert block.done()
