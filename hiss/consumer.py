@@ -107,6 +107,9 @@ class Share:
                 continue
             with self._lock:
                 self._held.update(index for first, last in taken.ranges for index in range(first, last + 1))
+            if self._closed.is_set():  # meanwhile
+                self._give_back()
+                return
             if batch := self._retry(partial(self._read, taken.ranges)):
                 yield batch
 
@@ -141,12 +144,17 @@ class Share:
 
     def close(self) -> None:
         """Give back what is not acknowledged, and take no more. More than once is fine."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
+        self.stop()
         self._ready.clear()
+        self._give_back()
+
+    def stop(self) -> None:
+        """Take no more: whoever iterates in another thread comes to an end. Does not wait and gives nothing back."""
+        self._closed.set()
+
+    def _give_back(self) -> None:
         with self._lock:
-            held = sorted(self._held)
+            held, self._held = sorted(self._held), set()
         with contextlib.suppress(HissError):  # then their time runs out
             if held:
                 self._store.settle_blocks(self._info.id, self._member, (), ranges_of(held))

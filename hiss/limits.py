@@ -79,6 +79,8 @@ SHARE_WAITS_MAX: Final = 32  # members that wait so at the same time; others com
 SHARE_AGAIN_S: Final = 0.1  # after which they do
 SHARE_FLUSH_S: Final = 0.25  # after which what was acknowledged is written to the catalog
 
+AIO_THREADS: Final = 16  # of one buffer in asyncio, besides those of its writers and iterators
+
 # Space
 RESERVATIONS_MAX: Final = 1000
 RESERVATION_HOURS_MAX: Final = 10_000.0

@@ -210,9 +210,10 @@ class Stream:
         for extent in self._extents(Selection()):
             yield from blocks_of(extent, self._info)
 
-    def follow(self, start: int | None = None) -> Iterator[Block]:
-        """Blocks as they become readable, from index `start` on, until the stream is final."""
-        stop = threading.Event()
+    def follow(self, start: int | None = None, *, stop: threading.Event | None = None) -> Iterator[Block]:
+        """Blocks as they become readable, from index `start` on, until the stream is final, or another thread sets
+        `stop`."""
+        stop = stop or threading.Event()
         try:
             for extent in self._store.follow(self._info.id, start, stop):
                 yield from blocks_of(extent, self._info)
