@@ -64,6 +64,24 @@ COMPACTION_BATCH_BYTES: Final = 8 * MiB  # copied before it waits for their sync
 CATALOG_BATCH_MAX: Final = 64  # changes of the catalog that share one commit
 DELETED_STREAMS_MAX: Final = 1_000_000  # ids of deleted streams that the catalog keeps; the oldest go first
 
+LATE_RECORDS_KEPT: Final = 1024  # that an index remembers as late; who has not looked since looks at all
+
+# Consumer groups
+SHARE_GROUPS_MAX: Final = 64  # of one stream
+SHARE_MEMBERS_MAX: Final = 256  # of one group that hold blocks
+SHARE_HELD_MAX: Final = 10_000  # blocks that the members of a group hold together
+SHARE_BLOCKS_MAX: Final = 1_000  # that a member takes at once
+SHARE_BATCH_BYTES: Final = 64 * MiB  # that a member takes at once, or one block
+SHARE_RANGES_MAX: Final = 100_000  # in which what a group has acknowledged may be
+SHARE_TIMEOUT_S: Final = 30.0  # of a lease, unless its taker says otherwise
+SHARE_TIMEOUT_S_MAX: Final = 7 * 86_400.0
+SHARE_WAIT_S: Final = 1.0  # that the server lets a member wait for a block in one call
+SHARE_WAITS_MAX: Final = 32  # members that wait so at the same time; others come again
+SHARE_AGAIN_S: Final = 0.1  # after which they do
+SHARE_FLUSH_S: Final = 0.25  # after which what was acknowledged is written to the catalog
+
+AIO_THREADS: Final = 16  # of one buffer in asyncio, besides those of its writers and iterators
+
 # Space
 RESERVATIONS_MAX: Final = 1000
 RESERVATION_HOURS_MAX: Final = 10_000.0

@@ -62,8 +62,9 @@ from hiss.model import (
 from hiss.node import Node
 from hiss.replay import replay
 from hiss.session import Session
+from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
 from hiss.space import Evicted, Reservation, Retention, parse_size
-from hiss.workflow import Meow, StreamRef
+from hiss.workflow import FEEDBACK, Meow, StreamRef
 
 _LOOK_S = 0.5  # how often a waiting call looks whether it was told to stop
 
@@ -328,12 +329,33 @@ class LocalStore:
         return self._node.readout.reduce(info, ResolvedStage(builtin(kernel), {}, limits.KERNEL_BUDGET_S))
 
     def send_feedback(self, stream_id: str, data: Any) -> bool:
-        self._writable(stream_id)
-        size = len(json.dumps(data))
-        if size > limits.FEEDBACK_BYTES_MAX:
-            raise LimitExceeded(f"feedback of {size} bytes as JSON, allowed are {limits.FEEDBACK_BYTES_MAX}")
-        session = self._node.life(stream_id).session
-        return session is not None and session.feed_back(Feedback(data, self._node.clock_ns()))
+        if FEEDBACK not in self._caller.rights:
+            self._writable(stream_id)
+        try:
+            text = json.dumps(data)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"feedback: {error}; use JSON values (text, numbers, lists, objects)") from None
+        if len(text) > limits.FEEDBACK_BYTES_MAX:
+            raise LimitExceeded(f"feedback of {len(text)} bytes as JSON, allowed are {limits.FEEDBACK_BYTES_MAX}")
+        return self._node.feed_back(stream_id, json.loads(text))
+
+    # ---- consumer groups
+
+    def take_blocks(self, stream_id: str, member: Member, wish: Wish) -> Taken:
+        return self._node.shares.take(self._catalog.stream_by_id(stream_id), member, wish)
+
+    def settle_blocks(
+        self, stream_id: str, member: Member, done: Sequence[IndexRange], back: Sequence[IndexRange] = ()
+    ) -> tuple[IndexRange, ...]:
+        return self._node.shares.settle(self._catalog.stream_by_id(stream_id), member, done, back)
+
+    def consumer_groups(self, stream_id: str) -> list[GroupInfo]:
+        return self._node.shares.groups(self._catalog.stream_by_id(stream_id))
+
+    def delete_consumer_group(self, stream_id: str, group: str) -> None:
+        self._node.shares.delete(self._catalog.stream_by_id(stream_id), group)
+
+    # ---- kernels
 
     def promote(self, stream_id: str, kernel: str) -> StreamInfo:
         self._writable(stream_id)
@@ -342,8 +364,6 @@ class LocalStore:
     def replay(self, stream_id: str, kernel: KernelDef | None = None) -> Replay:
         info = self._catalog.stream_by_id(stream_id)
         return replay(info, self._node.storage, self._node.readout, kernel)
-
-    # ---- kernels
 
     def register_kernel(self, definition: KernelDef) -> KernelInfo:
         info = KernelInfo(definition, check(definition).hash, self._node.clock_ns())

@@ -366,7 +366,8 @@ class BoundKernel:
 
     `budget_s` bounds the run on one extent; an overrun is a fault. With `shadow` it runs beside the stream, on what
     leaves the pipeline, and reports what it would have done; nothing that is stored changes. A reduction with `every`
-    gives a result for each so many indices: result k for the blocks from k * every on; 0 is one for the stream.
+    gives a result for each so many indices: result k for the blocks from k * every on; 0 is one for the stream. With
+    `feedback_every` the stream's producer is told, each time that so many blocks have reached it, what became of them.
     """
 
     kernel: KernelDef
@@ -374,11 +375,17 @@ class BoundKernel:
     budget_s: float = limits.KERNEL_BUDGET_S
     shadow: bool = False
     every: int = 0
+    feedback_every: int = 0
 
     def __post_init__(self) -> None:
         if self.every < 0 or (self.every and self.kernel.kind is not KernelKind.REDUCE):
             raise InvalidInput(
                 f"kernel {self.kernel.name!r}: every={self.every}; it is a number of blocks, and of a reduction"
+            )
+        if self.feedback_every < 0 or (self.feedback_every and self.kernel.kind is KernelKind.REDUCE):
+            raise InvalidInput(
+                f"kernel {self.kernel.name!r}: feedback_every={self.feedback_every}; it is a number of blocks, and not "
+                "of a reduction, which runs when the stream is sealed"
             )
         if not self.budget_s > 0:
             raise InvalidInput(f"kernel {self.kernel.name!r}: budget_s {self.budget_s}; it is above 0, in seconds")
@@ -414,6 +421,7 @@ class StageInfo:
     since: int | None = None
     every: int = 0
     attached: bool = False
+    feedback_every: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -716,7 +724,7 @@ class Caller:
 
     attempt: str | None = None  # id of the job's attempt whose outputs are staged until it commits
     write_prefix: str = ""  # paths that it may write, '' for all
-    rights: tuple[str, ...] = ()  # of an attempt: `rules`, to add, change and remove patterns and recipes
+    rights: tuple[str, ...] = ()  # of an attempt, beyond that: of `workflow.RIGHTS`
 
 
 def now_text(time_ns: int) -> str:

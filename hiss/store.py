@@ -33,6 +33,7 @@ from hiss.model import (
     StreamSpec,
     StreamWatch,
 )
+from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
 from hiss.space import Evicted, Reservation, Retention
 from hiss.workflow import Meow, StreamRef
 
@@ -189,6 +190,35 @@ class Store(Protocol):
 
     def send_feedback(self, stream_id: str, data: Any) -> bool:
         """Send small JSON to the stream's producer; whether one is connected."""
+        ...
+
+    # ---- consumer groups
+    def take_blocks(self, stream_id: str, member: Member, wish: Wish) -> Taken:
+        """Give a member of a consumer group blocks that nobody has and nobody has acknowledged, lowest index first.
+
+        The group is made by its first member. What is not acknowledged in time is given to others. Waits for a block a
+        moment at most, and comes back with none; ask again until all is complete.
+
+        Raises
+        ------
+        LimitExceeded
+            Too many groups or members.
+        """
+        ...
+
+    def settle_blocks(
+        self, stream_id: str, member: Member, done: Sequence[IndexRange], back: Sequence[IndexRange] = ()
+    ) -> tuple[IndexRange, ...]:
+        """Acknowledge blocks and give others back. Returns what was not acknowledged: its time had run out, and another
+        member has it now. What nobody has may be acknowledged late, or after the server was restarted."""
+        ...
+
+    def consumer_groups(self, stream_id: str) -> list[GroupInfo]:
+        """The groups of a stream, by name."""
+        ...
+
+    def delete_consumer_group(self, stream_id: str, group: str) -> None:
+        """Forget a group; one of that name starts anew. Raises `NotFound`."""
         ...
 
     # ---- kernels

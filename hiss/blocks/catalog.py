@@ -25,9 +25,10 @@ from hiss.blocks import catalog_rows as rows
 from hiss.blocks.array_store import ArrayStore
 from hiss.blocks.attachment_table import AttachmentTable
 from hiss.blocks.catalog_database import CatalogDatabase
-from hiss.blocks.fresh_streams import FreshStreams
 from hiss.blocks.drain_table import DrainTable
+from hiss.blocks.fresh_streams import FreshStreams
 from hiss.blocks.milestone_table import MilestoneTable
+from hiss.blocks.share_table import ShareTable
 from hiss.blocks.space_records import SpaceRecords
 from hiss.errors import (
     AlreadyExists,
@@ -101,6 +102,7 @@ class Catalog:
         self.node: Final = node
         self.salt: Final = salt
         self.milestones: Final = MilestoneTable(self._database, self._insert_event)
+        self.shares: Final = ShareTable(self._database)
         self._event_added = threading.Condition()
         self._inserted = threading.local()  # `seq` of the last event that this thread inserted
         self.space: Final = SpaceRecords(self._database, self._insert_event, self._events, clock_ns)

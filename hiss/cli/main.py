@@ -12,6 +12,7 @@ import sys
 import click
 
 from hiss.cli.attachments import group as kernel_commands
+from hiss.cli.consumers import group as consumer_commands
 from hiss.cli.draining import group as drain_commands
 from hiss.cli.failure import INTERRUPTED, exit_status, say_failure
 from hiss.cli.intake import group as intake_commands
@@ -61,6 +62,7 @@ for _group in (
     intake_commands,
     transfer_commands,
     drain_commands,
+    consumer_commands,
     verification_commands,
     kernel_commands,
     rule_commands,

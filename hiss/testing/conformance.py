@@ -22,6 +22,8 @@ from hiss.drain_policy import DrainPolicy, DrainState, DrainTarget
 from hiss.model import AckLevel, Selection, StreamState
 from hiss.testing.archived import ArchiveConformance
 from hiss.testing.attachments import AttachmentConformance
+from hiss.testing.consumers import ConsumerConformance
+from hiss.testing.waiting import wait_for as wait_for
 from hiss.writer import StreamWriter
 
 
@@ -50,7 +52,7 @@ def frames(count: int, shape: tuple[int, ...] = (4, 6), dtype: str = "uint16", s
     return np.random.default_rng(seed).integers(0, 10, (count, *shape)).astype(dtype)
 
 
-class BufferConformance(AttachmentConformance, ArchiveConformance):
+class BufferConformance(AttachmentConformance, ArchiveConformance, ConsumerConformance):
     """The suite."""
 
     # ---- streams and blocks
@@ -813,13 +815,3 @@ def append_and_flush(writer: StreamWriter, block: npt.NDArray[Any]) -> None:
     """What goes wrong in the background is raised by one or the other."""
     writer.append(block)
     writer.flush()
-
-
-def wait_for(condition: Any, timeout_s: float = 60.0) -> None:
-    """Wait until `condition()` holds; fail after `timeout_s`."""
-    ticks = threading.Event()
-    for _ in range(int(timeout_s / 0.01)):
-        if condition():
-            return
-        ticks.wait(0.01)
-    raise AssertionError(f"not within {timeout_s} s: {condition}")

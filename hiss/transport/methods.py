@@ -20,6 +20,7 @@ from hiss.v1 import (
     admin_pb2,
     attempts_pb2,
     collections_pb2,
+    consumers_pb2,
     drains_pb2,
     events_pb2,
     kernels_pb2,
@@ -105,6 +106,7 @@ STORE: Final[dict[str, Method]] = {
     for module in (
         collections_pb2,
         streams_pb2,
+        consumers_pb2,
         kernels_pb2,
         events_pb2,
         attempts_pb2,

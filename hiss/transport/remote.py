@@ -36,9 +36,10 @@ from hiss.model import (
     StreamSpec,
     StreamWatch,
 )
+from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
 from hiss.space import Evicted, Reservation, Retention
 from hiss.store import AppendSession, Store
-from hiss.transport import drain_wire, space_wire, wire
+from hiss.transport import consumers_wire, drain_wire, space_wire, wire
 from hiss.transport.channel import check_address, open_channel
 from hiss.transport.error_wire import error_of
 from hiss.transport.lane_choice import Lanes, Offer
@@ -381,14 +382,35 @@ class RemoteStore(Store):
         reply = self._ask("Streams.SendFeedback", stream_id=stream_id, data_json=wire.encode_json(data))
         return bool(reply.delivered)
 
+    # ---- consumer groups
+
+    def take_blocks(self, stream_id: str, member: Member, wish: Wish) -> Taken:
+        asked = consumers_wire.encode_member(member) | {"blocks": wish.blocks, "timeout_s": wish.timeout_s}
+        reply = self._ask("Consumers.TakeBlocks", stream_id=stream_id, **asked, wait_s=wish.wait_s)
+        return Taken(consumers_wire.decode_ranges(reply.ranges), reply.complete)
+
+    def settle_blocks(
+        self, stream_id: str, member: Member, done: Sequence[IndexRange], back: Sequence[IndexRange] = ()
+    ) -> tuple[IndexRange, ...]:
+        told = {"done": consumers_wire.encode_ranges(done), "back": consumers_wire.encode_ranges(back)}
+        reply = self._ask("Consumers.SettleBlocks", stream_id=stream_id, **consumers_wire.encode_member(member), **told)
+        return consumers_wire.decode_ranges(reply.refused)
+
+    def consumer_groups(self, stream_id: str) -> list[GroupInfo]:
+        reply = self._ask("Consumers.ListGroups", stream_id=stream_id)
+        return list(map(consumers_wire.decode_group, reply.groups))
+
+    def delete_consumer_group(self, stream_id: str, group: str) -> None:
+        self._ask("Consumers.DeleteGroup", stream_id=stream_id, group=group)
+
+    # ---- kernels
+
     def promote(self, stream_id: str, kernel: str) -> StreamInfo:
         return wire.decode_stream_info(self._ask("Streams.PromoteKernel", stream_id=stream_id, kernel=kernel).stream)
 
     def replay(self, stream_id: str, kernel: KernelDef | None = None) -> Replay:
         definition = None if kernel is None else wire.encode_kernel_def(kernel)
         return wire.decode_replay(self._ask("Streams.ReplayKernel", stream_id=stream_id, kernel=definition))
-
-    # ---- kernels
 
     def register_kernel(self, definition: KernelDef) -> KernelInfo:
         reply = self._ask("Kernels.RegisterKernel", definition=wire.encode_kernel_def(definition))

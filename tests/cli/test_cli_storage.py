@@ -163,3 +163,18 @@ def test_every_kind_of_error_has_a_status() -> None:
 
     bare = [kind for kind in _classes(HissError).values() if exit_status(kind("x")) == 1]
     assert bare == [HissError]
+
+
+def test_consumer_groups_are_shown_and_removed(hiss) -> None:
+    np.save("frames.npy", np.zeros((4, 2, 2), "u1"))
+    assert hiss("put", "frames.npy", "c/s").status == 0
+    with hiss_package.open(Path("..") / "data") as buffer, buffer["c/s"].share("fit") as share:
+        assert next(share).done()
+        next(share)
+        (found,) = buffer.store.consumer_groups(buffer["c/s"].info.id)
+        assert (found.name, found.acknowledged, found.held, found.left, found.members) == ("fit", 1, 1, 3, 1)
+    said = hiss("group", "ls", "c/s")
+    assert said.out.split() == ["GROUP", "ACKNOWLEDGED", "HELD", "LEFT", "MEMBERS", "fit", "1", "0", "3", "0"]
+    assert hiss("group", "rm", "c/s", "fit").out == "fit: removed from c/s\n"
+    assert hiss("group", "ls", "c/s", "--json").json == []
+    assert hiss("group", "rm", "c/s", "fit").status == 3

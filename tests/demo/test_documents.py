@@ -61,7 +61,9 @@ def test_the_page_on_draining_runs(tmp_path: Path) -> None:
     run(before + python_of("docs/draining.md") + "\nassert len(buf.store.plan_drains(['beamtime42'])) == 2\n", tmp_path)
 
 
-@pytest.mark.parametrize("document", ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))])
+@pytest.mark.parametrize(
+    "document", ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+)
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text("utf-8")):
         if "://" not in target:
