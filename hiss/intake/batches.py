@@ -151,7 +151,7 @@ class OpenBatch:
         digest.update(run.blocks.reshape(-1).view(np.uint8).data)
         count = len(run.blocks)
         times = np.full(count, file.identity.mtime_ns) if run.time_ns is None else run.time_ns
-        values = {**run.values, FILE_COLUMN.name: np.full(count, os.fsencode(file.path)[-128:])}
+        values: dict[str, Any] = {**run.values, FILE_COLUMN.name: np.full(count, os.fsencode(file.path)[-128:])}
         writer.extend(run.blocks, index=np.arange(index, index + count), time_ns=times, **values)
 
     def flush(self) -> None:

@@ -157,8 +157,9 @@ def append_run(stream: StreamWriter, run: Run) -> None:
             f"stream {stream.info.path}: a file begins at index {int(run.index[0])}, and the one before it ended at "
             f"{stream.next_index - 1}; put them as streams of their own"
         )
+    values: dict[str, Any] = dict(run.values)
     if isinstance(run.blocks, np.ndarray):
-        stream.extend(run.blocks, index=run.index, time_ns=run.time_ns, **run.values)
+        stream.extend(run.blocks, index=run.index, time_ns=run.time_ns, **values)
         return
     for place, block in enumerate(run.blocks):
         time_ns = 0 if run.time_ns is None else int(run.time_ns[place])

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,10 +31,8 @@ class ArchiveConformance:
         index = [3, 4, 6, 7, 8, 12]
         columns = {"angle": "f8 deg", "shot": "S3", "time-ns": "?"}
         with scan.create_stream("s", dtype="u2", shape=(3, 4), columns=columns) as s:
-            s.extend(
-                data, index=index, angle=np.arange(6) * 1.5, shot=b"ab", time_ns=np.arange(6) + 10**18,
-                **{"time-ns": np.arange(6) > 2},
-            )  # fmt: skip
+            values: dict[str, Any] = {"angle": np.arange(6) * 1.5, "shot": b"ab", "time-ns": np.arange(6) > 2}
+            s.extend(data, index=index, time_ns=np.arange(6) + 10**18, **values)
         with scan.create_stream("computed", dtype="u2", shape=(3, 4), keep="raw", kernels=[tripled]) as s:
             s.extend(data)
         parts = [b"", b"x", b"hello" * 1000]
