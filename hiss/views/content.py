@@ -31,14 +31,18 @@ def npy_header(info: StreamInfo, blocks: int) -> bytes:
     return out.getvalue()
 
 
-def content_bytes(store: Store, info: StreamInfo, npy: bool) -> int:
-    """How long the file is, without reading a block."""
+def stored_bytes(info: StreamInfo, npy: bool) -> int | None:
+    """How long the file is; None where only computing the results tells."""
     block = info.frame.block_bytes
     if block is not None:
         return (len(npy_header(info, info.completeness.blocks)) if npy else 0) + info.completeness.blocks * block
-    if info.keep is Keep.RAW and info.raw_id is not None:
-        return Content(Source.of(store), info, npy).size  # results are computed, and only then is known how long
-    return info.completeness.bytes
+    return None if info.keep is Keep.RAW and info.raw_id is not None else info.completeness.bytes
+
+
+def content_bytes(store: Store, info: StreamInfo, npy: bool) -> int:
+    """How long the file is."""
+    known = stored_bytes(info, npy)
+    return Content(Source.of(store), info, npy).size if known is None else known
 
 
 class Content:

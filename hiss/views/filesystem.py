@@ -26,11 +26,11 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from hiss import limits
 from hiss.client import Collection
-from hiss.errors import InvalidName, NotFound
+from hiss.errors import HissError, InvalidName, NotFound
 from hiss.model import CollectionInfo, StreamInfo, split_stream_path
 from hiss.store import Store
 from hiss.views.cache import DiskCache
-from hiss.views.content import Content, content_bytes
+from hiss.views.content import Content, content_bytes, stored_bytes
 from hiss.views.source import SCHEME, Source, parse_url
 from hiss.writer import StreamWriter
 
@@ -143,13 +143,13 @@ class HissFileSystem(AbstractFileSystem):  # type: ignore[misc]
             if collection is None and not below and path != "/":
                 raise
             return self._directory(path)
-        return self._file(path, info, npy)
+        return self._file(path, info, npy, exact=True)
 
-    def _file(self, path: str, info: StreamInfo, npy: bool) -> dict[str, Any]:
+    def _file(self, path: str, info: StreamInfo, npy: bool, *, exact: bool) -> dict[str, Any]:
         return {
             "name": path,
             "type": "file",
-            "size": content_bytes(self.store, info, npy),
+            "size": content_bytes(self.store, info, npy) if exact else stored_bytes(info, npy),
             "created": _time(info.created_ns),
             "mtime": _time(info.final_ns or info.created_ns),
             "stream": info.path,
@@ -178,7 +178,7 @@ class HissFileSystem(AbstractFileSystem):  # type: ignore[misc]
         names = {info.name for info in infos}
         for info in infos:
             npy = not info.frame.variable and info.name + _NPY not in names
-            yield self._file(f"{path}/{info.name}{_NPY if npy else ''}", info, npy)
+            yield self._file(f"{path}/{info.name}{_NPY if npy else ''}", info, npy, exact=False)
 
     def created(self, path: str) -> datetime:
         return _time(self._stream(path)[0].created_ns)
@@ -325,17 +325,22 @@ class HissFile(AbstractBufferedFile):  # type: ignore[misc]
     def _upload_chunk(self, final: bool = False) -> bool:
         assert self._writer is not None
         data = self.buffer.getvalue()
-        for first in range(0, len(data), limits.VIEW_PIECE_BYTES):
-            self._writer.append(data[first : first + limits.VIEW_PIECE_BYTES])
-        if final and self.autocommit:
-            self.commit()
+        try:
+            for first in range(0, len(data), limits.VIEW_PIECE_BYTES):
+                self._writer.append(data[first : first + limits.VIEW_PIECE_BYTES])
+            if final and self.autocommit:
+                self.commit()
+        except HissError:
+            with contextlib.suppress(HissError):
+                self.discard()
+            raise
         return True
 
     def commit(self) -> None:
         """Seal it; the name is that of this file from now on."""
         if self._writer is not None:
-            writer, self._writer = self._writer, None
-            writer.seal()
+            self._writer.seal()
+            self._writer = None
 
     def discard(self) -> None:
         """Forget what was written."""

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hiss import archives, limits
-from hiss.archives import Archives, _Kept
+from hiss.archive_readers import ArchiveReaders
+from hiss.archives import _Kept
 from hiss.blocks import StorageOptions
 from hiss.client import Buffer
 from hiss.drain import archive_process, drain
@@ -33,11 +34,29 @@ DATA = np.random.default_rng(3).integers(0, 999, (40, 30, 20)).astype("u2")
 INDEX = np.concatenate([np.arange(20), np.arange(25, 45)])
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[ArchiveReaders]:
+    """Processes for all tests that do not harm them: each takes a second to start."""
+    readers = ArchiveReaders()
+    yield readers
+    readers.close()
+
+
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    node = Node(tmp_path / "data", StorageOptions(arena_bytes=64 * MiB, segment_bytes=32 * MiB), backend="numpy")
+def node(request: pytest.FixtureRequest, tmp_path: Path, shared: ArchiveReaders) -> Iterator[Node]:
+    """With processes of its own where the test is marked so."""
+    node = Node(tmp_path / "data", StorageOptions(arena_bytes=16 * MiB, segment_bytes=8 * MiB), backend="numpy")
+    own = node.archives._readers
+    if "own" not in request.fixturenames:
+        node.archives._readers = shared
     yield node
+    node.archives._readers = own
     node.close()
+
+
+@pytest.fixture
+def own() -> None:
+    """The node has processes of its own."""
 
 
 @pytest.fixture
@@ -218,10 +237,10 @@ def readers(node: Node) -> list[Any]:
 
 
 def test_an_archive_that_hangs_holds_nobody_up(
-    node: Node, buffer: Buffer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: None, node: Node, buffer: Buffer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A named pipe in the place of the file: whoever opens it waits for ever, as for a file system that is away."""
-    monkeypatch.setattr(limits, "ARCHIVE_READ_S", 3.0)
+    monkeypatch.setattr(limits, "ARCHIVE_READ_S", 2.5)
     evicted(buffer, "c/s", tmp_path / "s.nxs")
     evicted(buffer, "c/other", tmp_path / "other.nxs", data=DATA + 1)
     (tmp_path / "s.nxs").unlink()
@@ -240,13 +259,16 @@ def test_an_archive_that_hangs_holds_nobody_up(
         s.extend(DATA)
     assert buffer["c/meanwhile"].info.state.final
     reading.join(60)
-    assert "no answer within 3 s" in str(failure[0])
+    assert "no answer within 2.5 s" in str(failure[0])
     with pytest.raises(ArchiveUnreachable, match="a moment ago"):
         buffer["c/s"][0]
+    monkeypatch.setattr(limits, "ARCHIVE_READ_S", 60.0)
     assert np.array_equal(np.asarray(buffer["c/other"]), DATA + 1), "others are read as ever"
 
 
-def test_a_reader_that_dies_is_replaced(node: Node, buffer: Buffer, tmp_path: Path) -> None:
+def test_a_reader_that_dies_is_replaced_and_one_of_a_closed_buffer_ends(
+    own: None, node: Node, buffer: Buffer, tmp_path: Path
+) -> None:
     evicted(buffer, "c/s", tmp_path / "s.nxs")
     assert np.array_equal(buffer["c/s"][0], DATA[0])
     (reader,) = readers(node)
@@ -255,6 +277,11 @@ def test_a_reader_that_dies_is_replaced(node: Node, buffer: Buffer, tmp_path: Pa
     node.archives._pieces = _Kept(MiB)
     assert np.array_equal(buffer["c/s"][1], DATA[1])
     assert readers(node) != [reader]
+    (reader,) = readers(node)
+    node.archives.close()
+    assert reader._process.returncode is not None
+    with pytest.raises(ArchiveUnreachable, match="closing"):
+        next(node.archives.read(buffer["c/s"].info, from_disk=True))
 
 
 def test_more_than_may_wait_are_refused(
@@ -277,16 +304,6 @@ def test_a_reader_that_nobody_asks_ends(monkeypatch: pytest.MonkeyPatch) -> None
         serving.start()
         serving.join(60)
         assert not serving.is_alive()
-
-
-def test_closing_ends_the_processes(node: Node, buffer: Buffer, tmp_path: Path) -> None:
-    evicted(buffer, "c/s", tmp_path / "s.nxs")
-    assert len(buffer["c/s"][:]) == 40
-    (reader,) = readers(node)
-    node.archives.close()
-    assert reader._process.returncode is not None
-    with pytest.raises(ArchiveUnreachable, match="closing"):
-        Archives.read(node.archives, buffer["c/s"].info, from_disk=True).__next__()
 
 
 def test_what_is_kept_is_bounded_and_spares_reading(
@@ -324,7 +341,7 @@ def test_the_data_process_never_loads_hdf5() -> None:
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def bucket(own: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A bucket of moto's server, and the environment that leads there."""
     from moto.server import ThreadedMotoServer
     from obstore.store import S3Store
@@ -347,26 +364,23 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.stop()
 
 
-@pytest.mark.parametrize("suffix", [".nxs", ".zarr"])
-def test_an_archive_in_a_bucket(buffer: Buffer, tmp_path: Path, bucket: Any, suffix: str) -> None:
-    write(buffer, "c/s")
-    target = tmp_path / f"s{suffix}"
-    drain(buffer.store, "c/s", target)
-    for file in [target] if target.is_file() else [each for each in target.rglob("*") if each.is_file()]:
-        bucket.put(f"scans/{file.relative_to(tmp_path)}", file.read_bytes())
-    info = buffer["c/s"].info
-    path = info.archives[0].location.rpartition("::")[2]
-    buffer.store.record_archive(info.id, f"s3://archive/scans/s{suffix}::{path}", info.digest)
-    shutil.rmtree(target) if target.is_dir() else target.unlink()
-    buffer.evict("c/s")
-    assert np.array_equal(np.asarray(buffer["c/s"]), DATA)
-    assert buffer["c/s"].columns["angle"][1] == 0.5
-
-
-def test_a_bucket_that_is_not_there(buffer: Buffer, bucket: Any) -> None:
-    write(buffer, "c/s")
-    info = buffer["c/s"].info
+def test_archives_in_a_bucket(buffer: Buffer, tmp_path: Path, bucket: Any) -> None:
+    for name, suffix in (("a", ".nxs"), ("b", ".zarr")):
+        write(buffer, f"c/{name}")
+        target = tmp_path / f"{name}{suffix}"
+        drain(buffer.store, f"c/{name}", target)
+        for file in [target] if target.is_file() else [each for each in target.rglob("*") if each.is_file()]:
+            bucket.put(f"scans/{file.relative_to(tmp_path)}", file.read_bytes())
+        info = buffer[f"c/{name}"].info
+        path = info.archives[0].location.rpartition("::")[2]
+        buffer.store.record_archive(info.id, f"s3://archive/scans/{name}{suffix}::{path}", info.digest)
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        buffer.evict(f"c/{name}")
+        assert np.array_equal(np.asarray(buffer[f"c/{name}"]), DATA)
+        assert buffer[f"c/{name}"].columns["angle"][1] == 0.5
+    write(buffer, "c/lost")
+    info = buffer["c/lost"].info
     buffer.store.record_archive(info.id, "s3://nothing/s.nxs::/entry/instrument/s/data", info.digest)
-    buffer.evict("c/s")
+    buffer.evict("c/lost")
     with pytest.raises(ArchiveUnreachable, match="s3://nothing/s"):
-        buffer["c/s"][0]
+        buffer["c/lost"][0]

@@ -33,7 +33,7 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    node = Node(tmp_path / "data", StorageOptions(arena_bytes=64 * MiB, segment_bytes=32 * MiB), backend="numpy")
+    node = Node(tmp_path / "data", StorageOptions(arena_bytes=16 * MiB, segment_bytes=16 * MiB), backend="numpy")
     tokens = Access.of_directory(tmp_path / "data")
     server = GrpcServer(
         ["127.0.0.1:0"],

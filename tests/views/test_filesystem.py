@@ -318,6 +318,22 @@ def test_what_is_not_finished_leaves_nothing(buffer: Buffer, fs: Any) -> None:
     assert len(buffer.store.streams("c", all_versions=True)) == 1
 
 
+def test_a_transaction_shows_all_or_nothing(buffer: Buffer, fs: Any) -> None:
+    with fs.transaction:
+        fs.pipe({"/c/one": b"1", "/c/two": b"2"})
+        assert not buffer["c/one"].info.state.final
+    assert fs.cat(["/c/one", "/c/two"]) == {"/c/one": b"1", "/c/two": b"2"}
+
+    def broken() -> None:
+        with fs.transaction:
+            fs.pipe("/c/three", b"3")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
+    assert not fs.exists("/c/three")
+
+
 def test_directories_are_made_moved_and_removed(buffer: Buffer, fs: Any) -> None:
     fs.mkdir("/a/b")
     with pytest.raises(FileExistsError):
