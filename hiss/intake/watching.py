@@ -121,6 +121,7 @@ class Watch:
         )
         self._store: Store | None = None
         self._open: OpenBatch | None = None
+        self._asked = 0  # the batch that was asked for last, whether it is archived
         self._newest_s = monotonic_s()  # when the open batch got its last file
 
     def close(self) -> None:
@@ -312,16 +313,15 @@ class Watch:
 
     def _remove(self) -> int:
         """Remove the files that are safe; returns how many that are stored are left."""
-        left = 0
-        safe: dict[int, bool] = {}
-        for file in self._state.removable():
-            if file.batch not in safe:
-                safe[file.batch] = self._is_safe(file.batch)
-            if safe[file.batch] and self._removed(file):
-                self._tell("removed", {"file": file.path})
-            else:
-                left += 1
-        return left
+        stored = self._state.removable()
+        safe = self._safe(sorted({file.batch for file in stored}))
+        removed = [file for file in stored if file.batch in safe and self._removed(file)]
+        with self._state.transaction():
+            for file in removed:
+                self._state.forget(file)
+        for file in removed:
+            self._tell("removed", {"file": file.path})
+        return len(stored) - len(removed)
 
     def _removed(self, file: Taken) -> bool:
         try:
@@ -330,12 +330,19 @@ class Watch:
             log.error("%s is stored, and cannot be removed: %s", file.path, error)
             return False
 
-    def _is_safe(self, batch: int) -> bool:
-        """Whether a batch that was stored, which is durable, is at the level that was asked for."""
+    def _safe(self, batches: list[int]) -> set[int]:
+        """Those of batches that were stored, and so are durable, that are at the level that was asked for. Of those
+        that may be archived, a few are asked for at each look."""
         if self._options.level is AckLevel.DURABLE:
-            return True
-        found = self._state.batch(batch)
+            return set(batches)
+        following = [number for number in batches if number > self._asked] or batches
+        chosen = following[: limits.WATCH_ASKED_MAX]
+        self._asked = chosen[-1] if chosen else 0
+        return {number for number in chosen if self._is_archived(number)}
+
+    def _is_archived(self, number: int) -> bool:
+        batch = self._state.batch(number)
         try:
-            return bool(self._buffer().stream(found.path, found.version).archives)
+            return bool(self._buffer().stream(batch.path, batch.version).archives)
         except NotFound:
             return False
