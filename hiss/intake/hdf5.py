@@ -11,7 +11,7 @@ HDF5's own come with hdf5plugin. Called from the thread that puts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -136,6 +136,9 @@ def _need_filters(data: h5py.Dataset) -> None:
     codes: Mapping[int, str] = {
         plist.get_filter(number)[0]: plist.get_filter(number)[3].decode() for number in range(plist.get_nfilters())
     }
+    if data.is_virtual:  # its sources may have filters of their own
+        with suppress(ImportError):
+            import hdf5plugin
     if all(h5py.h5z.filter_avail(code) for code in codes):
         return
     try:

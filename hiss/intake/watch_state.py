@@ -195,6 +195,13 @@ class WatchState:
         """The files of a batch in the order of their blocks."""
         return sorted(self._files("batch = ?", batch.id), key=lambda file: file.first)
 
+    def filled(self, batch: Batch) -> tuple[int, int]:
+        """How many files a batch has, and the index that its next block will have."""
+        row = self._database.execute(
+            "SELECT COUNT(*), COALESCE(MAX(first + count), 0) FROM files WHERE batch = ?", (batch.id,)
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
     def removable(self) -> list[Taken]:
         return list(self._files("state = ?", "stored"))
 

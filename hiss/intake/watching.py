@@ -180,7 +180,7 @@ class Watch:
                 self._finish(self._open)
             with self._state.transaction():
                 batch = self._open.batch if self._open else self._state.begin(collection, name)
-                first = max((file.first + file.count for file in self._state.of(batch)), default=0)
+                _, first = self._state.filled(batch)
                 file = self._state.take(batch, found.path, found.identity, first, blocks_of(part))
             self._send(batch, file, part)
             self._finish_if_full()
@@ -221,8 +221,8 @@ class Watch:
     def _finish_if_full(self) -> None:
         if self._open is None:
             return
-        full = len(self._state.of(self._open.batch)) >= self._options.batch_files
-        if self._open.opaque or self._open.is_final or full:
+        files, _ = self._state.filled(self._open.batch)
+        if self._open.opaque or self._open.is_final or files >= self._options.batch_files:
             self._finish(self._open)
 
     def _lose(self, open_batch: OpenBatch, file: Taken, state: str, error: Exception) -> None:
@@ -280,15 +280,15 @@ class Watch:
 
     def _find(self, batch: Batch) -> None:
         """The stream of a batch of which nothing is left to be sent."""
-        alive = any(file.state == "taken" for file in self._state.of(batch))
+        states = {file.state for file in self._state.of(batch)}
         try:
             found = OpenBatch(self._buffer(), self._state, str(self._directory), batch, None, {})
         except NotFound:
-            self._state.drop(batch)  # nothing was sent
+            self._state.drop(batch, refused="refused" in states)  # nothing was sent
             return
-        if found.opaque and not alive:
+        if found.opaque and "taken" not in states:
             found.abort("its file changed before all of it was sent")
-            self._state.drop(batch)
+            self._state.drop(batch, refused="refused" in states)
             return
         self._open = found
 
