@@ -57,7 +57,7 @@ def test_the_page_on_space_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", *(f"docs/{n}.md" for n in ("getting-started", "cli", "nexus", "space"))]
+    "document", ["README.md", *(f"docs/{n}.md" for n in ("getting-started", "cli", "intake", "nexus", "space"))]
 )
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text("utf-8")):
