@@ -250,6 +250,7 @@ WATCH_BLOCK_BYTES: Final = 8 * MiB  # of a watched file that is sent as bytes
 WATCH_BATCH_FILES_MAX: Final = 100_000  # whose frames are one stream
 BRIDGE_QUEUE_IMAGES: Final = 64  # of a pvAccess channel that wait to be stored, unless the bridge says otherwise
 BRIDGE_QUEUE_IMAGES_MAX: Final = 10_000
+WATCH_ASKED_MAX: Final = 100  # streams that one look asks for, whether they are archived
 WATCH_LOOK_S: Final = 1.0  # between two looks where nothing says that there is something to see
 
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION

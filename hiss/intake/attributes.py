@@ -13,12 +13,12 @@ from hiss.model import Attrs
 
 
 def json_value(value: Any) -> Any:
-    """A number, a text, or a list of them as JSON; None where it is neither, or too large."""
+    """A number, a text, a list of them, or what is JSON already; None where it is neither, or too large."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         return value if len(value) <= limits.INTAKE_TEXT_CHARS_MAX else None
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool | int | float | dict):
         return value
     array = np.asarray(value)
     if array.size == 1 and array.ndim:

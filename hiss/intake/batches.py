@@ -96,7 +96,7 @@ class OpenBatch:
         self._directory = directory
         self._token = f"{state.id}-{batch.id}"
         self._info = self._found(batch, part) or self._made(batch, part, attrs)
-        self.batch = state.created(batch, self._info.version)
+        self.batch = batch
         self._writer = None if self._info.state.final else StreamWriter(store, self._info, self._info.frame)
         self._read: list[tuple[Taken, str]] = []  # sent, and their digests, which are not noted yet
 
@@ -159,6 +159,7 @@ class OpenBatch:
         if self._writer is not None and self._read:
             self._writer.flush()
             with self._state.transaction():
+                self._state.created(self.batch, self._info.version)
                 for file, digest in self._read:
                     self._state.digest(file, digest)
             self._read = []
@@ -178,7 +179,7 @@ class OpenBatch:
                 self._store.amend_stream(self._info.id, {"source_digest": files[0].digest})
             self._info = self._writer.seal(max(file.first + file.count for file in files))
         compare(self._store, self._info, files)
-        self._state.stored(self.batch)
+        self._state.stored(self.batch, self._info.version)
         return self._info
 
     def abort(self, reason: str) -> None:

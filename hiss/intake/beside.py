@@ -27,7 +27,7 @@ def beside_of(signal: Signal, many: bool) -> Beside:
     times = None if signal.time_of_block is None else _times_ns(signal.time_of_block)
     if not many:
         return Beside(time_ns=None if times is None or not len(times) else times[:1])
-    count = len(signal.data)
+    count = signal.count
     found: dict[str, h5py.Dataset] = dict(signal.columns)
     groups = signal.beside or (() if signal.columns else (signal.data.parent,))
     for group in groups:

@@ -10,18 +10,22 @@ HDF5's own come with hdf5plugin. Called from the thread that puts.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import h5py
+import numpy as np
 
 from hiss.errors import InvalidInput, MissingExtra
 from hiss.intake.attributes import bounded
 from hiss.intake.beside import beside_of, named_columns
 from hiss.intake.nexus import Signal, signals
-from hiss.intake.parts import NOTHING, Part, Wishes, array_part, counts_blocks, stream_name
+from hiss.intake.parts import NOTHING, Beside, Part, Run, Wishes, array_part, counts_blocks, stream_name
+from hiss.model import Attrs, FrameSpec
 
 _LISTED: Final = 20  # datasets named in an error
 _KEPT_FOR_NEXUS: Final = frozenset({"NX_class", "signal", "axes", "default", "target", "interpretation"})
@@ -65,11 +69,14 @@ def dataset_of(file: h5py.File, name: str) -> h5py.Dataset:
 def _part(file: h5py.File, signal: Signal, path: Path, wishes: Wishes) -> Part:
     data = signal.data
     _need_filters(data)
+    wishes = replace(wishes, rows=wishes.rows or signal.drained)
     many = counts_blocks(data, wishes)
     beside = beside_of(signal, many) if many or signal.time_of_block is not None else NOTHING
     if wishes.columns:
-        beside = named_columns(beside, wishes.columns, len(data) if many else 1, lambda name: dataset_of(file, name))
+        beside = named_columns(beside, wishes.columns, signal.count if many else 1, lambda name: dataset_of(file, name))
     attrs = {**bounded(_attributes_of(data, signal)), **signal.attrs}
+    if many and signal.offsets is not None:
+        return _packets(signal, beside, attrs, f"{path}::{str(data.name).lstrip('/')}")
     return array_part(
         signal.name,
         data if signal.rows is None else signal.rows,
@@ -79,6 +86,25 @@ def _part(file: h5py.File, signal: Signal, path: Path, wishes: Wishes) -> Part:
         origin=f"{path}::{str(data.name).lstrip('/')}",
         collection_attrs=signal.collection_attrs,
     )
+
+
+def _packets(signal: Signal, beside: Beside, attrs: Attrs, origin: str) -> Part:
+    """Blocks of a drained stream that differ in length; bytes, where their items are."""
+    data, ends = signal.data, np.asarray(signal.offsets, np.int64)
+    if np.any(np.diff(ends) < 0) or int(ends[0]) != 0 or int(ends[-1]) != len(data):
+        raise InvalidInput(
+            f"{origin}: its offsets do not fit its {len(data)} rows; is the file damaged? See hiss verify"
+        )
+    opaque = data.dtype == np.uint8 and data.ndim == 1
+    frame = FrameSpec(None, (None,)) if opaque else FrameSpec(data.dtype.str, (None, *data.shape[1:]))
+
+    def runs() -> Iterator[Run]:
+        for place in range(signal.count):
+            block = np.ascontiguousarray(data[int(ends[place]) : int(ends[place + 1])], frame.numpy_dtype)
+            values, time_ns, index = beside.of(slice(place, place + 1))
+            yield Run([block.tobytes() if opaque else block], values, time_ns, index)
+
+    return Part(signal.name, frame, data.nbytes, runs, beside.columns, attrs, signal.collection_attrs, origin)
 
 
 def _attributes_of(data: h5py.Dataset, signal: Signal) -> dict[str, Any]:
@@ -101,12 +127,17 @@ def _single_values(group: h5py.Group, data: h5py.Dataset) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, item in group.items():
         if isinstance(item, h5py.Dataset) and item.size == 1 and item != data:
-            found[name] = item[()]
+            kept_as = _text(item.attrs.get("hiss_name", name))
+            found[kept_as] = json.loads(_text(item[()])) if item.attrs.get("hiss_json") else item[()]
             if units := item.attrs.get("units"):
                 found[f"{name}_units"] = units
         elif isinstance(item, h5py.Group) and item.attrs.get("NX_class") in ("NXcollection", b"NXcollection"):
             found = {**_single_values(item, data), **found}
     return found
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _largest(file: h5py.File) -> Signal:
@@ -136,6 +167,9 @@ def _need_filters(data: h5py.Dataset) -> None:
     codes: Mapping[int, str] = {
         plist.get_filter(number)[0]: plist.get_filter(number)[3].decode() for number in range(plist.get_nfilters())
     }
+    if data.is_virtual:  # its sources may have filters of their own
+        with suppress(ImportError):
+            import hdf5plugin
     if all(h5py.h5z.filter_avail(code) for code in codes):
         return
     try:

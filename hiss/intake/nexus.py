@@ -33,6 +33,13 @@ class Signal:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     collection_attrs: Mapping[str, Any] = field(default_factory=dict)
     time_of_block: h5py.Dataset | None = None  # times along the first axis, also where that counts no blocks
+    drained: bool = False  # from a buffer: the first axis counts blocks, however few dimensions there are
+    offsets: Any = None  # of a drained stream whose blocks differ in length: where they begin and end
+
+    @property
+    def count(self) -> int:
+        """How many blocks there are where there are many."""
+        return len(self.data) if self.offsets is None else len(self.offsets) - 1
 
 
 def signals(file: h5py.File, *, split: bool) -> list[Signal]:
@@ -150,7 +157,12 @@ def _signal(data: h5py.Dataset, group: h5py.Group) -> Signal:
     detectors = [found for found in _of_class(group.file, "NXdetector") if found.get("data") == data]
     kept = group.get("attributes")
     described = (*([kept] if isinstance(kept, h5py.Group) else []), *detectors)
-    return Signal(stream_name(name), data, (group, *detectors), described_by=described)
+    drained = "hiss_path" in group.attrs and data.ndim > 0
+    offset = group.get("offset") if drained else None
+    offsets = offset[()] if isinstance(offset, h5py.Dataset) and offset.dtype.kind in "iu" and offset.size else None
+    return Signal(
+        stream_name(name), data, (group, *detectors), described_by=described, drained=drained, offsets=offsets
+    )
 
 
 def _detectors(file: h5py.File, split: bool) -> list[Signal]:

@@ -163,7 +163,10 @@ def append_run(stream: StreamWriter, run: Run) -> None:
         return
     for place, block in enumerate(run.blocks):
         time_ns = 0 if run.time_ns is None else int(run.time_ns[place])
-        stream.append(block, time_ns=time_ns, **{name: values[place] for name, values in run.values.items()})
+        index = None if run.index is None else int(run.index[place])
+        stream.append(
+            block, index=index, time_ns=time_ns, **{name: values[place] for name, values in run.values.items()}
+        )
 
 
 def _only(parts: Sequence[Part], source: str) -> Part:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from hiss.intake.settling import identity_of
 from hiss.intake.watch_state import Taken, WatchState
 from hiss.open_files import is_being_written
+
+_BESIDE_MAX: Final = 1000  # names that are tried for a file that is put back
 
 
 class Removal:
@@ -31,31 +33,28 @@ class Removal:
     def __init__(self, directory: Path, aside: Path, state: WatchState) -> None:
         self._directory = directory
         self._aside = aside
-        self._state = state
         for left in sorted(aside.iterdir()) if aside.is_dir() else ():
-            file = self._state.file(int(left.name)) if left.name.isdigit() else None
+            file = state.file(int(left.name)) if left.name.isdigit() else None
             if file is not None:
                 self._judge(file, left)
 
     def remove(self, file: Taken) -> bool:
-        """Remove a file that is safe; False where it is not what was stored, and stays."""
+        """Remove a file that is safe; False where it stays, as it is open for writing, or not what was stored."""
         path, aside = self._directory / file.path, self._aside / str(file.id)
         found = identity_of(str(path))
-        if found != file.identity:
-            self._forget(file)
-            return found is None
-        if is_being_written(str(path)):
+        if found is None:
+            return True
+        if found != file.identity or is_being_written(str(path)):
             return False
         self._aside.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(path, aside)
         except FileNotFoundError:
-            return False  # it went away just now; the next look sees it
+            return True
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            path.unlink()  # of another file system than the directory: without the way round
-            self._forget(file)
+            path.unlink()  # on another file system than the directory: without the way round
             return True
         return self._judge(file, aside)
 
@@ -63,27 +62,19 @@ class Removal:
         same = file.state == "stored" and identity_of(str(aside)) == file.identity
         if same and not is_being_written(str(aside)):
             aside.unlink()
-            self._forget(file)
             return True
         _put_back(aside, self._directory / file.path)
-        if not same:
-            self._forget(file)  # other content: it is taken as a new file
         return False
-
-    def _forget(self, file: Taken) -> None:
-        with self._state.transaction():
-            self._state.forget(file)
 
 
 def _put_back(aside: Path, path: Path) -> None:
     """Under its name, or where that is taken beside it; never over another file."""
-    names: list[Callable[[], Path]] = [lambda: path]
-    names += [lambda number=number: path.with_name(f"{path.name}.{number}") for number in range(1, 1000)]  # type: ignore[misc]
-    for name in names:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in [path.name, *(f"{path.name}.{number}" for number in range(1, _BESIDE_MAX))]:
         try:
-            os.link(aside, name())
+            os.link(aside, path.with_name(name))
         except FileExistsError:
             continue
         aside.unlink()
         return
-    raise FileExistsError(f"{path} and 999 names beside it are taken; {aside} cannot be put back")
+    raise FileExistsError(f"{path} and {_BESIDE_MAX - 1} names beside it are taken; {aside} cannot be put back")

@@ -37,7 +37,7 @@ CREATE INDEX IF NOT EXISTS files_state ON files(state);
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One stream. `version` is 0 until it was created."""
+    """One stream. `version` is 0 until it is known that it was created."""
 
     id: int
     collection: str
@@ -91,6 +91,7 @@ class WatchState:
             raise Conflict(f"{directory}: another hiss watch is at work here; end it first") from None
         self._database = sqlite3.connect(directory / "watch.db", isolation_level=None)
         self._database.execute("PRAGMA synchronous=FULL")
+        self._database.execute("PRAGMA journal_mode=PERSIST")
         self._database.executescript(_SCHEMA)
         self.id = self._once("id", uuid.uuid4().hex)
         before = self._once("target", target)
@@ -121,9 +122,8 @@ class WatchState:
         assert cursor.lastrowid is not None
         return Batch(cursor.lastrowid, collection, name, 0, False)
 
-    def created(self, batch: Batch, version: int) -> Batch:
+    def created(self, batch: Batch, version: int) -> None:
         self._database.execute("UPDATE batches SET version = ? WHERE id = ?", (version, batch.id))
-        return self.batch(batch.id)
 
     def batch(self, number: int) -> Batch:
         row = self._database.execute("SELECT * FROM batches WHERE id = ?", (number,)).fetchone()
@@ -138,10 +138,10 @@ class WatchState:
         rows = self._database.execute("SELECT id FROM batches WHERE NOT sealed ORDER BY id").fetchall()
         return [self.batch(row[0]) for row in rows]
 
-    def stored(self, batch: Batch) -> None:
+    def stored(self, batch: Batch, version: int) -> None:
         """All of it is sealed, read back and compared."""
         with self.transaction():
-            self._database.execute("UPDATE batches SET sealed = 1 WHERE id = ?", (batch.id,))
+            self._database.execute("UPDATE batches SET sealed = 1, version = ? WHERE id = ?", (version, batch.id))
             self._database.execute("DELETE FROM files WHERE batch = ? AND state = 'changed'", (batch.id,))
             self._database.execute("UPDATE files SET state = 'stored' WHERE batch = ? AND state = 'taken'", (batch.id,))
 
@@ -194,6 +194,13 @@ class WatchState:
     def of(self, batch: Batch) -> list[Taken]:
         """The files of a batch in the order of their blocks."""
         return sorted(self._files("batch = ?", batch.id), key=lambda file: file.first)
+
+    def filled(self, batch: Batch) -> tuple[int, int]:
+        """How many files a batch has, and the index that its next block will have."""
+        row = self._database.execute(
+            "SELECT COUNT(*), COALESCE(MAX(first + count), 0) FROM files WHERE batch = ?", (batch.id,)
+        ).fetchone()
+        return int(row[0]), int(row[1])
 
     def removable(self) -> list[Taken]:
         return list(self._files("state = ?", "stored"))

@@ -121,6 +121,7 @@ class Watch:
         )
         self._store: Store | None = None
         self._open: OpenBatch | None = None
+        self._asked = 0  # the batch that was asked for last, whether it is archived
         self._newest_s = monotonic_s()  # when the open batch got its last file
 
     def close(self) -> None:
@@ -179,7 +180,7 @@ class Watch:
                 self._finish(self._open)
             with self._state.transaction():
                 batch = self._open.batch if self._open else self._state.begin(collection, name)
-                first = max((file.first + file.count for file in self._state.of(batch)), default=0)
+                _, first = self._state.filled(batch)
                 file = self._state.take(batch, found.path, found.identity, first, blocks_of(part))
             self._send(batch, file, part)
             self._finish_if_full()
@@ -220,8 +221,8 @@ class Watch:
     def _finish_if_full(self) -> None:
         if self._open is None:
             return
-        full = len(self._state.of(self._open.batch)) >= self._options.batch_files
-        if self._open.opaque or self._open.is_final or full:
+        files, _ = self._state.filled(self._open.batch)
+        if self._open.opaque or self._open.is_final or files >= self._options.batch_files:
             self._finish(self._open)
 
     def _lose(self, open_batch: OpenBatch, file: Taken, state: str, error: Exception) -> None:
@@ -279,15 +280,15 @@ class Watch:
 
     def _find(self, batch: Batch) -> None:
         """The stream of a batch of which nothing is left to be sent."""
-        alive = any(file.state == "taken" for file in self._state.of(batch))
+        states = {file.state for file in self._state.of(batch)}
         try:
             found = OpenBatch(self._buffer(), self._state, str(self._directory), batch, None, {})
         except NotFound:
-            self._state.drop(batch)  # nothing was sent
+            self._state.drop(batch, refused="refused" in states)  # nothing was sent
             return
-        if found.opaque and not alive:
+        if found.opaque and "taken" not in states:
             found.abort("its file changed before all of it was sent")
-            self._state.drop(batch)
+            self._state.drop(batch, refused="refused" in states)
             return
         self._open = found
 
@@ -312,16 +313,15 @@ class Watch:
 
     def _remove(self) -> int:
         """Remove the files that are safe; returns how many that are stored are left."""
-        left = 0
-        safe: dict[int, bool] = {}
-        for file in self._state.removable():
-            if file.batch not in safe:
-                safe[file.batch] = self._is_safe(file.batch)
-            if safe[file.batch] and self._removed(file):
-                self._tell("removed", {"file": file.path})
-            else:
-                left += 1
-        return left
+        stored = self._state.removable()
+        safe = self._safe(sorted({file.batch for file in stored}))
+        removed = [file for file in stored if file.batch in safe and self._removed(file)]
+        with self._state.transaction():
+            for file in removed:
+                self._state.forget(file)
+        for file in removed:
+            self._tell("removed", {"file": file.path})
+        return len(stored) - len(removed)
 
     def _removed(self, file: Taken) -> bool:
         try:
@@ -330,12 +330,19 @@ class Watch:
             log.error("%s is stored, and cannot be removed: %s", file.path, error)
             return False
 
-    def _is_safe(self, batch: int) -> bool:
-        """Whether a batch that was stored, which is durable, is at the level that was asked for."""
+    def _safe(self, batches: list[int]) -> set[int]:
+        """Those of batches that were stored, and so are durable, that are at the level that was asked for. Of those
+        that may be archived, a few are asked for at each look."""
         if self._options.level is AckLevel.DURABLE:
-            return True
-        found = self._state.batch(batch)
+            return set(batches)
+        following = [number for number in batches if number > self._asked] or batches
+        chosen = following[: limits.WATCH_ASKED_MAX]
+        self._asked = chosen[-1] if chosen else 0
+        return {number for number in chosen if self._is_archived(number)}
+
+    def _is_archived(self, number: int) -> bool:
+        batch = self._state.batch(number)
         try:
-            return bool(self._buffer().stream(found.path, found.version).archives)
+            return bool(self._buffer().stream(batch.path, batch.version).archives)
         except NotFound:
             return False

@@ -83,6 +83,19 @@ def test_npy_files_become_blocks(hiss, array: np.ndarray, options: tuple[str, ..
     np.testing.assert_array_equal(np.load("b.npy").reshape(array.shape), array)
 
 
+def test_a_series_and_the_modules_of_a_detector(hiss, outside: Path) -> None:
+    for number in range(4):
+        np.save(f"f{9 + number}.npy", FRAMES[number])
+    said = hiss("put", "f10.npy", "f9.npy", "f12.npy", "f11.npy", "c/m1", "--join", "det", "--json")
+    assert said.json["completeness"]["blocks"] == 4
+    hiss("get", "c/m1", "b.npy")
+    np.testing.assert_array_equal(np.load("b.npy"), FRAMES[:4])
+    np.savez("two.npz", m2=FRAMES[:4], m3=FRAMES[:4])
+    assert [info["name"] for info in hiss("put", "two.npz", "c/", "--join", "det", "--json").json] == ["m2", "m3"]
+    with hiss_package.open(outside.parent / "data") as buffer:
+        assert [module.path for module in buffer["c"].join("det").modules] == ["c/m1", "c/m2", "c/m3"]
+
+
 def test_any_file_is_bytes(hiss) -> None:
     content = bytes(range(256)) * 33
     Path("packets.tpx3").write_bytes(content)

@@ -148,6 +148,24 @@ def test_out_to_nexus_and_back(buffer: Buffer, data_dir: Path, tmp_path: Path) -
     assert "declared" not in str(again.info.completeness)
 
 
+def test_real_files_out_to_nexus_and_back(buffer: Buffer, data_dir: Path, tmp_path: Path) -> None:
+    """Events, waveforms and modules: every block, with its index, comes back from the file that was drained."""
+    buffer.put(data_dir / "tpx3_ornl_background.tpx3", "real/one/events")
+    buffer.put(data_dir / "das_idas005_1000x1152.h5", "real/one/fibre", rows=True)
+    buffer.put(data_dir / "lambda_asapo_m2_part00000.nxs", "real/one/m2")
+    buffer.put(data_dir / "tomo_dls_91x135x160.h5", "real/one/proj")
+    buffer.put(data_dir / "ceo2_pilatus1m.poni", "real/one/geometry")
+    drain(buffer.store, "real/one", tmp_path / "one.nxs")
+    again = {stream.info.name: stream for stream in buffer.put(tmp_path / "one.nxs", "real/two/")}
+    assert sorted(again) == ["events", "fibre", "geometry", "m2", "proj"]
+    for stream in buffer["real/one"].streams():
+        other = again[stream.info.name]
+        assert (other.info.frame, other.info.columns) == (stream.info.frame, stream.info.columns)
+        assert (other.index.tolist(), other.time_ns.tolist()) == (stream.index.tolist(), stream.time_ns.tolist())
+        assert content(buffer, other.path) == content(buffer, stream.path)
+        assert other.attrs.get("offset") == stream.attrs.get("offset")
+
+
 # ---------------------------------------------------------------------------------------------------- one of each form
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import hiss
 from hiss import limits
 from hiss.client import Buffer
-from hiss.errors import Conflict, InvalidInput
+from hiss.errors import BlockTooLarge, Conflict, InvalidInput
 from hiss.intake import Watch, WatchOptions, batches, settling
 from hiss.intake.settling import identity_of
 from hiss.limits import MiB
@@ -408,6 +408,28 @@ def test_a_file_that_changes_while_it_is_sent_is_sent_anew(watched: Watched, mon
     assert [stream.info.state for stream in streams] == [StreamState.ABORTED, StreamState.SEALED]
     assert watched.content("inbox/a.dat") == b"after it"
     assert (watched.said("changed"), watched.said("stored")) == (["a.dat"], ["a.dat"])
+
+
+def test_a_file_that_the_buffer_refuses_is_told_and_left(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose frames are larger than a block may be; the others go on."""
+    for number in range(3):
+        np.save(watched.directory / f"{number}.npy", FRAMES[number])
+    create = watched.buffer.store.create_stream
+
+    def refusing(collection: str, name: str, spec: Any, **named: Any) -> Any:
+        if name == "1.npy":
+            raise BlockTooLarge("too large")
+        return create(collection, name, spec, **named)
+
+    monkeypatch.setattr(watched.buffer.store, "create_stream", refusing)
+    watched.once(remove=True)
+    watched.once(remove=True)
+    assert (watched.files(), sorted(set(watched.said("refused")))) == (["1.npy"], ["1.npy"])
+    assert watched.said("stored") == ["0.npy", "2.npy"]
+    monkeypatch.undo()
+    os.utime(watched.directory / "1.npy")  # it is another file now
+    watched.once(remove=True)
+    assert watched.files() == []
 
 
 @pytest.mark.parametrize("options", [{"level": AckLevel.RECEIVED}, {"batch_files": 0}])
