@@ -23,9 +23,9 @@ else `localhost:5001`); with `--data DIR` they open that data directory in their
 runs. On the server's own machine its owner needs no token; elsewhere `--token` or `HISS_TOKEN` has it.
 
 `hiss.toml` is read once, from the working directory or from `~/.config/hiss/`. It holds `address` and `token` for
-clients, and for `hiss serve` `data`, `host`, `port`, `arena_bytes`, `segment_bytes`, `log_bytes_max`, `backend` (also
-as `[kernels] backend`), `jobs_at_once`, `retention_age_hours`, `retention_drained_hours`, `retention_pressure`.
-`HISS_DATA` is the data directory of `hiss serve` and `hiss doctor`.
+clients, and for `hiss serve` `data`, `host`, `port`, `http`, `arena_bytes`, `segment_bytes`, `log_bytes_max`,
+`backend` (also as `[kernels] backend`), `jobs_at_once`, `retention_age_hours`, `retention_drained_hours`,
+`retention_pressure`. `HISS_DATA` is the data directory of `hiss serve` and `hiss doctor`.
 
 Shell completion: `eval "$(_HISS_COMPLETE=bash_source hiss)"` in `~/.bashrc`; for zsh `zsh_source`; for fish
 `_HISS_COMPLETE=fish_source hiss | source`.
