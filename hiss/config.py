@@ -33,6 +33,7 @@ class ServeConfig:
     data: Path = Path("hiss-data")
     host: str = "127.0.0.1"
     port: int = 5001
+    http: int = 5080  # the port of HTTP for operators; 0: none
     arena_bytes: int = 0  # 0: 1 GiB, or a quarter of the machine's memory if that is less
     segment_bytes: int = limits.SEGMENT_BYTES
     log_bytes_max: int = 0  # of the disk that the log may take; 0: all of it
@@ -51,6 +52,8 @@ class ServeConfig:
             raise InvalidInput(f"host {self.host!r}: this version listens on loopback only, 127.0.0.1")
         if not 0 < self.port < 65536:
             raise InvalidInput(f"port {self.port}: expected 1 to 65535")
+        if not 0 <= self.http < 65536 or self.http == self.port:
+            raise InvalidInput(f"http {self.http}: expected a port, other than the one of gRPC, or 0 for no HTTP")
         if self.arena_bytes and self.arena_bytes < limits.ARENA_BYTES_MIN:
             raise InvalidInput(f"arena_bytes {self.arena_bytes}: at least {limits.ARENA_BYTES_MIN}")
         if self.segment_bytes < limits.SEGMENT_BYTES_MIN:

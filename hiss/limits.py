@@ -156,6 +156,15 @@ LANE_REPLY_BYTES_MAX: Final = 4 * MiB  # what a server says in one frame
 LANE_SOCKET_BYTES: Final = 4 * MiB  # asked for the buffers of a Unix socket; the system gives what it allows
 LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are announced and have not come
 
+# HTTP for operators
+HTTP_CONNECTIONS_MAX: Final = 64
+HTTP_IDLE_S: Final = 5.0  # a connection without requests is closed
+HTTP_TOKENS_MAX: Final = 16  # connections to the data process, one for each token
+HTTP_STREAMS_MAX: Final = 500  # on the page that lists them
+HTTP_HEALTH_S: Final = 1.0  # health is looked at so often at most
+HTTP_DISK_FREE_BYTES: Final = 2 * SEGMENT_BYTES  # with less the disk is not healthy
+METRICS_KERNELS_MAX: Final = 100  # kernels with metrics of their own
+
 # The rule engine
 RERUN_S: Final = 570.0  # of a job that is run once more; the call that asks waits for it
 FILE_PATH_PARTS_MAX: Final = 64  # of a trigger over watched files

@@ -511,6 +511,7 @@ class LocalStore:
             kernel_backend=node.readout.compiler.backend.name,
             kernel_notice=node.readout.compiler.notice,
             kernels={hash: report.attrs() for hash, report in list(node.kernel_reports.items())},
+            last_event=self._catalog.last_seq,
         )
 
     def commit_attempt(self, attempt: str, event_kind: str, event: Attrs) -> tuple[StreamRef, ...]:

@@ -716,6 +716,7 @@ class NodeStatus:
     kernel_backend: str = ""  # what runs kernels
     kernel_notice: str = ""  # why that is not what was configured
     kernels: Attrs = field(default_factory=dict)  # how they fared since the start, by hash (`kernel_report`)
+    last_event: int = 0  # `seq` of the newest event
 
 
 @dataclass(frozen=True, slots=True)

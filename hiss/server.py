@@ -2,6 +2,7 @@
 
     hiss serve ── supervisor ─┬─ data process    Node, gRPC at host:port and DATA/run/data.sock
                               ├─ drain process   drain.DrainWorker, a client of data.sock
+                              ├─ http process    operators.HttpServer at host:http, a client of data.sock
                               └─ rules process   meow_bridge.Engine, a client of data.sock; Meow service at rules.sock
                                     └─ zygote ── a keeper and a job for each attempt, a client of line.sock or data.sock
 
@@ -129,6 +130,26 @@ def run_drain(config: ServeConfig) -> None:
         store.close()
 
 
+def run_http(config: ServeConfig) -> None:
+    """HTTP for operators, until it is told to stop."""
+    from hiss.operators.server import HttpServer, bind
+    from hiss.transport.remote import RemoteStore
+
+    run = run_directory(config.data)
+    listener = bind(config.host, config.http)
+    address = f"unix:{run / 'data.sock'}"
+    tokens = Access.of_directory(config.data)
+    server = HttpServer(
+        listener,
+        lambda token: RemoteStore.connect(address, token),
+        tokens.owner_token,
+        config.data,
+        config.host,
+    )
+    with pid_file(run / "http.pid"):
+        server.run()
+
+
 def _dask_executor(scheduler: str) -> Callable[[Path, int], Any]:
     def connect(directory: Path, jobs_at_once: int) -> Any:
         from hiss.meow_bridge.dask_executor import DaskExecutor
@@ -215,12 +236,12 @@ def open_embedded(
 
 
 def main(role: str, text: str) -> int:
-    """A process of the supervisor's: `python -m hiss.server data|rules|drain CONFIG-AS-JSON`."""
+    """A process of the supervisor's: `python -m hiss.server data|rules|drain|http CONFIG-AS-JSON`."""
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     config = ServeConfig.from_json(text)
     try:
-        {"data": run_data, "rules": run_rules, "drain": run_drain}[role](config)
+        {"data": run_data, "rules": run_rules, "drain": run_drain, "http": run_http}[role](config)
     except HissError as error:
         sys.stderr.write(f"hiss: {error}\n")
         return EXIT_UNUSABLE

@@ -460,6 +460,14 @@ def acting_caller() -> Caller:
     return _acting.get(_PERSON)
 
 
+@dataclass(frozen=True, slots=True)
+class EngineCounts:
+    """How the rule engine stands."""
+
+    jobs: Mapping[str, int]  # by state, in lower case
+    event_seq: int  # of the last event that was dealt with
+
+
 class Meow(Protocol):
     """The rule engine, as users and faces see it; here or behind gRPC. Implementations inherit from it."""
 
@@ -500,6 +508,10 @@ class Meow(Protocol):
 
     def job(self, job_id: str) -> Job:
         """By its id, or a prefix of it that no other job has."""
+        ...
+
+    def counts(self) -> EngineCounts:
+        """How many jobs there are in each state, and how far the engine is with the events."""
         ...
 
     def cancel_job(self, job_id: str) -> Job: ...

@@ -91,6 +91,7 @@ def test_the_processes_do_not_outlive_a_supervisor_that_is_killed(served: Served
 
 def test_a_port_in_use_is_named(served: Served, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hiss.cli", "serve", "--data", str(tmp_path / "other"), "--port", str(served.port)]
+    command += ["--http", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=served.environment)
     assert done.returncode != 0
     assert str(served.port) in done.stderr

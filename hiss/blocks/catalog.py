@@ -116,6 +116,11 @@ class Catalog:
     def close(self) -> None:
         self._database.close()
 
+    @property
+    def last_seq(self) -> int:
+        """Of the newest event; 0 where there is none."""
+        return self._last_seq
+
     # ---- collections
 
     def create_collection(self, path: str, attrs: Attrs, expect: Sequence[str]) -> CollectionInfo:

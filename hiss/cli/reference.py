@@ -23,8 +23,9 @@ else `localhost:5001`); with `--data DIR` they open that data directory in their
 runs. On the server's own machine its owner needs no token; elsewhere `--token` or `HISS_TOKEN` has it.
 
 `hiss.toml` is read once, from the working directory or from `~/.config/hiss/`. It holds `address` and `token` for
-clients, and for `hiss serve` `data`, `host`, `port`, `arena_bytes`, `segment_bytes`, `log_bytes_max`, `backend` (also
-as `[kernels] backend`), `jobs_at_once`, `retention_age_hours`, `retention_drained_hours`, `retention_pressure`. For
+clients, and for `hiss serve` `data`, `host`, `port`, `http`, `arena_bytes`, `segment_bytes`, `log_bytes_max`,
+`backend` (also as `[kernels] backend`), `jobs_at_once`, `retention_age_hours`, `retention_drained_hours`,
+`retention_pressure`. For
 both it holds `[s3]` with `endpoint`, `region`, `access_key_id`, `secret_access_key`, `session_token`; what that lacks
 is taken from `AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`.
 `HISS_DATA` is the data directory of `hiss serve` and `hiss doctor`.

@@ -41,7 +41,18 @@ from hiss.meow_bridge.schedule import Scheduler
 from hiss.meow_bridge.stream_watches import StreamWatches
 from hiss.meow_bridge.timers import Timers
 from hiss.store import Store
-from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rerun, Rule, acting_caller
+from hiss.workflow import (
+    EngineCounts,
+    Job,
+    JobState,
+    Meow,
+    Pattern,
+    ProvenanceGraph,
+    Recipe,
+    Rerun,
+    Rule,
+    acting_caller,
+)
 
 
 class Engine(Meow):
@@ -259,6 +270,9 @@ class Engine(Meow):
     def jobs(self, *, state: JobState | None = None, limit: int = 1000) -> list[Job]:
         """Newest first."""
         return self._jobs.jobs(state, limit)
+
+    def counts(self) -> EngineCounts:
+        return EngineCounts(self._jobs.counts(), self._scheduler.cursor())
 
     def job(self, job_id: str) -> Job:
         """By its id, or a prefix of it that no other job has; with what triggered it, and the kernels."""
