@@ -64,7 +64,7 @@ class S3Target:
         self._scratch = scratch or Path(tempfile.gettempdir())
         self._obstore = _obstore()
         self._store = self._connect()
-        self._sent = False  # what lies there is not what lay there before
+        self.touched = False
 
     def _connect(self) -> Any:
         given = self._options
@@ -108,7 +108,7 @@ class S3Target:
             part = folder / self.name
             write(part)
             sync_tree(part)
-            self._sent = not overwrite
+            self.touched = not overwrite  # nothing else was there
             try:
                 send = self._send_tree if part.is_dir() else self._send_file
                 return send(part, compare, progress)
@@ -141,7 +141,7 @@ class S3Target:
         size = part.stat().st_size
         self._delete(list(self._objects()))  # of a tree that had this name
         self._upload(part, self._key, progress)
-        self._sent = True
+        self.touched = True
         remove(part)  # what is compared is what comes back
         self._fetch(self._key, part, size, progress)
         compare(part)
@@ -155,7 +155,7 @@ class S3Target:
         manifest = (part / MANIFEST).read_bytes()
         del sizes[Path(MANIFEST)]
         self._delete_all()
-        self._sent = True
+        self.touched = True
         for name in sizes:
             self._upload(part / name, f"{self._key}/{name.as_posix()}", progress)
         remove(part)
@@ -228,8 +228,9 @@ class S3Target:
         """Take back what was sent, as far as the store can be reached; `clean` and the next attempt do the rest."""
         try:
             end_unfinished_uploads(self._options, self._bucket, self._key)
-            if self._sent:
+            if self.touched:
                 self._delete_all()
+                self.touched = False
         except (HissError, OSError):
             return
 
