@@ -394,6 +394,15 @@ class LocalStore:
         self._node.reservations.release(reservation_id)
 
     def record_archive(self, stream_id: str, location: str, digest: str) -> StreamInfo:
+        self._check_archive(stream_id, digest)
+        return self._catalog.space.add_archive(stream_id, location)
+
+    def record_archives(self, archives: Sequence[tuple[str, str, str]]) -> None:
+        for stream_id, _, digest in archives:
+            self._check_archive(stream_id, digest)
+        self._catalog.space.add_archives([(stream_id, location) for stream_id, location, _ in archives])
+
+    def _check_archive(self, stream_id: str, digest: str) -> None:
         self._operator_only("records archives")
         info = self._catalog.stream_by_id(stream_id)
         self._may_write(info.path)
@@ -403,7 +412,6 @@ class LocalStore:
                 "there is not the whole stream",
                 stream=info.path,
             )
-        return self._catalog.space.add_archive(stream_id, location)
 
     def retention(self, collection: str = "") -> Retention:
         return self._node.evictor.policy(collection)

@@ -277,6 +277,10 @@ class Store(Protocol):
         """
         ...
 
+    def record_archives(self, archives: Sequence[tuple[str, str, str]]) -> None:
+        """`record_archive` of all streams of one file, each with its id, location and digest: all of them or none."""
+        ...
+
     def retention(self, collection: str = "") -> Retention:
         """What holds for a collection: its own policy, that of the nearest above it, or the buffer's."""
         ...

@@ -145,8 +145,7 @@ def _record(store: Store, file: str, outcome: Outcome) -> bool:
     """Tell the buffer where its streams are; only now, when every block in the file was compared. Whether it took that
     from us: a job's attempt may drain, and may not say what can leave the buffer."""
     try:
-        for one in outcome.placed:
-            store.record_archive(one.info.id, f"{file}::{one.location}", one.info.digest)
+        store.record_archives([(one.info.id, f"{file}::{one.location}", one.info.digest) for one in outcome.placed])
     except PermissionRefused:
         return False
     return True

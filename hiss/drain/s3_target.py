@@ -64,7 +64,7 @@ class S3Target:
         self._scratch = scratch or Path(tempfile.gettempdir())
         self._obstore = _obstore()
         self._store = self._connect()
-        self._sent = False  # what lies there is not what lay there before
+        self.touched = False
 
     def _connect(self) -> Any:
         given = self._options
@@ -108,7 +108,7 @@ class S3Target:
             part = folder / self.name
             write(part)
             sync_tree(part)
-            self._sent = not overwrite
+            self.touched = not overwrite  # nothing else was there
             try:
                 send = self._send_tree if part.is_dir() else self._send_file
                 return send(part, compare, progress)
@@ -125,11 +125,12 @@ class S3Target:
         """A copy in a local directory, which is removed at the end."""
         with self._folder() as folder:
             part = folder / self.name
-            if self._head(self._key) is not None:
-                self._fetch(self._key, part, lambda count: None)
-            elif found := self._objects():
-                for key in found:
-                    self._fetch(key, part / key.removeprefix(f"{self._key}/"), lambda count: None)
+            found = self._head(self._key)
+            if found is not None:
+                self._fetch(self._key, part, found["size"], lambda count: None)
+            elif objects := self._objects():
+                for key, size in objects.items():
+                    self._fetch(key, part / key.removeprefix(f"{self._key}/"), size, lambda count: None)
             else:
                 raise NothingThere(f"{self.location}: there is no such object, and nothing below it")
             yield part
@@ -138,36 +139,35 @@ class S3Target:
 
     def _send_file(self, part: Path, compare: Step, progress: Progress) -> int:
         size = part.stat().st_size
-        for key in self._objects():  # of a tree that had this name
-            self._call(self._obstore.delete, self._store, key)
+        self._delete(list(self._objects()))  # of a tree that had this name
         self._upload(part, self._key, progress)
-        self._sent = True
+        self.touched = True
         remove(part)  # what is compared is what comes back
-        self._fetch(self._key, part, progress)
+        self._fetch(self._key, part, size, progress)
         compare(part)
         return size
 
     # ---- a tree
 
     def _send_tree(self, part: Path, compare: Step, progress: Progress) -> int:
-        size = tree_bytes(part)
-        names = [file.relative_to(part) for file in sorted(part.rglob("*")) if file.is_file()]
+        total = tree_bytes(part)
+        sizes = {each.relative_to(part): each.stat().st_size for each in sorted(part.rglob("*")) if each.is_file()}
         manifest = (part / MANIFEST).read_bytes()
-        others = [name for name in names if str(name) != MANIFEST]
+        del sizes[Path(MANIFEST)]
         self._delete_all()
-        self._sent = True
-        for name in others:
+        self.touched = True
+        for name in sizes:
             self._upload(part / name, f"{self._key}/{name.as_posix()}", progress)
         remove(part)
-        for name in others:
-            self._fetch(f"{self._key}/{name.as_posix()}", part / name, progress)
+        for name, size in sizes.items():
+            self._fetch(f"{self._key}/{name.as_posix()}", part / name, size, progress)
         (part / MANIFEST).write_bytes(manifest)
         compare(part)
         key = f"{self._key}/{MANIFEST}"
         self._call(self._obstore.put, self._store, key, manifest)
         if bytes(self._call(self._obstore.get, self._store, key).bytes()) != manifest:
             raise Damaged(f"s3://{self._bucket}/{key} read back is not what was sent; drain again")
-        return size
+        return total
 
     # ---- objects
 
@@ -189,19 +189,13 @@ class S3Target:
                 self._obstore.put, self._store, key, pieces(), use_multipart=True, chunk_size=chunk,
                 max_concurrency=limits.S3_PARTS_AT_ONCE,
             )  # fmt: skip
-        found = self._head(key)
-        if found is None or found["size"] != size:
-            raise Damaged(f"s3://{self._bucket}/{key}: {found and found['size']} bytes are there, sent were {size}")
 
-    def _fetch(self, key: str, file: Path, progress: Progress) -> None:
+    def _fetch(self, key: str, file: Path, size: int, progress: Progress) -> None:
+        """Copy an object of so many bytes; every part is a request, and tried again, by itself."""
         file.parent.mkdir(parents=True, exist_ok=True)
-
-        found = self._head(key)
-        if found is None:
-            raise Damaged(f"s3://{self._bucket}/{key} is gone")
         with file.open("wb") as out:
-            while (start := out.tell()) < found["size"]:
-                length = min(limits.S3_PART_BYTES, found["size"] - start)  # each a request, and tried again, by itself
+            while (start := out.tell()) < size:
+                length = min(limits.S3_PART_BYTES, size - start)
                 piece = self._call(self._obstore.get_range, self._store, key, start=start, length=length)
                 out.write(piece)
                 progress(len(piece))
@@ -212,24 +206,31 @@ class S3Target:
         except FileNotFoundError:
             return None
 
-    def _objects(self) -> list[str]:
-        """The keys below this one."""
+    def _objects(self) -> dict[str, int]:
+        """The keys below this one, with their sizes."""
         pages = self._call(lambda: list(self._obstore.list(self._store, f"{self._key}/")))
-        return [found["path"] for page in pages for found in page]
+        return {found["path"]: found["size"] for page in pages for found in page}
 
     def _delete_all(self) -> None:
         """A tree's manifest first, so that what is left of it is no drained tree."""
         manifest = f"{self._key}/{MANIFEST}"
-        found = sorted(self._objects(), key=lambda key: key != manifest)
-        for key in [*found, *([self._key] if self._head(self._key) is not None else [])]:
-            self._call(self._obstore.delete, self._store, key)
+        found = list(self._objects())
+        self._delete([key for key in found if key == manifest])
+        self._delete([key for key in found if key != manifest])
+        if self._head(self._key) is not None:
+            self._delete([self._key])
+
+    def _delete(self, keys: list[str]) -> None:
+        if keys:
+            self._call(self._obstore.delete, self._store, keys)
 
     def _give_up(self) -> None:
         """Take back what was sent, as far as the store can be reached; `clean` and the next attempt do the rest."""
         try:
             end_unfinished_uploads(self._options, self._bucket, self._key)
-            if self._sent:
+            if self.touched:
                 self._delete_all()
+                self.touched = False
         except (HissError, OSError):
             return
 

@@ -57,6 +57,11 @@ class Target(Protocol):
         """
         ...
 
+    @property
+    def touched(self) -> bool:
+        """Whether what is under the target's name now may be what `put` made."""
+        ...
+
     def clean(self) -> None:
         """Remove what a killed drain of the same token left behind, other than what has the target's name."""
         ...
@@ -76,6 +81,7 @@ class LocalTarget:
     def __init__(self, file: Path, token: str | None = None) -> None:
         self._file = file.absolute()
         self._token = token or secrets.token_hex(4)
+        self.touched = False
 
     @property
     def name(self) -> str:
@@ -97,7 +103,9 @@ class LocalTarget:
             write(part)
             sync_tree(part)
             compare(part)
-            return tree_bytes(part)
+            size = tree_bytes(part)
+        self.touched = True
+        return size
 
     def clean(self) -> None:
         for kind in ("part", "old"):

@@ -43,6 +43,8 @@ def verify_file(file: Path, on_progress: Callable[[int, int], None] | None = Non
     if is_zarr(file):
         return verify_zarr(file, on_progress)
     began = time.monotonic()
+    if file.is_dir():
+        raise InvalidInput(f"{file}: is a directory, and no Zarr group; if it was drained, it is not whole")
     if not file.is_file():
         raise NotFound(f"{file}: there is no such file")
     try:

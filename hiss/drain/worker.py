@@ -130,10 +130,11 @@ class DrainWorker:
                 on_bytes=Rate(entry.target.bytes_per_s, self._wait).take,
             )
         except Exception as error:  # of HDF5, Zarr, the file system or the buffer; the next entry has its turn
+            began = target.touched or entry.began
             if isinstance(error, Stopping) and self._stopping.is_set():
-                self._store.mark_drain(entry.id, DrainState.WANTED, reason="interrupted", began=_may_be_there(target))
+                self._store.mark_drain(entry.id, DrainState.WANTED, reason="interrupted", began=began)
             else:
-                self._failed(entry, error, began=_may_be_there(target))
+                self._failed(entry, error, began=began)
             return
         self._store.mark_drain(entry.id, DrainState.DONE)
 
@@ -157,11 +158,3 @@ class DrainWorker:
     def _wait(self, seconds: float) -> None:
         if self._stopping.wait(seconds) if seconds else self._stopping.is_set():
             raise Stopping("the drain process stops")
-
-
-def _may_be_there(target: Target) -> bool:
-    """Whether a failed attempt may have left something under the target's name."""
-    try:
-        return target.exists()
-    except (HissError, OSError):
-        return True

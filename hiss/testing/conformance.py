@@ -777,7 +777,9 @@ class BufferConformance(AttachmentConformance, ArchiveConformance, ConsumerConfo
         assert failed.next_ns > failed.changed_ns
         for each in (near, far):
             assert not store.archived(s.info.id)
-            store.record_archive(s.info.id, f"{each.url}::/data", s.info.digest)
+            with pytest.raises(errors.Conflict):
+                store.record_archives([(s.info.id, "/x", s.info.digest), (s.info.id, "/x", "0" * 16)])
+            store.record_archives([(s.info.id, f"{each.url}::/data", s.info.digest)])
             assert not store.archived(s.info.id), "its entry is not done"
             store.mark_drain(each.id, DrainState.DONE)
         assert store.archived(s.info.id)

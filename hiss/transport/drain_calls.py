@@ -47,6 +47,11 @@ def is_archived(store: Store, request: drains_pb2.IsArchivedRequest) -> Any:
     return drains_pb2.IsArchivedResponse(archived=store.archived(request.stream_id))
 
 
+def record_archives(store: Store, request: drains_pb2.RecordArchivesRequest) -> Any:
+    store.record_archives([(each.stream_id, each.location, each.digest) for each in request.archives])
+    return drains_pb2.RecordArchivesResponse()
+
+
 CALLS: Final[dict[str, Callable[[Store, Any], Any]]] = {
     "Drains.GetDrainPolicy": get_drain_policy,
     "Drains.SetDrainPolicy": set_drain_policy,
@@ -55,4 +60,5 @@ CALLS: Final[dict[str, Callable[[Store, Any], Any]]] = {
     "Drains.GetNextDrain": get_next_drain,
     "Drains.MarkDrain": mark_drain,
     "Drains.IsArchived": is_archived,
+    "Drains.RecordArchives": record_archives,
 }

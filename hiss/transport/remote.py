@@ -460,6 +460,10 @@ class RemoteStore(Store):
         reply = self._ask("Space.RecordArchive", stream_id=stream_id, location=location, digest=digest)
         return wire.decode_stream_info(reply.stream)
 
+    def record_archives(self, archives: Sequence[tuple[str, str, str]]) -> None:
+        asked = [dict(zip(("stream_id", "location", "digest"), each, strict=True)) for each in archives]
+        self._ask("Drains.RecordArchives", archives=asked)
+
     def retention(self, collection: str = "") -> Retention:
         return space_wire.decode_retention(self._ask("Space.GetRetention", collection=collection).retention)
 

@@ -1,3 +1,4 @@
+from hiss.v1 import space_pb2 as _space_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -137,6 +138,16 @@ class MarkDrainRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., began: _Optional[bool] = ...) -> None: ...
 
 class MarkDrainResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RecordArchivesRequest(_message.Message):
+    __slots__ = ("archives",)
+    ARCHIVES_FIELD_NUMBER: _ClassVar[int]
+    archives: _containers.RepeatedCompositeFieldContainer[_space_pb2.RecordArchiveRequest]
+    def __init__(self, archives: _Optional[_Iterable[_Union[_space_pb2.RecordArchiveRequest, _Mapping]]] = ...) -> None: ...
+
+class RecordArchivesResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import h5py
 import numpy as np
 from s3_server import BUCKET, S3Server
 from transport.proxy import CuttingProxy
 
+from hiss.client import Buffer
 from hiss.config import ServeConfig, run_directory
 from hiss.drain import verify_file
 from hiss.drain.targets import fetched
@@ -28,41 +30,70 @@ from hiss.store import Store
 from hiss.testing.conformance import wait_for
 from hiss.testing.processes import running
 
-VICTIM = """
-import resource, signal, sys
+FORKS = """
+import os, resource, signal, sys
+import h5py, hdf5plugin, obstore.store, zarr
 from hiss import limits, server
+from hiss.drain import s3_target, worker, zarr_format
+from hiss.transport import remote
 limits.S3_PART_BYTES, limits.S3_RETRIES_MAX, limits.S3_RETRY_S, limits.DRAIN_LOOK_S = 50_000, 1, 2.0, 0.05
 limits.DRAIN_RETRY_MOST_S = 1.0
-if int(sys.argv[2]):
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-sys.exit(server.main("drain", sys.argv[1]))
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:
+    pid = os.fork()
+    if not pid:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        os.dup2(2, 1)
+        if int(line):
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(line), resource.RLIM_INFINITY))
+        os._exit(server.main("drain", sys.argv[1]))
+    print(pid, flush=True)
 """
 
 
 class DrainProcess:
-    """The drain process of a server, with small parts and short pauses; `file_bytes`: no file gets larger."""
+    """The drain process of a server, with small parts and short pauses. A context manager.
+
+    It is forked from a process that has imported all that it needs and has no threads, so that it starts at once.
+    """
 
     def __init__(self, config: ServeConfig, s3: S3Options) -> None:
         self._config = config
         self._s3 = s3
-        self._log = config.data / "drain.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-c", FORKS, self._config.to_json()]
+        environment = {**os.environ, **self._s3.to_environment()}
+        with (self._config.data / "drain.log").open("ab") as log:
+            self._forks = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._forks.stdin is not None
+        assert self._forks.stdout is not None
+        self._forks.stdin.close()
+        self._forks.wait(60)
+        self._forks.stdout.close()
 
     def start(self, file_bytes: int = 0) -> None:
-        command = [sys.executable, "-c", VICTIM, self._config.to_json(), str(file_bytes)]
-        environment = {**os.environ, **self._s3.to_environment()}
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        """`file_bytes`: no file gets larger."""
+        assert self._forks.stdin is not None
+        assert self._forks.stdout is not None
+        self._forks.stdin.write(f"{file_bytes}\n")
+        self._forks.stdin.flush()
+        self._pid = int(self._forks.stdout.readline())
         pid_file = run_directory(self._config.data) / "drain.pid"
-        pid = self._process.pid
-        wait_for(lambda: pid_file.exists() and pid_file.read_text().strip() == str(pid), 60)
+        wait_for(lambda: pid_file.exists() and pid_file.read_text().strip() == str(self._pid), 60)
 
     def end(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        assert running(self._process.pid), self._log.read_text()[-3000:]
-        self._process.send_signal(number)
-        self._process.wait(60)
+        assert running(self._pid), (self._config.data / "drain.log").read_text()[-3000:]
+        os.kill(self._pid, number)
+        wait_for(lambda: not running(self._pid), 60)
 
 
 @dataclass
@@ -136,6 +167,18 @@ class Archives:
     def due_now(self) -> list[Drain]:
         """Hurry what waits for its next attempt."""
         return self._store.plan_drains([""], ask=True)
+
+    def write(self, buffer: Buffer, name: str, shape: tuple[int, ...]) -> None:
+        """A sealed stream in one of the collections."""
+        collection = self.random.choice(list(self.policies))
+        frames = np.random.default_rng(len(self.frames)).integers(0, 60_000, shape, np.uint16)
+        with buffer.collection(collection).create_stream(name, dtype="u2", shape=shape[1:]) as s:
+            s.extend(frames)
+        self.frames[f"{collection}/{name}"] = frames
+
+    def waiting(self) -> int:
+        """How many entries are not done."""
+        return sum(each.state is not DrainState.DONE for each in self._store.plan_drains([""]))
 
     def all_done(self) -> bool:
         entries = self.due_now()

@@ -140,7 +140,7 @@ def test_what_comes_back_with_another_bit_is_no_archive(
     with pytest.raises(BlockDamaged, match="read back"):
         drain(store, SOURCE, place.make(name), compression="none")
     assert place.names() == set()
-    assert not any(kind == "record_archive" for kind, *_ in getattr(store, "told", []))
+    assert store.archived == {}
 
 
 def test_a_drain_that_fails_on_the_way_leaves_nothing(place: Place) -> None:
@@ -176,7 +176,7 @@ def test_what_a_killed_drain_left_is_no_file_and_is_cleaned_up(place: Place, nam
     location = place.make(name).location
     victim = tmp_path / "victim.py"
     victim.write_text(VICTIM.format(here=str(Path(__file__).parent), part=limits.S3_PART_BYTES))
-    calls = (2,) if options == S3Options() else (4, 9)
+    calls = (2,) if options == S3Options() else (4, 9) if name == "s.nxs" else (7,)
     for kill_at in calls:
         command = [sys.executable, victim, location, str(place.scratch), str(kill_at)]
         ended = subprocess.run(command, env=options.to_environment() | {"PATH": "/bin"}, capture_output=True, text=True)
@@ -194,7 +194,7 @@ def test_what_a_killed_drain_left_is_no_file_and_is_cleaned_up(place: Place, nam
 VICTIM = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {here!r})
+sys.path[:0] = [{here!r}, {here!r} + "/.."]
 from hiss import limits
 limits.S3_PART_BYTES = {part}
 from hiss.drain import drain

@@ -238,7 +238,7 @@ def test_an_attempt_that_was_killed_is_begun_again_by_the_next_process(
         if point == "before":
             monkeypatch.setattr(worker, "drain", killed)
         elif point == "named":
-            monkeypatch.setattr(place.store, "record_archive", killed, raising=False)
+            monkeypatch.setattr(place.store, "record_archives", killed, raising=False)
         else:
             monkeypatch.setattr(worker, "drain", lambda *args, **options: killed(real(*args, **options)))
         with pytest.raises(Killed):
