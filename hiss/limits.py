@@ -183,6 +183,10 @@ PROVENANCE_NODES_MAX: Final = 5_000
 
 # The way out
 DRAIN_THREADS_MAX: Final = 16  # that compress for one drain
+LIVE_SEGMENT_BYTES: Final = 1 * GiB  # of blocks in one segment of a live drain, and one extent more
+LIVE_SEGMENT_S: Final = 30.0  # the longest that a new block waits for its segment
+LIVE_SINGLY_MAPPED_MAX: Final = 4096  # frames that a master maps one by one; of more, runs of them
+LIVE_LOOK_S: Final = 1.0  # between two looks at the streams
 DRAIN_WINDOW_BYTES: Final = 64 * MiB  # of chunks that wait to be compressed or written
 DAMAGE_RANGES_MAX: Final = 1_000  # of damaged blocks named for each stream; a verification then goes on to the next
 

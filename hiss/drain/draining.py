@@ -85,7 +85,7 @@ def drain(
     """
     began = time.monotonic()
     file = Path(file)
-    content = _chosen(store, source, version)
+    content = chosen_content(store, source, version)
     for info in content.streams:
         if not info.state.final:
             raise StreamNotFinal(f"stream {info.path} is open; seal or abort it before it is drained", stream=info.path)
@@ -96,8 +96,15 @@ def drain(
         sync_tree(part)
         chosen.compare(part, outcome, progress)
         file_bytes = tree_bytes(part)
-    recorded = chosen.holds_all and _record(store, file.absolute(), outcome)
-    _announce(store, content, file.absolute(), file_bytes)
+    recorded = chosen.holds_all and record_archives(store, file.absolute(), outcome)
+    announce(store, content, file.absolute(), file_bytes)
+    return report_of(file, outcome, chosen.compression, file_bytes, time.monotonic() - began, recorded)
+
+
+def report_of(
+    file: Path, outcome: Outcome, compression: str, file_bytes: int, elapsed_s: float, recorded: bool
+) -> DrainReport:
+    """What was drained to where."""
     drained = tuple(
         DrainedStream(
             path=one.info.path,
@@ -111,12 +118,10 @@ def drain(
         )
         for one in outcome.placed
     )
-    return DrainReport(
-        file, drained, chosen.compression, file_bytes, time.monotonic() - began, outcome.left_out, recorded
-    )
+    return DrainReport(file, drained, compression, file_bytes, elapsed_s, outcome.left_out, recorded)
 
 
-def _record(store: Store, file: Path, outcome: Outcome) -> bool:
+def record_archives(store: Store, file: Path, outcome: Outcome) -> bool:
     """Tell the buffer where its streams are; only now, when every block in the file was compared. Whether it took that
     from us: a job's attempt may drain, and may not say what can leave the buffer."""
     try:
@@ -127,7 +132,7 @@ def _record(store: Store, file: Path, outcome: Outcome) -> bool:
     return True
 
 
-def _announce(store: Store, content: Content, file: Path, file_bytes: int) -> None:
+def announce(store: Store, content: Content, file: Path, file_bytes: int) -> None:
     """The event `drain.completed`, of the stream or the collection; the drain of a job's attempt makes none."""
     one = content.streams[0] if len(content.streams) == 1 and content.streams[0].path == content.title else None
     data = {"file": str(file), "bytes": file_bytes, "streams": len(content.streams)}
@@ -145,7 +150,7 @@ def _format(form: str, file: Path, compression: str) -> Format:
     return FORMATS[form](compression)
 
 
-def _chosen(store: Store, source: str, version: int | None) -> Content:
+def chosen_content(store: Store, source: str, version: int | None) -> Content:
     """Title, attributes, streams and joins of what `source` names."""
     path = source.rstrip("/")
     if path == source and "/" in path:
