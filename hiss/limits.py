@@ -220,6 +220,10 @@ VIEW_SPAN_MAX: Final = 1 << 28  # indices from a stream's first to its last for 
 
 # The way out
 DRAIN_THREADS_MAX: Final = 16  # that compress for one drain
+LIVE_SEGMENT_BYTES: Final = 1 * GiB  # of blocks in one segment of a live drain, and one extent more
+LIVE_SEGMENT_S: Final = 30.0  # the longest that a new block waits for its segment
+LIVE_SINGLY_MAPPED_MAX: Final = 4096  # frames that a master maps one by one; of more, runs of them
+LIVE_LOOK_S: Final = 1.0  # between two looks at the streams
 DRAIN_WINDOW_BYTES: Final = 64 * MiB  # of chunks that wait to be compressed or written
 DRAIN_URL_CHARS_MAX: Final = 2048  # of a policy's target, before its fields are filled in
 DRAIN_TARGETS_MAX: Final = 8  # of one policy

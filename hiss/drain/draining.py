@@ -109,8 +109,15 @@ def drain(
     file_bytes = target.put(
         write, lambda part: chosen.compare(part, outcome, progress), overwrite=overwrite, progress=moved
     )
-    recorded = chosen.holds_all and _record(store, target.location, outcome)
-    _announce(store, content, target.location, file_bytes)
+    recorded = chosen.holds_all and record_archives(store, target.location, outcome)
+    announce(store, content, target.location, file_bytes)
+    return report_of(target.location, outcome, chosen.compression, file_bytes, time.monotonic() - began, recorded)
+
+
+def report_of(
+    file: str, outcome: Outcome, compression: str, file_bytes: int, elapsed_s: float, recorded: bool
+) -> DrainReport:
+    """What was drained to where."""
     drained = tuple(
         DrainedStream(
             path=one.info.path,
@@ -124,9 +131,7 @@ def drain(
         )
         for one in outcome.placed
     )
-    return DrainReport(
-        target.location, drained, chosen.compression, file_bytes, time.monotonic() - began, outcome.left_out, recorded
-    )
+    return DrainReport(file, drained, compression, file_bytes, elapsed_s, outcome.left_out, recorded)
 
 
 def check_no_archive(content: Content, target: Target) -> None:
@@ -141,7 +146,7 @@ def check_no_archive(content: Content, target: Target) -> None:
             )
 
 
-def _record(store: Store, file: str, outcome: Outcome) -> bool:
+def record_archives(store: Store, file: str, outcome: Outcome) -> bool:
     """Tell the buffer where its streams are; only now, when every block in the file was compared. Whether it took that
     from us: a job's attempt may drain, and may not say what can leave the buffer."""
     try:
@@ -151,7 +156,7 @@ def _record(store: Store, file: str, outcome: Outcome) -> bool:
     return True
 
 
-def _announce(store: Store, content: Content, file: str, file_bytes: int) -> None:
+def announce(store: Store, content: Content, file: str, file_bytes: int) -> None:
     """The event `drain.completed`, of the stream or the collection; the drain of a job's attempt makes none."""
     one = content.streams[0] if len(content.streams) == 1 and content.streams[0].path == content.title else None
     data = {"file": file, "bytes": file_bytes, "streams": len(content.streams)}
