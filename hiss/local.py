@@ -446,14 +446,15 @@ class LocalStore:
     ) -> list[Drain]:
         drains = self._catalog.drains
         if dry_run:
-            return [drains.find(each.id) or each for path in paths for each in drains.wanted(path)]
+            wanted = [each for path in paths for each in drains.wanted(path)][: limits.DRAINS_LISTED_MAX]
+            return [drains.find(each.id) or each for each in wanted]
         self._operator_only("plans what is drained")
         for path in paths:
             self._may_write(path)
         return drains.ask(paths) if ask else drains.plan(paths, cursor)
 
-    def drains(self, path: str = "") -> list[Drain]:
-        return self._catalog.drains.entries(path)
+    def drains(self, path: str = "", *, unfinished: bool = False) -> list[Drain]:
+        return self._catalog.drains.entries(path, unfinished=unfinished)
 
     def next_drain(self) -> tuple[Drain | None, int]:
         drains = self._catalog.drains

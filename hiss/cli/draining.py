@@ -149,12 +149,11 @@ def drains(reach: Reach, path: str, everything: bool) -> None:
     """
     from hiss.drain_policy import DrainState
 
+    path = path.rstrip("/")
     with reach.buffer() as buffer:
-        found = buffer.store.drains(path.rstrip("/"))
-    hidden = {DrainState.DROPPED} if everything or any(path == each.source for each in found) else {
-        DrainState.DROPPED, DrainState.DONE,
-    }  # fmt: skip
-    _say_drains(reach, [each for each in found if each.state not in hidden])
+        named = any(each.source == path for each in buffer.store.drains(path)) if path else False
+        found = buffer.store.drains(path, unfinished=not (everything or named))
+    _say_drains(reach, [each for each in found if each.state is not DrainState.DROPPED])
 
 
 def _say_drains(reach: Reach, found: list[Drain]) -> None:

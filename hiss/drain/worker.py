@@ -88,7 +88,7 @@ class DrainWorker:
 
     def _resume(self) -> None:
         """What ran when a process was killed is wanted again, in its turn."""
-        for entry in self._store.drains():
+        for entry in self._store.drains(unfinished=True):
             if entry.state is DrainState.RUNNING:
                 self._store.mark_drain(entry.id, DrainState.WANTED, reason="interrupted", began=entry.began)
 
