@@ -1,8 +1,9 @@
 """A bad network between a client and a server: it slices, delays, ends, resets, and loses one way or both.
 
 What happens to a connection is drawn from a seed when it is opened: after how many bytes of which direction it breaks
-and how, in what pieces and how late bytes are passed on. `calm` spares the connections that are opened from then on. TCP
-and Unix sockets; descriptors that are sent over the latter go along. A thread for each address, one for each connection.
+and how, in what pieces and how late bytes are passed on. `calm` spares the connections that are opened from then on.
+TCP and Unix sockets; descriptors that are sent over the latter go along. A thread for each address, and one for each
+connection.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class BadNetwork:
         self._lock = threading.Lock()
         self._doors: dict[str, _Door] = {}
         self._threads: list[threading.Thread] = []
+        self.weather: Weather | None = None  # of every connection, in place of what is drawn
         self.closed = False
         self.calm = False
         self.counts = {"reset": 0, "end": 0, "hole": 0}
@@ -124,7 +126,8 @@ class BadNetwork:
                 client.close()
                 continue
             with self._lock:
-                weather = FAIR if self.calm else Weather.drawn(self._rng, self._spans, self._holes)
+                drawn = Weather.drawn(self._rng, self._spans, self._holes)
+                weather = FAIR if self.calm else self.weather or drawn
                 link = _Link(self, client, server, weather, random.Random(self._rng.random()))
                 self._run(link.run)
 

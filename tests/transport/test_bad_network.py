@@ -6,7 +6,9 @@ Server and client ask each other for signs of life every second here, not every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,20 +22,21 @@ import pytest
 import hiss
 from hiss import limits
 from hiss.client import Buffer
-from hiss.errors import Unavailable
+from hiss.errors import HissError, Unavailable
+from hiss.extent import Extent
 from hiss.model import StreamState
 from hiss.testing.processes import DataProcess
-from hiss.transport import lane_client
+from hiss.transport import RemoteStore, lane_client
 from hiss.transport.lane_choice import Offer
 from hiss.transport.lane_client import LANES, kind_of
 from hiss.writer import StreamWriter
-from transport.bad_network import BadNetwork
+from transport.bad_network import BadNetwork, Weather
 from transport.waiting import wait_until
 
 WAYS = ("grpc", *LANES)
-SPANS = (100, 3_000, 100_000)  # most break in the middle of something; the first even in a hello
-GRPC_SPANS = (20_000, 200_000)  # gRPC's channels wait longer and longer where they never get through
-BATCH = 40
+SPANS = (100, 2_000, 20_000)  # most break in the middle of something; the first even in a hello
+GRPC_SPANS = (4_000, 40_000)  # gRPC's channels wait longer and longer where they never get through
+BATCH = 20
 ALIVE_S = 1.0
 _QUICK = f"""
 import runpy, sys
@@ -46,9 +49,9 @@ _POOL = np.random.default_rng(0).bytes(1 << 16)
 
 
 def block_of(seed: int, index: int) -> bytes:
-    """Up to 4 kB that follow from stream and index."""
+    """Up to 1.5 kB that follow from stream and index."""
     number = (seed * 7919 + index * 104729) % 65521
-    return index.to_bytes(8, "little") + _POOL[number : number + number % 4000]
+    return index.to_bytes(8, "little") + _POOL[number : number + number % 1500]
 
 
 class QuickServer(DataProcess):
@@ -86,6 +89,7 @@ class Found:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "KEEPALIVE_S", ALIVE_S)
+    monkeypatch.setattr(limits, "CONNECT_S", 2 * ALIVE_S)
     monkeypatch.setattr(lane_client, "_SILENCE_S", 2 * ALIVE_S)
 
 
@@ -102,7 +106,7 @@ class Behind:
     def __init__(self, server: DataProcess, way: str, folder: Path, seed: int, holes: float) -> None:
         folder.mkdir(parents=True)
         self.way, self.seed = way, seed
-        self.path = f"net/{way.replace(':', '-')}"
+        self.path = f"net/{way.replace(':', '-')}-{seed}"
         self.lanes = BadNetwork(folder, seed, SPANS, holes)
         self.grpc = BadNetwork(folder, seed + 1, GRPC_SPANS, holes)
         address = self.grpc.towards(server.config.address, "grpc")
@@ -132,7 +136,7 @@ class Behind:
         collection, _, name = self.path.partition("/")
         writer = persist(
             lambda: self.buffer.collection(collection).create_stream(
-                name, ack="durable", resume=True, extent_bytes=20_000, linger_s=0.001
+                name, ack="durable", resume=True, extent_bytes=5_000, linger_s=0.001
             )
         )
         with writer:
@@ -160,29 +164,50 @@ def persist(call: Callable[[], StreamWriter]) -> StreamWriter:
     return found[0]
 
 
-def run(server: DataProcess, folder: Path, *, cuts: int, kills: int, seed: int, tally: Any, holes: float) -> Found:
-    """A producer for each way at once, until each has been cut so often and the server killed so often."""
+def run(
+    server: DataProcess,
+    folder: Path,
+    tally: Any,
+    *,
+    cuts: int,
+    kills: int = 0,
+    holes: float = 0.0,
+    seed: int,
+    producers: int = 1,
+    ways: Sequence[str] = WAYS,
+) -> Found:
+    """Producers on each way at once, until each way has been cut so often and the server killed so often."""
     found, killed = Found(), 0
     with ExitStack() as stack:
-        made = [Behind(server, way, folder / f"{n}", seed + 10 * n, holes) for n, way in enumerate(WAYS)]
-        for each in made:
+        made = {
+            way: [Behind(server, way, folder / f"{way}{n}", seed + n, holes) for n in range(producers)] for way in ways
+        }
+        every = [each for group in made.values() for each in group]
+        for each in every:
             stack.callback(each.close)
-        pool = stack.enter_context(ThreadPoolExecutor(len(made)))
-        done = [pool.submit(each.produce, partial(lambda p: p.cuts >= cuts and killed == kills, each)) for each in made]
+
+        def enough(group: list[Behind]) -> bool:
+            done = sum(each.cuts for each in group) >= cuts and killed == kills
+            return done or given_up.is_set()
+
+        given_up = threading.Event()
+        pool = stack.enter_context(ThreadPoolExecutor(len(every)))
+        stack.callback(given_up.set)
+        done = [pool.submit(each.produce, partial(enough, group)) for group in made.values() for each in group]
         for _ in range(kills):
-            before = [each.batches for each in made]
-            wait_until(lambda before=before: moved(made, before) or any(d.done() for d in done), "all get on")
+            before = [each.batches for each in every]
+            wait_until(lambda before=before: moved(every, before) or any(d.done() for d in done), "all get on")
             server.kill()
             server.start()
             killed += 1
         for each in done:
             each.result()
         with server.connect() as buffer:
-            for each in made:
+            for each in every:
                 found.look(buffer, each.path, each.seed, each.blocks)
-        ways = {how: sum(each.count(how) for each in made) for how in ("reset", "end", "hole")}
-        tally("bad network", found, resets=ways["reset"], ends=ways["end"], holes=ways["hole"], kills=kills)
-        assert all(each.reconnects > 0 for each in made)
+        broken = {f"{how}s": sum(each.count(how) for each in every) for how in ("reset", "end", "hole")}
+        tally("bad network", found, **broken, kills=kills)
+        assert sum(each.reconnects for each in every) > 0
     return found
 
 
@@ -190,11 +215,64 @@ def moved(made: list[Behind], before: list[int]) -> bool:
     return all(each.batches > batches for each, batches in zip(made, before, strict=True))
 
 
+@pytest.mark.parametrize("lost", [(True, True), (True, False), (False, True)], ids=["both", "up", "down"])
+def test_a_connection_that_loses_a_way_is_given_up(
+    server: QuickServer, tmp_path: Path, lost: tuple[bool, bool]
+) -> None:
+    """gRPC has pings of its own under way when it happens, which must not be waited for any longer."""
+    network = BadNetwork(tmp_path, 0, SPANS)
+    network.weather = Weather((5_000, None), "hole", lost)
+    told: list[HissError] = []
+    with server.connect() as buffer:
+        writer = buffer.collection("c").create_stream("s", resume=True)
+        writer.detach()
+    remote = RemoteStore.connect(network.towards(server.config.address, "grpc"), server.token, lane="grpc")
+    try:
+        session = remote.open_append(writer.info.id, lambda _: None, told.append, lambda _: None)
+        data = np.zeros(1_000, np.uint8)
+        for index in range(10):
+            session.send(Extent.of([index], data, [data.size]))
+        wait_until(lambda: network.counts["hole"], "the connection breaks")
+        wait_until(lambda: told, "the producer is told")
+        assert isinstance(told[0], Unavailable)
+    finally:
+        remote.close()
+        network.close()
+
+
 def test_cut_two_hundred_times_on_every_lane(server: QuickServer, tmp_path: Path, tally: Any) -> None:
-    assert run(server, tmp_path / "net", cuts=200, kills=0, seed=1, tally=tally, holes=0.0).broken == 0
+    assert run(server, tmp_path, tally, cuts=200, seed=1, producers=4).broken == 0
 
 
 def test_killed_five_times_behind_a_network_that_loses_one_way_or_both(
     server: QuickServer, tmp_path: Path, tally: Any
 ) -> None:
-    assert run(server, tmp_path / "net", cuts=5, kills=5, seed=2, tally=tally, holes=0.1).broken == 0
+    assert run(server, tmp_path, tally, cuts=10, kills=5, holes=0.1, seed=2).broken == 0
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("way", WAYS)
+def test_cut_two_thousand_times(server: QuickServer, tmp_path: Path, tally: Any, way: str) -> None:
+    found = run(server, tmp_path, tally, cuts=2_000, kills=5, holes=0.02, seed=3, producers=8, ways=[way])
+    assert found.broken == 0
+
+
+@pytest.mark.control
+def test_a_producer_that_forgets_what_was_not_acknowledged_is_found(
+    server: QuickServer, tmp_path: Path, tally: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: without sending again, blocks are missing, and the count says so."""
+    real = StreamWriter._open
+
+    def forgetful(self: StreamWriter) -> Any:
+        session = real(self)
+        with self._cond:
+            for packet in getattr(self, "_sent", ()):
+                self._held_bytes -= packet.extent.data.size
+            self._sent = deque()
+        return session
+
+    monkeypatch.setattr(StreamWriter, "_open", forgetful)
+    found = run(server, tmp_path, lambda *_, **__: None, cuts=20, seed=4, ways=["tcp"])
+    assert found.lost > 0
+    tally.control("bad network")
