@@ -115,3 +115,41 @@ def test_soak(tmp_path):
     assert found["soak/speed"]["value"] >= 0
     if "matplotlib" in sys.modules:
         assert (out / "soak.png").stat().st_size > 1000
+
+
+@pytest.fixture
+def no_peers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on a machine where none is installed: each is reported as absent, with its line."""
+    import benchmarks.peers
+
+    monkeypatch.setattr(benchmarks.peers, "HOME", tmp_path / "none")
+
+
+def test_ingest_by_lanes_and_its_picture(no_peers, tmp_path):
+    from benchmarks import ingest_wire, plot
+    from benchmarks.measure import machine
+    from hiss.testing.processes import DataProcess
+
+    (tmp_path / "data").mkdir()
+    with DataProcess(tmp_path / "data") as server:
+        sizes = {"sizes": ["4KiB", "64KiB"], "producers": [2], "run_bytes": 1 << 18}
+        found = by_case(ingest_wire.run(True, server, tmp_path, ["unix", "grpc"], **sizes))
+    peers = found["ingest/grpc/durable/64KiB"]["peers"]
+    assert {"bare-socket", "grpc-bytes", "copy"} <= {name for name, peer in peers.items() if "value" in peer}
+    assert peers["flight"]["absent"] == "python -m benchmarks.peers wire"
+    assert "ingest/unix/received/8MiB/2-producers" in found
+    assert "ingest/unix/written/4KiB-extend" in found
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"machine": machine(), "results": list(found.values())}))
+    plot.plot(results, tmp_path / "figures" / "ingest.svg")
+    assert (tmp_path / "figures" / "ingest.svg").stat().st_size > 5_000
+
+
+def test_latency(no_peers):
+    from benchmarks import latency
+
+    found = by_case(latency.run(True, lanes=["unix"], count=20, stored_bytes=32 << 20))
+    p50 = found["latency/unix/received/64KiB/p50"]
+    assert {"bare-socket", "grpc-bytes"} <= {name for name, peer in p50["peers"].items() if "value" in peer}
+    assert p50["value"] <= found["latency/unix/received/64KiB/p99"]["max"]
+    assert found["latency/unix/received/64KiB/p50/draining"]["value"] > 0
