@@ -81,24 +81,27 @@ def _of_one_size(
     small = size < 64 * KiB
     unit = partial(_blocks_a_second, size) if small else _same
     theirs: dict[str, Run] = {
-        peer: unit(partial(crew.run, size=size, count=max(4, count // _SLOW.get(peer, 1))))
+        peer: unit(
+            partial(crew.run, size=size, count=max(4, count // _SLOW.get(peer, 1)), pool=min(run_bytes, 64 * MiB))
+        )
         for peer, crew in crews.items()
         if size <= (found[peer].bytes_max or size)
     }
-    theirs["copy"] = unit(partial(disk_peers.copy, _frames(size), max(1, run_bytes // (64 * MiB))))
+    frames = np.ones((max(1, 64 * MiB // size), size), np.uint8)
+    theirs["copy"] = unit(partial(disk_peers.copy, frames, max(1, run_bytes // (64 * MiB))))
     metric = ("rate", "blocks/s") if small else ("throughput", "GB/s")
     cases = []
     for lane, crew in ours.items():
         for how in ("append", "extend") if small else ("append",):
             for ack in ACKS:
-                work = unit(partial(crew.run, size=size, count=count, ack=ack, how=how))
+                work = unit(partial(crew.run, size=size, count=count, pool=min(run_bytes, 64 * MiB), ack=ack, how=how))
                 title = f"ingest/{lane}/{ack}/{name}" + ("-extend" if how == "extend" else "")
                 cases.append(Case(title, *metric, work, _beside(lane, theirs), absent))
     return cases
 
 
 def _of_many(number: int, ours: dict[str, Crew], crews: dict[str, Crew], run_bytes: int) -> list[Case]:
-    task = {"size": 8 * MiB, "count": max(2, run_bytes // (8 * MiB) // number), "pool": 16 * MiB}
+    task: dict[str, Any] = {"size": 8 * MiB, "count": max(2, run_bytes // (8 * MiB) // number), "pool": 16 * MiB}
     theirs: dict[str, Run] = {peer: partial(crew.run, **task) for peer, crew in crews.items()}
     return [
         Case(
@@ -127,7 +130,3 @@ def _same(run: Run) -> Run:
 
 def _blocks_a_second(size: int, run: Callable[[], float]) -> Run:
     return lambda: run() * 1e9 / size
-
-
-def _frames(size: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (max(1, 64 * MiB // size), size), np.uint8)

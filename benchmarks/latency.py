@@ -38,7 +38,7 @@ import sys, hiss
 from hiss.drain import drain
 with hiss.connect(sys.argv[1]) as buffer:
     while True:
-        drain(buffer.store, sys.argv[2], sys.argv[3], compression="none")
+        drain(buffer.store, sys.argv[2], sys.argv[3], compression="none", overwrite=True)
         print("drained", flush=True)
 """
 
@@ -48,7 +48,7 @@ class _Times:
 
     def __init__(self, crew: Crew, out: Path, count: int, **task: Any) -> None:
         self._crew, self._out = crew, out
-        self._task = {"size": SIZE, "count": count, "how": "latency", "out": str(out), **task}
+        self._task = {"size": SIZE, "count": count, "how": "latency", "pool": 8 * MiB, "out": str(out), **task}
 
     def p50(self) -> float:
         """Measures, ms."""

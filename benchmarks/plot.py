@@ -22,6 +22,7 @@ def plot(results: Path, figure: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.patches import Patch
 
     document = json.loads(results.read_text())
     found = {each["case"]: each for each in document["results"]}
@@ -37,7 +38,8 @@ def plot(results: Path, figure: Path) -> None:
         axis.grid(axis="x", color="#e5e5e5", linewidth=0.8)
         axis.set_axisbelow(True)
     machine = document["machine"]
-    axes[0].legend(loc="lower right", frameon=False, fontsize=9)
+    levels = [Patch(color=colour, label=ack) for ack, colour in ACKS.items()]
+    axes[0].legend(handles=levels, loc="lower right", frameon=False, fontsize=9)
     drawn.supxlabel(
         f"{machine['cpu']}, {machine['cores']} cores; medians, and from the least to the most",
         fontsize=8,
@@ -64,8 +66,7 @@ def _draw(axis: Any, found: dict[str, Any], size: str, scale: float) -> None:
             if case is not None:
                 value = case["value"] * scale
                 error = [[value - case["min"] * scale], [case["max"] * scale - value]]
-                label = ack if lane == lanes[0] else None
-                axis.barh(place, value, 0.9, color=colour, label=label, xerr=error, ecolor="#555555", capsize=2)
+                axis.barh(place, value, 0.9, color=colour, xerr=error, ecolor="#555555", capsize=2)
             place -= 1
         ticks.append((place + 2, f"hiss {lane}"))
         place -= 0.7

@@ -103,19 +103,19 @@ class Peer:
         return Crew(self.command, number)
 
 
-def our_crew(address: str, token: str, lane: str, number: int = 1) -> Crew:
-    command = [sys.executable, "-m", "benchmarks.producer", address, lane]
+def our_crew(address: str, token: str, lane: str, number: int = 1, *, role: str = "producer") -> Crew:
+    command = [sys.executable, "-m", f"benchmarks.{role}", address, lane]
     return Crew(command, number, {"HISS_TOKEN": token})
 
 
 @contextmanager
-def peers(directory: Path) -> Iterator[tuple[dict[str, Peer], dict[str, str]]]:
+def peers(directory: Path, *, consume: bool = False) -> Iterator[tuple[dict[str, Peer], dict[str, str]]]:
     """Those that are here, by name (`bare-socket` twice, the other as `bare-socket-unix`), and of those that are not
-    the line that installs them."""
+    the line that installs them. With `consume` they are read from."""
     found: dict[str, Peer] = {}
     absent: dict[str, str] = {}
     with ExitStack() as stack:
-        for name, start in _STARTS.items():
+        for name, start in (_SOURCES if consume else _STARTS).items():
             missing = _missing(name)
             if missing is not None:
                 absent[name] = missing
@@ -124,7 +124,8 @@ def peers(directory: Path) -> Iterator[tuple[dict[str, Peer], dict[str, str]]]:
             python = str(interpreter(_ENVIRONMENTS[name]) if name in _ENVIRONMENTS else sys.executable)
             kind = name.removesuffix("-unix")
             bytes_max = _NATS_BYTES_MAX if name == "nats" else None
-            found[name] = Peer(name, [python, str(HERE / "wire_producers.py"), kind, address], bytes_max)
+            program = HERE / ("wire_consumers.py" if consume else "wire_producers.py")
+            found[name] = Peer(name, [python, str(program), kind, address], bytes_max)
         yield found, absent
 
 
@@ -155,9 +156,9 @@ def _process(command: Sequence[str], up: Callable[[], bool] = lambda: True) -> I
 
 
 @contextmanager
-def _sink(environment: str | None, *arguments: str) -> Iterator[str]:
+def _sink(environment: str | None, *arguments: str, program: str = "wire_sinks.py") -> Iterator[str]:
     python = sys.executable if environment is None else str(interpreter(environment))
-    with _process([python, str(HERE / "wire_sinks.py"), *arguments]) as process:
+    with _process([python, str(HERE / program), *arguments]) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
 
@@ -198,6 +199,12 @@ _STARTS: dict[str, Callable[[Path], Any]] = {
     "nats": _nats,
     "pvapy": _nothing,
     "grpc-bytes": lambda _: _sink(None, "grpc-bytes"),
+}
+_SOURCES: dict[str, Callable[[Path], Any]] = {
+    "bare-socket": lambda _: _sink(None, "bare-socket", program="wire_sources.py"),
+    "flight": lambda _: _sink("wire", "flight", program="wire_sources.py"),
+    "redis-set": _redis,
+    "grpc-bytes": lambda _: _sink(None, "grpc-bytes", program="wire_sources.py"),
 }
 _ENVIRONMENTS = dict.fromkeys(("flight", "redis-set", "redis-xadd", "nats"), "wire") | {"pvapy": "pvapy"}
 _PROGRAMS = {"redis-set": "redis-server", "redis-xadd": "redis-server", "nats": "nats-server"}
