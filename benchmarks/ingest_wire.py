@@ -8,6 +8,7 @@ Peers: `bare-socket` throws the bytes away (over a Unix socket where the lane is
 into a server that keeps nothing, `redis-set` and `redis-xadd` keep the newest blocks in memory and are reached by a
 Unix socket, `nats` is JetStream with file storage, `pvapy` a pvAccess monitor of which what arrived counts,
 `grpc-bytes` a stream of protobuf messages with a field of bytes, thrown away. `copy` is numpy.copyto on warm pages.
+`8MiB-lent` appends with `copy=False`.
 """
 
 from __future__ import annotations
@@ -92,12 +93,18 @@ def _of_one_size(
     metric = ("rate", "blocks/s") if small else ("throughput", "GB/s")
     cases = []
     for lane, crew in ours.items():
-        for how in ("append", "extend") if small else ("append",):
-            for ack in ACKS:
-                work = unit(partial(crew.run, size=size, count=count, pool=min(run_bytes, 64 * MiB), ack=ack, how=how))
-                title = f"ingest/{lane}/{ack}/{name}" + ("-extend" if how == "extend" else "")
-                cases.append(Case(title, *metric, work, _beside(lane, theirs), absent))
+        for how, ack in _ways(small):
+            pool = min(run_bytes, 64 * MiB)
+            work = unit(partial(crew.run, size=size, count=count, pool=pool, ack=ack, how=how))
+            title = f"ingest/{lane}/{ack}/{name}" + ("" if how == "append" else f"-{how}")
+            cases.append(Case(title, *metric, work, _beside(lane, theirs), absent))
     return cases
+
+
+def _ways(small: bool) -> list[tuple[str, str]]:
+    """How blocks are appended, and what is waited for."""
+    found = [("append", ack) for ack in ACKS]
+    return found + ([("extend", ack) for ack in ACKS] if small else [("lent", "received")])
 
 
 def _of_many(number: int, ours: dict[str, Crew], crews: dict[str, Crew], run_bytes: int) -> list[Case]:

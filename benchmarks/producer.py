@@ -1,6 +1,7 @@
 """Our producer, in a process of its own: `python -m benchmarks.producer ADDRESS LANE`, with HISS_TOKEN.
 
-Tasks are `pacing`'s, with `ack`, and `how`: "append", "extend", or "latency", whose seconds go into the file `out`.
+Tasks are `pacing`'s, with `ack`, and `how`: "append", "lent" (`copy=False`), "extend", or "latency", whose
+seconds for each block go into the file `out`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main(address: str, lane: str) -> None:
 
 def _append(writer: Any, task: dict[str, Any]) -> int:
     for block in pacing.blocks(task["size"], task["count"]):
-        writer.append(block)
+        writer.append(block, copy=task["how"] != "lent")
     writer.flush()
     return int(task["size"] * task["count"])
 
@@ -71,7 +72,7 @@ def _latency(writer: Any, task: dict[str, Any]) -> int:
     return int(task["size"] * task["count"])
 
 
-_WORK = {"append": _append, "extend": _extend, "latency": _latency}
+_WORK = {"append": _append, "lent": _append, "extend": _extend, "latency": _latency}
 
 if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2])

@@ -270,6 +270,7 @@ def test_a_producer_that_forgets_what_was_not_acknowledged_is_found(
             for packet in getattr(self, "_sent", ()):
                 self._held_bytes -= packet.extent.data.size
             self._sent = deque()
+            self._cond.notify_all()
         return session
 
     monkeypatch.setattr(StreamWriter, "_open", forgetful)
