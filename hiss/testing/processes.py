@@ -31,6 +31,8 @@ def free_port() -> int:
 class DataProcess:
     """A server's data process on a port of its own, with a small arena. A context manager."""
 
+    program = ("-m", "hiss.server")
+
     def __init__(self, data: Path, *, arena_bytes: int = 64 * MiB, segment_bytes: int = 32 * MiB) -> None:
         self.config = ServeConfig(
             data=data, port=free_port(), arena_bytes=arena_bytes, segment_bytes=segment_bytes, backend="numpy"
@@ -49,7 +51,7 @@ class DataProcess:
         self.stop()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "hiss.server", "data", self.config.to_json()]
+        command = [sys.executable, *self.program, "data", self.config.to_json()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         with self.connect() as buffer:

@@ -39,6 +39,8 @@ def open_channel(address: str) -> grpc.Channel:
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.keepalive_time_ms", int(limits.KEEPALIVE_S * milliseconds)),
         ("grpc.keepalive_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),
+        # while one of gRPC's own pings is under way no other is sent, and its patience, not keepalive's, counts
+        ("grpc.http2.ping_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),
         ("grpc.http2.max_pings_without_data", 0),
     )
     return grpc.insecure_channel(check_address(address), options=options)
