@@ -84,6 +84,23 @@ def tally() -> Tally:
     return _TALLY
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where several processes run the tests, each hands on what it counted."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["tally"] = {"parts": _TALLY.parts, "controls": _TALLY.controls}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """A process has ended: its counts join the others."""
+    counted = getattr(node, "workeroutput", {}).get("tally", {"parts": {}, "controls": {}})
+    for part, row in counted["parts"].items():
+        _TALLY(part, None, **row)
+    for part, count in counted["controls"].items():
+        _TALLY.controls[part] = _TALLY.controls.get(part, 0) + count
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What was broken on purpose, and what came of it."""
     if not _TALLY.parts and not _TALLY.controls:
