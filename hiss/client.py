@@ -10,6 +10,7 @@ np.asarray(buf["beamtime42/scan7/proj"])
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from hiss import access, limits
 from hiss.drain_policy import DrainPolicy, DrainTarget
-from hiss.errors import CollectionNotFound, InvalidInput, NotFound, StreamNotFound
+from hiss.errors import CollectionNotFound, InvalidInput, KernelWarning, NotFound, StreamNotFound
 from hiss.model import (
     AckLevel,
     Attachment,
@@ -319,6 +320,11 @@ class Collection:
         Raises
         ------
         AlreadyExists, CollectionSealed, KernelRejected, ParameterMismatch, SpecMismatch
+
+        Warns
+        -----
+        KernelWarning
+            A line of a kernel may not mean what it says on these blocks; `stream.info.stages` keeps it.
         """
         found = Overload.parse(overload, patience_s)
         spec = StreamSpec(
@@ -331,6 +337,9 @@ class Collection:
             expendable=expendable,
         )
         info = self._store.create_stream(self.path, name, spec, resume=resume, new_version=new_version)
+        for stage in (*info.stages, *info.shadows):
+            for text in stage.warnings:
+                warnings.warn(text, KernelWarning, stacklevel=2)
         return StreamWriter(
             self._store,
             info,

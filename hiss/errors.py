@@ -247,6 +247,10 @@ class MissingExtra(HissError, ImportError):
     """An optional package is absent; the message carries the line that installs it."""
 
 
+class KernelWarning(UserWarning):
+    """A line of a kernel is allowed, and may not mean what it says on the stream that it is attached to."""
+
+
 def from_name(name: str, message: str, details: Mapping[str, str]) -> HissError:
     """Rebuild an error that travelled: the class called `name`, or `HissError` for one that is not known here."""
     error = _classes(HissError).get(name, HissError)(message)

@@ -60,6 +60,7 @@ from hiss.model import (
     split_stream_path,
 )
 from hiss.node import Node
+from hiss.readout import with_warnings
 from hiss.replay import replay
 from hiss.session import Session
 from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
@@ -227,10 +228,10 @@ class LocalStore:
         came_bytes = info.frame.item_bytes
         _check_order(info.path, stages)
         _check_keep(info, stages)
-        frame = self._node.readout.out_frame(stages, info)
+        frame, stages = self._node.readout.fitted(stages, info)
         _check_shadows(info, stages, shadows)
-        for shadow in shadows:
-            self._node.readout.shadow(shadow, replace(info, frame=frame))  # compiles
+        leaving = replace(info, frame=frame)
+        shadows = tuple(with_warnings(each, self._node.readout.shadow(each, leaving).warnings) for each in shadows)
         check_block_fits(self._node.storage.arena, f"stream {info.path}", came_bytes + frame.item_bytes)
         raw = replace(info, id=uuid.uuid4().hex, name=info.name + RAW_SUFFIX, raw_of=info.id)
         return [replace(info, frame=frame, stages=stages, shadows=shadows, raw_id=raw.id), raw]

@@ -408,6 +408,7 @@ class StageInfo:
     `{"stream": PATH, "version": n, "reduce": …, "digest": …}`, `{"column": NAME}`. `report` is how it fared since the
     stream was opened (`kernel_report`), `since` the first index that a stage may have decided on which was promoted
     while the stream was open. `attached`: not the producer named it, but the stream's collection had it attached.
+    `warnings` tell of lines that may not mean what they say, on these blocks.
     """
 
     name: str
@@ -422,6 +423,7 @@ class StageInfo:
     every: int = 0
     attached: bool = False
     feedback_every: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,6 +295,7 @@ class Node:
             streams = [info, *self._companions(info)]
             if state is StreamState.SEALED:
                 streams += reductions.store(info, self.storage, self.readout, attempt, self.clock_ns())
+                info = self.catalog.stream_by_id(stream_id)  # one of them may have been quarantined
             self.storage.sync([stream.id for stream in streams])
             whole = {stream.id: self.complete(stream, end_index).completeness for stream in streams}
             digests = {stream.id: self.storage.stream_digest(stream.id) for stream in streams}

@@ -248,8 +248,16 @@ class Readout:
 
     def out_frame(self, stages: Sequence[StageInfo], info: StreamInfo) -> FrameSpec:
         """The blocks that leave `stages` when those of `info` enter them; compiles."""
+        return self.fitted(stages, info)[0]
+
+    def fitted(self, stages: Sequence[StageInfo], info: StreamInfo) -> tuple[FrameSpec, tuple[StageInfo, ...]]:
+        """The same, and the stages with what there is to warn of. Reductions are checked and compiled, too."""
         pipeline = self._build(stages, info.frame, info)
-        return _leaving(pipeline)
+        leaving = replace(info, frame=_leaving(pipeline))
+        reductions = [stage for stage in stages if stage.kind is KernelKind.REDUCE]
+        built = [self.reduction(leaving, binding.stage(stage, self._storage.catalog)) for stage in reductions]
+        texts = [*pipeline.warnings, *(text for each in built for text in each.warnings)]
+        return leaving.frame, tuple(with_warnings(stage, texts) for stage in stages)
 
     def _build(self, stages: Sequence[StageInfo], came_as: FrameSpec, info: StreamInfo) -> Pipeline:
         inner = [stage for stage in stages if stage.kind is not KernelKind.REDUCE]
@@ -307,3 +315,9 @@ def _fixed_shape(frame: FrameSpec, info: StreamInfo) -> tuple[int, ...]:
             "before it may make something of one shape of each"
         )
     return tuple(size for size in frame.shape if size is not None)
+
+
+def with_warnings(stage: StageInfo, texts: Sequence[str]) -> StageInfo:
+    """The stage with those of the texts that are about it."""
+    begin = f"kernel {stage.name!r}, "
+    return replace(stage, warnings=tuple(text for text in texts if text.startswith(begin)))

@@ -315,6 +315,7 @@ def encode_stage(stage: StageInfo) -> types_pb2.Stage:
         every=stage.every,
         attached=stage.attached,
         feedback_every=stage.feedback_every,
+        warnings=stage.warnings,
     )
 
 
@@ -333,6 +334,7 @@ def decode_stage(message: types_pb2.Stage) -> StageInfo:
         message.every,
         message.attached,
         message.feedback_every,
+        tuple(message.warnings),
     )
 
 

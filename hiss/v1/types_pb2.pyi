@@ -210,7 +210,7 @@ class BoundKernel(_message.Message):
     def __init__(self, kernel: _Optional[_Union[KernelDefinition, _Mapping]] = ..., params: _Optional[_Mapping[str, Parameter]] = ..., budget_s: _Optional[float] = ..., shadow: _Optional[bool] = ..., every: _Optional[int] = ..., feedback_every: _Optional[int] = ...) -> None: ...
 
 class Stage(_message.Message):
-    __slots__ = ("name", "kind", "hash", "source", "params_json", "budget_s", "quarantined", "report_json", "since", "every", "attached", "feedback_every")
+    __slots__ = ("name", "kind", "hash", "source", "params_json", "budget_s", "quarantined", "report_json", "since", "every", "attached", "feedback_every", "warnings")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     HASH_FIELD_NUMBER: _ClassVar[int]
@@ -223,6 +223,7 @@ class Stage(_message.Message):
     EVERY_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_EVERY_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: KernelKind
     hash: str
@@ -235,7 +236,8 @@ class Stage(_message.Message):
     every: int
     attached: bool
     feedback_every: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[KernelKind, str]] = ..., hash: _Optional[str] = ..., source: _Optional[str] = ..., params_json: _Optional[str] = ..., budget_s: _Optional[float] = ..., quarantined: _Optional[bool] = ..., report_json: _Optional[str] = ..., since: _Optional[int] = ..., every: _Optional[int] = ..., attached: _Optional[bool] = ..., feedback_every: _Optional[int] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[KernelKind, str]] = ..., hash: _Optional[str] = ..., source: _Optional[str] = ..., params_json: _Optional[str] = ..., budget_s: _Optional[float] = ..., quarantined: _Optional[bool] = ..., report_json: _Optional[str] = ..., since: _Optional[int] = ..., every: _Optional[int] = ..., attached: _Optional[bool] = ..., feedback_every: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class LedgerEntry(_message.Message):
     __slots__ = ("first", "last", "stage", "reason")
