@@ -66,14 +66,16 @@ def scan(
         yield buffer, streams
 
 
-def blocks_of(path: Path) -> Streams:
+def blocks_of(path: Path, only: set[str] | None = None) -> Streams:
     """What other programs read there: h5py, zarr-python."""
     if path.is_dir():
         zarr = pytest.importorskip("zarr", reason="zarr is not installed: pip install 'hiss[zarr]'")
         groups = {each.parent.name: zarr.open_group(each.parent, mode="r") for each in path.glob("*/zarr.json")}
-        return {name: (group["data"][...], _offset(group)) for name, group in groups.items()}
+        chosen = {name: group for name, group in groups.items() if only is None or name in only}
+        return {name: (group["data"][...], _offset(group)) for name, group in chosen.items()}
     with h5py.File(path) as file:
-        groups = {name: file[f"entry/{name}"] for name in file["entry/hiss"] if name != "contents"}
+        names = only or {name for name in file["entry/hiss"] if name != "contents"}
+        groups = {name: file[f"entry/{name}"] for name in names}
         return {name: (group["data"][()], _offset(group)) for name, group in groups.items()}
 
 
@@ -124,18 +126,23 @@ def test_recorded_data_come_back_with_every_byte(
         found = blocks_of(path)
         assert set(found) == set(streams)
         for each, frames in streams.items():
-            data, offset = found[each]
-            if isinstance(frames, list):
-                packets = [data[first:stop].tobytes() for first, stop in itertools.pairwise(offset)]
-                assert packets == frames
-            else:
-                np.testing.assert_array_equal(data, frames)
-                assert data.dtype == frames.dtype
+            assert_same(found[each], frames)
         assert verify_file(path).ok
         flip_in_each(path, list(streams))
-        damaged = verify_file(path)
-        assert {stream.path: len(stream.damage) for stream in damaged.streams if not stream.damage} == {}
-        assert len(damaged.streams) == len(streams)
+        verified = {stream.path.rpartition("/")[2]: stream for stream in verify_file(path).streams}
+        unharmed = {each for each in streams if not verified[each].damage}
+        assert len(unharmed) <= 1
+        for each in unharmed:  # a bit of a run of zeros, as LZ4 writes it, may say the same as the other bit
+            assert_same(blocks_of(path, {each})[each], streams[each])
+
+
+def assert_same(found: tuple[Any, Any], frames: Any) -> None:
+    data, offset = found
+    if isinstance(frames, list):
+        assert [data[first:stop].tobytes() for first, stop in itertools.pairwise(offset)] == frames
+    else:
+        np.testing.assert_array_equal(data, frames)
+        assert data.dtype == frames.dtype
 
 
 def _bytes(frames: Any) -> int:
