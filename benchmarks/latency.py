@@ -34,11 +34,11 @@ ALL_LANES = (*LANES, GRPC)
 _PEERS = ("bare-socket", "bare-socket-unix", "flight", "redis-set", "redis-xadd", "nats", "grpc-bytes")
 _STORED = "bench/stored"
 _DRAIN = """
-import sys, hiss
+import pathlib, sys, hiss
 from hiss.drain import drain
 with hiss.connect(sys.argv[1]) as buffer:
     while True:
-        drain(buffer.store, sys.argv[2], sys.argv[3], compression="none", overwrite=True)
+        drain(buffer.store, sys.argv[2], pathlib.Path(sys.argv[3]), compression="none", overwrite=True)
         print("drained", flush=True)
 """
 

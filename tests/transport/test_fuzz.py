@@ -51,7 +51,7 @@ def test_damaged_messages_are_read_alike(name: str, tally: Any) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(body=st.binary(max_size=300))
 def test_any_bytes_are_read_alike(name: str, body: bytes) -> None:
     TARGETS[name](body)
