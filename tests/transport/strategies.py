@@ -99,6 +99,11 @@ bound_kernel = st.one_of(
     st.builds(BoundKernel, kernel_def, st.dictionaries(name, param, max_size=3), st.floats(0.001, 1000.0)),
     st.builds(
         BoundKernel,
+        kernel_def.map(lambda kernel: replace(kernel, kind=KernelKind.FILTER)),
+        feedback_every=st.integers(0, (1 << 63) - 1),
+    ),
+    st.builds(
+        BoundKernel,
         kernel_def.map(lambda kernel: replace(kernel, kind=KernelKind.REDUCE)),
         every=st.integers(0, (1 << 63) - 1),
     ),
@@ -115,6 +120,7 @@ stage = st.builds(
     st.booleans(),
     every=st.integers(0, (1 << 63) - 1),
     attached=st.booleans(),
+    feedback_every=st.integers(0, (1 << 63) - 1),
 )
 pipeline = st.lists(bound_kernel, max_size=2).map(tuple)
 stream_spec = st.builds(StreamSpec, frame, columns, st.sampled_from(AckLevel), attrs, st.sampled_from(Keep), pipeline)
@@ -188,7 +194,7 @@ collection = st.builds(
     kernels=tuples(st.builds(Attachment, st.sampled_from(["*", "proj*", "a?[bc]"]), stage, st.booleans(), int64), 2),
 )
 event = st.builds(Event, text, count, text, int64, path, text, count, attrs)
-status = st.builds(NodeStatus, text, text, text, count, text, *([count] * 10), attrs, *([count] * 3))
+status = st.builds(NodeStatus, text, text, text, count, text, *([count] * 10), attrs, *([count] * 3), last_event=count)
 
 variable = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 stream_ref = st.builds(StreamRef, text, path, count, text)

@@ -14,6 +14,7 @@ from hiss.model import Caller
 from hiss.transport import GrpcServer, RemoteStore
 from hiss.transport.methods import MEOW
 from hiss.workflow import (
+    EngineCounts,
     Job,
     JobState,
     Meow,
@@ -115,6 +116,9 @@ class MemoryMeow(Meow):
     def release_job(self, job_id: str) -> Job:
         return dataclasses.replace(self.job(job_id), state=JobState.QUEUED, chain=7)
 
+    def counts(self) -> EngineCounts:
+        return EngineCounts({"done": 3, "held": 1}, 1 << 40)
+
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
         node = ProvenanceNode("a", "stream", path, {"version": version})
         return ProvenanceGraph((node,), (("a", "a", "itself"),))
@@ -168,6 +172,7 @@ def test_everything_that_the_engine_does(remote: RemoteStore, engine: MemoryMeow
     assert meow.cancel_job("0" * 31 + "2").pattern == "second"
     released = meow.release_job("0" * 31 + "2")
     assert (released.pattern, released.chain) == ("second", 7)
+    assert meow.counts() == engine.counts()
     assert meow.provenance("beam/scan/proj", 3) == engine.provenance("beam/scan/proj", 3)
     meow.remove_pattern("every")
     meow.remove_recipe("mean")
