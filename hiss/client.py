@@ -38,6 +38,7 @@ from hiss.overload import Overload
 from hiss.reader import Join, Stream, bound_kernels
 from hiss.space import Evicted, Reservation, Retention, parse_size
 from hiss.store import Store
+from hiss.tokens import NewToken, TokenInfo
 from hiss.workflow import Meow
 from hiss.writer import StreamWriter
 
@@ -175,6 +176,45 @@ class Buffer:
     def evict(self, path: str = "", *, dry_run: bool = False) -> list[Evicted]:
         """Evict a stream, or what may go of a collection; without a path what the policies take now."""
         return self.store.evict(path, dry_run=dry_run)
+
+    def create_token(
+        self,
+        label: str,
+        rights: Sequence[str] = ("read",),
+        *,
+        prefix: str = "",
+        hours: float | None = None,
+        addresses: str = "",
+    ) -> NewToken:
+        """Make a token for somebody else; what he shows is its `text`, which the buffer tells once.
+
+        Parameters
+        ----------
+        label : str
+            For people.
+        rights : sequence of str
+            Some of `read`, `write`, `run`, `admin`.
+        prefix : str
+            A collection; it is good there and below. Empty: everywhere.
+        hours : float, optional
+            How long it is good; by default until it is revoked.
+        addresses : str
+            Where from, such as `10.1.0.0/16`; empty: from anywhere.
+
+        Raises
+        ------
+        PermissionRefused
+            For more than the caller's own token allows.
+        """
+        return self.store.create_token(label, rights, prefix=prefix, hours=hours, addresses=addresses)
+
+    def tokens(self) -> list[TokenInfo]:
+        """The tokens that were handed out and not revoked."""
+        return self.store.tokens()
+
+    def revoke_token(self, token_id: str) -> list[TokenInfo]:
+        """End a token and those that were handed out with it, at once. Raises `TokenNotFound`."""
+        return self.store.revoke_token(token_id)
 
 
 class Collection:

@@ -125,6 +125,8 @@ REQUEST_FIELDS_MAX: Final = 65_536  # fields, repeated ones counted singly, of o
 STATUS_TEXT_BYTES_MAX: Final = 512  # of an error, for clients that do not know its details
 ERROR_TEXT_BYTES_MAX: Final = 2 * KiB  # message of an error that travels, and as much again of details
 TOKEN_CHARS_MAX: Final = 1024
+TOKENS_MAX: Final = 10_000  # that were handed out and are good
+TOKEN_HOURS_MAX: Final = 100_000.0
 
 # Lanes and lines
 LINES_MAX: Final = 256  # connections of jobs at once

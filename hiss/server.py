@@ -59,15 +59,18 @@ def run_data(config: ServeConfig) -> None:
     node = Node(config.data, storage_options(config), backend=config.backend, retention=config.retention)
     node.readout.warm()
     run = run_directory(config.data)
-    tokens = Access.of_directory(config.data)
+    tokens = Access.of_directory(config.data, node.catalog.tokens)
     server = GrpcServer(
         [config.address, f"unix:{run / 'data.sock'}"],
         store_for=lambda caller: LocalStore(node, caller),
-        authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
+        authenticate=lambda token, peer: tokens.authenticate(token, time.time_ns(), peer),
         meow=f"unix:{run / 'rules.sock'}",
         lanes=[f"unix:{run / 'lane.sock'}", f"{config.host}:0"],
         line=f"unix:{run / 'line.sock'}",
+        is_valid=lambda caller: tokens.is_valid(caller, time.time_ns()),
+        vouch=lambda caller: tokens.vouch(caller, time.time_ns()),
     )
+    node.catalog.tokens.on_revoked = server.look_at_tokens
     server.start()
     write_secret(token_file(config.port), tokens.owner_token)
     with pid_file(run / "data.pid"):
@@ -96,7 +99,7 @@ def run_rules(config: ServeConfig) -> None:
     server = GrpcServer(
         [f"unix:{run / 'rules.sock'}"],
         store_for=None,
-        authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
+        authenticate=lambda token, peer: tokens.authenticate(token, time.time_ns(), peer),
         meow=engine,
     )
     engine.start()
@@ -160,7 +163,7 @@ class _Embedded:
         from hiss.meow_bridge import Engine
         from hiss.transport.server import GrpcServer
 
-        tokens = Access.of_directory(self._data)
+        tokens = Access.of_directory(self._data, self._node.catalog.tokens)
         run = run_directory(self._data)
         address, line = f"unix:{run / 'data.sock'}", run / "line.sock"
         environment = job_environment(address, tokens, line=line)
@@ -168,11 +171,13 @@ class _Embedded:
         server = GrpcServer(
             [address],
             store_for=lambda caller: LocalStore(self._node, caller),
-            authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
+            authenticate=lambda token, peer: tokens.authenticate(token, time.time_ns(), peer),
             meow=engine,
             lanes=[f"unix:{run / 'lane.sock'}"],
             line=f"unix:{line}",
+            is_valid=lambda caller: tokens.is_valid(caller, time.time_ns()),
         )
+        self._node.catalog.tokens.on_revoked = server.look_at_tokens
         server.start()
         engine.start()
         self._stops = [engine.stop, lambda: server.stop(1.0)]

@@ -27,6 +27,7 @@ from hiss.blocks.attachment_table import AttachmentTable
 from hiss.blocks.catalog_database import CatalogDatabase
 from hiss.blocks.milestone_table import MilestoneTable
 from hiss.blocks.space_records import SpaceRecords
+from hiss.blocks.token_table import TokenTable
 from hiss.errors import (
     AlreadyExists,
     CatalogDamaged,
@@ -103,6 +104,7 @@ class Catalog:
         self.attachments: Final = AttachmentTable(
             self._database, self._insert_event, self._events, self.check_takes_streams
         )
+        self.tokens: Final = TokenTable(self._database, self._insert_event, self._events, clock_ns)
         last = self._database.row("SELECT max(seq) AS seq FROM event")
         self._last_seq = int((last and last["seq"]) or 0)
 

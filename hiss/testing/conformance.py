@@ -20,6 +20,7 @@ from hiss import errors
 from hiss.client import Buffer
 from hiss.model import AckLevel, Selection, StreamState
 from hiss.testing.attachments import AttachmentConformance
+from hiss.testing.tokens import TokenConformance
 from hiss.writer import StreamWriter
 
 
@@ -48,7 +49,7 @@ def frames(count: int, shape: tuple[int, ...] = (4, 6), dtype: str = "uint16", s
     return np.random.default_rng(seed).integers(0, 10, (count, *shape)).astype(dtype)
 
 
-class BufferConformance(AttachmentConformance):
+class BufferConformance(AttachmentConformance, TokenConformance):
     """The suite."""
 
     # ---- streams and blocks

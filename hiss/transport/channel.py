@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import unquote
 
 import grpc
 
@@ -24,6 +25,14 @@ def check_address(address: str) -> str:
     if not host or not colon or not port.isdecimal() or int(port) > 65535 or "/" in host:
         raise InvalidInput(f"address {address!r}: expected HOST:PORT, such as localhost:5001, or unix:PATH")
     return address
+
+
+def peer_address(peer: str) -> str | None:
+    """The IP address of a gRPC peer such as `ipv4:127.0.0.1:4242` or `ipv6:%5B::1%5D:4242`; None for a Unix socket."""
+    family, _, rest = peer.partition(":")
+    if family == "unix":
+        return None
+    return unquote(rest.rpartition(":")[0]).strip("[]")
 
 
 def open_channel(address: str) -> grpc.Channel:

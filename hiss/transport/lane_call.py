@@ -65,6 +65,9 @@ class LaneCall:
         self._reader = FrameReader(connection, what, limits.LANE_STALL_S, may_idle=True)
         self._unframer = ExtentUnframer(what)
         self._stopping = False
+        self._why: HissError = Stopping(
+            "the server is shutting down; connect again, ask where the stream stands, send the rest"
+        )
 
     def run(self, stops: Stops) -> None:
         """Serve the lane to its end; in a thread of its own."""
@@ -85,6 +88,11 @@ class LaneCall:
         self._stopping = True
         _shut(self._connection, socket.SHUT_RD)
 
+    def revoke(self, why: HissError) -> None:
+        """The producer's token is good no longer: the same, for that reason."""
+        self._why = why
+        self.stop()
+
     def cut(self) -> None:
         """End it now."""
         _shut(self._connection, socket.SHUT_RDWR)
@@ -99,9 +107,7 @@ class LaneCall:
             with _errors_told(self._outbox, self._what):
                 session.close()
             if stopped:
-                self._outbox.fail(
-                    Stopping("the server is shutting down; connect again, ask where the stream stands, send the rest")
-                )
+                self._outbox.fail(self._why)
         finally:
             self._outbox.finish()
             teller.join()

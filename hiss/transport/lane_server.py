@@ -20,6 +20,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -28,9 +29,10 @@ from hiss import limits
 from hiss.errors import HissError, InvalidInput, PortInUse, Stopping, Unavailable
 from hiss.model import Caller
 from hiss.store import AppendSession, Store
+from hiss.transport.admission import not_good
 from hiss.transport.append_call import Outbox
 from hiss.transport.calls import Bodies, Reception, body_of, caller_of, errors_as_status
-from hiss.transport.channel import UNIX, check_address
+from hiss.transport.channel import UNIX, check_address, peer_address
 from hiss.transport.lane_call import LaneCall
 from hiss.transport.lane_framing import HEAD_BYTES, HELLO_BYTES, VERSION, Head, Kind, error_frame, prepare_socket
 from hiss.transport.lane_tickets import HERE, Grant, Tickets, host_of
@@ -199,6 +201,7 @@ class LaneServer:
         try:
             ticket = _ticket_of(bytes(newcomer.hello))
             grant = self._tickets.redeem(ticket, newcomer.kind, newcomer.host)
+            self._reception.standing.check(grant.caller)
             if self._reception.stops.stopping:
                 raise Stopping("the server is shutting down; connect again")
             leave = self._reception.long_calls.enter()
@@ -220,7 +223,8 @@ class LaneServer:
 
         def serve() -> None:
             try:
-                call.run(self._reception.stops)
+                with self._reception.standing.told(grant.caller, partial(call.revoke, not_good(grant.caller))):
+                    call.run(self._reception.stops)
             finally:
                 connection.close()
                 leave()
@@ -263,12 +267,9 @@ def _ticket_of(hello: bytes) -> bytes:
 
 
 def _grpc_host(peer: str) -> str:
-    """The host of a gRPC peer such as `ipv4:127.0.0.1:4242`, `ipv6:[::1]:4242`, `unix:`."""
-    family, _, rest = peer.partition(":")
-    if family == "unix":
-        return HERE
-    host = rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]")
-    return host_of(host.strip("[]"))
+    """The host of a gRPC peer, as tickets know it."""
+    address = peer_address(peer)
+    return HERE if address is None else host_of(address)
 
 
 def same_user(connection: socket.socket) -> bool:

@@ -37,7 +37,8 @@ from hiss.model import (
 )
 from hiss.space import Evicted, Reservation, Retention
 from hiss.store import AppendSession, Store
-from hiss.transport import space_wire, wire
+from hiss.tokens import NewToken, TokenInfo
+from hiss.transport import space_wire, token_wire, wire
 from hiss.transport.channel import check_address, open_channel
 from hiss.transport.error_wire import error_of
 from hiss.transport.lane_choice import Lanes, Offer
@@ -448,6 +449,27 @@ class RemoteStore(Store):
     def evict(self, path: str = "", version: int | None = None, *, dry_run: bool = False) -> list[Evicted]:
         reply = self._ask("Space.Evict", path=path, version=version, dry_run=dry_run)
         return list(map(space_wire.decode_evicted, reply.streams))
+
+    # ---- tokens
+
+    def create_token(
+        self,
+        label: str,
+        rights: Sequence[str],
+        *,
+        prefix: str = "",
+        hours: float | None = None,
+        addresses: str = "",
+    ) -> NewToken:
+        asked = {"label": label, "rights": list(rights), "prefix": prefix, "hours": hours, "addresses": addresses}
+        reply = self._ask("Tokens.CreateToken", **asked)
+        return NewToken(token_wire.decode_token(reply.token), reply.text)
+
+    def tokens(self) -> list[TokenInfo]:
+        return list(map(token_wire.decode_token, self._ask("Tokens.ListTokens").tokens))
+
+    def revoke_token(self, token_id: str) -> list[TokenInfo]:
+        return list(map(token_wire.decode_token, self._ask("Tokens.RevokeToken", token_id=token_id).tokens))
 
     # ---- attempts of jobs
 

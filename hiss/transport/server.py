@@ -22,7 +22,7 @@ from hiss.errors import HissError, InvalidInput, PortInUse, Unavailable
 from hiss.model import Caller
 from hiss.store import Store
 from hiss.transport import meow_calls, store_calls, stream_calls
-from hiss.transport.admission import Gate, Patience, Stops
+from hiss.transport.admission import Gate, Patience, Standing, Stops
 from hiss.transport.append_call import append_handler
 from hiss.transport.calls import Authenticate, Reception, long_handler, short_handler
 from hiss.transport.channel import UNIX, check_address
@@ -54,13 +54,18 @@ class GrpcServer:
     store_for : callable, optional
         The Store as a caller may use it; called once for each call. None: there are no stores here.
     authenticate : callable
-        The token of a call, or None, to who calls. Raises `PermissionRefused`. Must be quick.
+        The token of a call, or None, and the IP address that it comes from, None for a Unix socket, to who calls.
+        Raises `PermissionRefused`. Must be quick.
     meow : Meow, str, optional
         The rule engine, or the address of its own server, to which calls are passed on.
     lanes : sequence of str
         Addresses for lanes, as `LaneServer` takes them; none: there are no lanes here.
     line : str, optional
         `unix:PATH`, where lines are opened (`line_server`).
+    is_valid : callable
+        Whether a caller's token is still good; asked while long calls last.
+    vouch : callable
+        A token for a caller that the rule engine's own server knows; None: the caller's own.
     """
 
     def __init__(
@@ -71,13 +76,16 @@ class GrpcServer:
         meow: Meow | str | None = None,
         lanes: Sequence[str] = (),
         line: str | None = None,
+        is_valid: Callable[[Caller], bool] = lambda _: True,
+        vouch: Callable[[Caller], str | None] = lambda _: None,
     ) -> None:
         self._wanted = tuple(check_address(address) for address in addresses)
         self._stops = Stops()
         self._patience = Patience(limits.REQUEST_BODY_S)
         self._long_calls = Gate(limits.LONG_CALLS_MAX, "long calls (append, follow, watch, read)")
-        self._forwarder = MeowForwarder(meow) if isinstance(meow, str) else None
-        reception = Reception(authenticate, self._long_calls, self._patience, self._stops)
+        self._forwarder = MeowForwarder(meow, vouch) if isinstance(meow, str) else None
+        self._standing = Standing(is_valid)
+        reception = Reception(authenticate, self._long_calls, self._patience, self._stops, self._standing)
         services: dict[str, Handlers] = {}
         self.lanes: LaneServer | None = None
         if store_for is not None:
@@ -125,7 +133,12 @@ class GrpcServer:
         if self._line is not None:
             self._line.start()
         self._patience.start()
+        self._standing.start()
         self._server.start()
+
+    def look_at_tokens(self) -> None:
+        """Tokens were revoked: end at once what their holders have open."""
+        self._standing.look()
 
     def stop(self, grace_s: float) -> None:
         """Refuse new calls, finish what is in flight within `grace_s`, cut what is left. More than once is fine."""
@@ -138,6 +151,7 @@ class GrpcServer:
         if self._line is not None:
             self._line.stop()
         self._patience.stop()
+        self._standing.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._forwarder is not None:
             self._forwarder.close()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from hiss import limits
 from hiss.store import Store
-from hiss.transport import space_calls, wire
+from hiss.transport import space_calls, token_wire, wire
 from hiss.transport.workflow_wire import encode_refs
 from hiss.v1 import admin_pb2, attempts_pb2, collections_pb2, events_pb2, kernels_pb2, streams_pb2
 
@@ -174,6 +174,7 @@ def get_attempt_writes(store: Store, request: attempts_pb2.GetAttemptWritesReque
 
 SHORT: Final[dict[str, Callable[[Any, Any], Any]]] = {
     **space_calls.CALLS,
+    **token_wire.CALLS,
     "Collections.CreateCollection": create_collection,
     "Collections.GetCollection": get_collection,
     "Collections.ListCollections": list_collections,
