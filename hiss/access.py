@@ -42,6 +42,11 @@ def token_file(port: int) -> Path:
     return Path(state) / "hiss" / f"{port}.token"
 
 
+def socket_file(port: int) -> Path:
+    """Where they find the Unix socket of the server at a port, if that speaks TLS there."""
+    return token_file(port).with_suffix(".socket")
+
+
 def write_secret(path: Path, text: str) -> None:
     """Write a file that only its owner can read; it never exists half-written or with other rights."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from hiss import access, limits
 from hiss.errors import CollectionNotFound, InvalidInput, NotFound, StreamNotFound
+from hiss.link import Link
 from hiss.model import (
     AckLevel,
     Attachment,
@@ -38,6 +39,7 @@ from hiss.overload import Overload
 from hiss.reader import Join, Stream, bound_kernels
 from hiss.space import Evicted, Reservation, Retention, parse_size
 from hiss.store import Store
+from hiss.tls import ClientTls
 from hiss.tokens import NewToken, TokenInfo
 from hiss.workflow import Meow
 from hiss.writer import StreamWriter
@@ -45,18 +47,30 @@ from hiss.writer import StreamWriter
 DEFAULT_ADDRESS = "localhost:5001"
 
 
-def connect(address: str | None = None, token: str | None = None, *, lane: str | None = None) -> Buffer:
+def connect(
+    address: str | None = None,
+    token: str | None = None,
+    *,
+    lane: str | None = None,
+    tls: ClientTls | Path | str | bool | None = None,
+) -> Buffer:
     """Connect to a running buffer.
 
     Parameters
     ----------
     address : str, optional
-        `host:port` or `unix:PATH`; by default `HISS_ADDRESS`, else `localhost:5001`.
+        `host:port`, `unix:PATH`, or a share link, `hiss://host:port/collection#TOKEN`; by default `HISS_ADDRESS`, else
+        `localhost:5001`.
     token : str, optional
-        By default `HISS_TOKEN`, else the one that a server of this user on this machine left for its clients.
+        By default that of the link, else `HISS_TOKEN`, else the one that a server of this user on this machine left for
+        its clients.
     lane : str, optional
-        How producers send: `unix`, `tcp` or `grpc`. By default the fastest that can be opened; what cannot be opened
-        falls back to gRPC.
+        How producers send: `unix`, `tcp`, `tls` or `grpc`. By default the fastest that can be opened; what cannot be
+        opened falls back to gRPC.
+    tls : path, bool or ClientTls, optional
+        Connect by TLS, and never without: True trusts the system's authorities, a path those in that PEM file, or the
+        server's own certificate; a `hiss.tls.ClientTls` also has a client's. By default as the link and `HISS_TLS_CA`,
+        `HISS_TLS_CERT` and `HISS_TLS_KEY` say, else plain.
 
     Raises
     ------
@@ -64,9 +78,15 @@ def connect(address: str | None = None, token: str | None = None, *, lane: str |
     """
     from hiss.transport.remote import RemoteStore
 
-    address = address or os.environ.get("HISS_ADDRESS") or DEFAULT_ADDRESS
-    found = token or os.environ.get("HISS_TOKEN") or partial(_local_token, address)
-    store = RemoteStore.connect(address, found, lane=lane)
+    link = Link.parse(address or os.environ.get("HISS_ADDRESS") or DEFAULT_ADDRESS)
+    trusted = ClientTls.of(tls)
+    if link.tls and trusted is None:
+        if tls is False:
+            raise InvalidInput("this link is for TLS, and tls=False asks for none; nothing is sent without it")
+        trusted = ClientTls()
+    found = token or link.token or os.environ.get("HISS_TOKEN") or partial(_local_token, link.address)
+    place = link.address if trusted is not None else _local_socket(link.address) or link.address
+    store = RemoteStore.connect(place, found, lane=lane, tls=trusted)
     return Buffer(store)
 
 
@@ -106,9 +126,19 @@ def open(
 
 
 def _local_token(address: str) -> str | None:
+    return _left_here(address, access.token_file)
+
+
+def _local_socket(address: str) -> str | None:
+    """The Unix socket of a server of this user that speaks TLS at its port: on its own machine there is no network."""
+    return _left_here(address, access.socket_file)
+
+
+def _left_here(address: str, file: Callable[[int], Path]) -> str | None:
+    """What a server of this user on this machine left for its clients."""
     host, _, port = address.rpartition(":")
     if host in ("localhost", "127.0.0.1", "[::1]", "::1") and port.isdigit():
-        path = access.token_file(int(port))
+        path = file(int(port))
         if path.is_file():
             return path.read_text().strip()
     return None
@@ -407,6 +437,40 @@ class Collection:
     def retain(self, policy: Retention | None) -> Retention:
         """Give it, and those below it, a policy of its own; None takes it away."""
         return self._store.set_retention(self.path, policy)
+
+    def share(
+        self,
+        rights: Sequence[str] = ("read",),
+        *,
+        hours: float | None = 24.0,
+        address: str | None = None,
+        addresses: str = "",
+        label: str = "",
+    ) -> str:
+        """A link for somebody else to this collection and those below it: `hiss.connect(LINK)`.
+
+        Parameters
+        ----------
+        rights : sequence of str
+            `read`, `write`, or both.
+        hours : float, optional
+            How long it is good; None: until its token is revoked.
+        address : str, optional
+            `host:port` as others reach the server; by default as this client does.
+        addresses : str
+            Where it is good from, such as `10.1.0.0/16`; empty: anywhere.
+        label : str
+            Of the token, for people; by default `link to` the collection.
+        """
+        made = self._store.create_token(
+            label or f"link to {self.path}"[: limits.NAME_CHARS_MAX],
+            rights,
+            prefix=self.path,
+            hours=hours,
+            addresses=addresses,
+        )
+        here = address or str(getattr(self._store, "address", DEFAULT_ADDRESS))
+        return Link(here, getattr(self._store, "is_tls", False), self.path, made.text).url()
 
     def seal(self) -> None:
         """No more streams; raises `StreamNotFinal` while one is open."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hiss import limits
-from hiss.access import Access, token_file, write_secret
+from hiss.access import Access, socket_file, token_file, write_secret
 from hiss.blocks import StorageOptions
 from hiss.config import EXIT_UNUSABLE, ServeConfig, run_directory
 from hiss.errors import HissError
@@ -65,14 +65,20 @@ def run_data(config: ServeConfig) -> None:
         store_for=lambda caller: LocalStore(node, caller),
         authenticate=lambda token, peer: tokens.authenticate(token, time.time_ns(), peer),
         meow=f"unix:{run / 'rules.sock'}",
-        lanes=[f"unix:{run / 'lane.sock'}", f"{config.host}:0"],
+        lanes=[f"unix:{run / 'lane.sock'}", f"{'tls:' if config.tls else ''}{config.host}:0"],
         line=f"unix:{run / 'line.sock'}",
         is_valid=lambda caller: tokens.is_valid(caller, time.time_ns()),
         vouch=lambda caller: tokens.vouch(caller, time.time_ns()),
+        tls=config.tls,
+        plain_network=config.plain_network_is_trusted,
     )
     node.catalog.tokens.on_revoked = server.look_at_tokens
     server.start()
     write_secret(token_file(config.port), tokens.owner_token)
+    if config.tls is not None:
+        write_secret(socket_file(config.port), f"unix:{run / 'data.sock'}")
+    else:
+        socket_file(config.port).unlink(missing_ok=True)
     with pid_file(run / "data.pid"):
         log.info("data process %d: %s, recovery %s", os.getpid(), config.address, node.storage.recovery.attrs())
         stop.wait()

@@ -9,8 +9,10 @@ import grpc
 
 from hiss import limits
 from hiss.errors import InvalidInput
+from hiss.tls import ClientTls, read
 
 UNIX: Final = "unix:"
+TLS: Final = "tls:"  # of lanes
 _UNIX_PATH_BYTES_MAX: Final = 107  # sun_path of Linux, less its final zero
 
 
@@ -35,8 +37,8 @@ def peer_address(peer: str) -> str | None:
     return unquote(rest.rpartition(":")[0]).strip("[]")
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """A channel to `address`; it connects when it is first used, and again by itself."""
+def open_channel(address: str, tls: ClientTls | None = None) -> grpc.Channel:
+    """A channel to `address`; it connects when it is first used, and again by itself; with `tls` never without."""
     milliseconds = 1000
     options = (
         ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
@@ -50,4 +52,8 @@ def open_channel(address: str) -> grpc.Channel:
         ("grpc.keepalive_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),
         ("grpc.http2.max_pings_without_data", 0),
     )
-    return grpc.insecure_channel(check_address(address), options=options)
+    if tls is None:
+        return grpc.insecure_channel(check_address(address), options=options)
+    trusted, key, cert = (None if path is None else read(path) for path in (tls.ca, tls.key, tls.cert))
+    credentials = grpc.ssl_channel_credentials(trusted, key, cert)
+    return grpc.secure_channel(check_address(address), credentials, options=options)

@@ -27,6 +27,7 @@ from hiss.transport.admission import Stops
 from hiss.transport.append_call import Outbox
 from hiss.transport.calls import OWN_ERROR
 from hiss.transport.lane_framing import (
+    Connection,
     ExtentUnframer,
     FrameReader,
     Kind,
@@ -49,7 +50,7 @@ class LaneCall:
 
     Parameters
     ----------
-    connection : socket
+    connection : socket or TlsSocket
         Blocking; closed by whoever runs this.
     what : str
         Names the lane in errors.
@@ -57,7 +58,7 @@ class LaneCall:
         Becomes the stream's producer.
     """
 
-    def __init__(self, connection: socket.socket, what: str, open_session: Callable[[Outbox], AppendSession]) -> None:
+    def __init__(self, connection: Connection, what: str, open_session: Callable[[Outbox], AppendSession]) -> None:
         self._connection = connection
         self._what = what
         self._open_session = open_session
@@ -181,6 +182,6 @@ def _errors_told(outbox: Outbox, what: str) -> Iterator[None]:
         outbox.fail(HissError(OWN_ERROR))
 
 
-def _shut(connection: socket.socket, how: int) -> None:
+def _shut(connection: Connection, how: int) -> None:
     with contextlib.suppress(OSError):  # it is gone already
         connection.shutdown(how)

@@ -37,9 +37,10 @@ from hiss.model import (
 )
 from hiss.space import Evicted, Reservation, Retention
 from hiss.store import AppendSession, Store
+from hiss.tls import ClientTls
 from hiss.tokens import NewToken, TokenInfo
 from hiss.transport import space_wire, token_wire, wire
-from hiss.transport.channel import check_address, open_channel
+from hiss.transport.channel import UNIX, check_address, open_channel
 from hiss.transport.error_wire import error_of
 from hiss.transport.lane_choice import Lanes, Offer
 from hiss.transport.line_client import LineChannel
@@ -61,13 +62,21 @@ TokenSource = str | Callable[[], str | None] | None
 class Connection:
     """Calls to one server: channel, metadata, deadlines, errors."""
 
-    def __init__(self, address: str, token: TokenSource, attempt: str | None, line: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: TokenSource,
+        attempt: str | None,
+        line: str | None = None,
+        tls: ClientTls | None = None,
+    ) -> None:
         self.address = check_address(address)
+        self.tls = None if address.startswith(UNIX) else tls
         self._token = token
         self._attempt = attempt
         if not callable(token):
             _metadata(token, attempt)  # a token that is none is refused at once
-        open_it = partial(open_channel, address)
+        open_it = partial(open_channel, address, self.tls)
         self._channel: Any = open_it() if line is None else LineChannel(line, open_it)
         self._callables: dict[str, Any] = {}
         self._closed = False
@@ -192,7 +201,7 @@ class RemoteStore(Store):
     def __init__(self, connection: Connection, lane: str | None = None) -> None:
         self._connection = connection
         self._meow = RemoteMeow(connection.ask)
-        self._lanes = Lanes(lane)
+        self._lanes = Lanes(lane, connection.address, connection.tls)
 
     @classmethod
     def connect(
@@ -203,6 +212,7 @@ class RemoteStore(Store):
         attempt: str | None = None,
         lane: str | None = None,
         line: str | None = None,
+        tls: ClientTls | None = None,
     ) -> Self:
         """A Store at `HOST:PORT` or `unix:PATH`; it connects when it is first used.
 
@@ -215,21 +225,27 @@ class RemoteStore(Store):
         attempt : str, optional
             Id of the job's attempt on whose behalf all this is done.
         lane : str, optional
-            How producers send: `unix` or `tcp`, a lane of that kind where the server offers one, or `grpc`; by default
-            the fastest that can be opened. What cannot be opened falls back to gRPC.
+            How producers send: `unix`, `tcp` or `tls`, a lane of that kind where the server offers one, or `grpc`; by
+            default the fastest that can be opened. What cannot be opened falls back to gRPC.
         line : str, optional
             The path of the server's socket for lines (`line_client`), by which short calls go, and sooner.
+        tls : ClientTls, optional
+            Connect by TLS, and never otherwise; lanes too. A Unix socket has none and needs none.
 
         Raises
         ------
         InvalidInput
             Not an address, a token that is none, or no such lane.
         """
-        return cls(Connection(address, token, attempt, line), lane)
+        return cls(Connection(address, token, attempt, line, tls), lane)
 
     @property
     def address(self) -> str:
         return self._connection.address
+
+    @property
+    def is_tls(self) -> bool:
+        return self._connection.tls is not None
 
     @property
     def meow(self) -> RemoteMeow:

@@ -21,6 +21,7 @@ from hiss import limits
 from hiss.errors import HissError, InvalidInput, PortInUse, Unavailable
 from hiss.model import Caller
 from hiss.store import Store
+from hiss.tls import ServerTls, read
 from hiss.transport import meow_calls, store_calls, stream_calls
 from hiss.transport.admission import Gate, Patience, Standing, Stops
 from hiss.transport.append_call import append_handler
@@ -64,6 +65,10 @@ class GrpcServer:
         `unix:PATH`, where lines are opened (`line_server`).
     is_valid : callable
         Whether a caller's token is still good; asked while long calls last.
+    tls : ServerTls, optional
+        For all addresses but Unix sockets, and lanes whose address begins with `tls:`.
+    plain_network : bool
+        Lanes without TLS may listen beyond loopback, too.
     vouch : callable
         A token for a caller that the rule engine's own server knows; None: the caller's own.
     """
@@ -78,6 +83,8 @@ class GrpcServer:
         line: str | None = None,
         is_valid: Callable[[Caller], bool] = lambda _: True,
         vouch: Callable[[Caller], str | None] = lambda _: None,
+        tls: ServerTls | None = None,
+        plain_network: bool = False,
     ) -> None:
         self._wanted = tuple(check_address(address) for address in addresses)
         self._stops = Stops()
@@ -89,7 +96,7 @@ class GrpcServer:
         services: dict[str, Handlers] = {}
         self.lanes: LaneServer | None = None
         if store_for is not None:
-            self.lanes = LaneServer(lanes, reception, store_for) if lanes else None
+            self.lanes = LaneServer(lanes, reception, store_for, tls, plain_network) if lanes else None
             services |= _store_services(reception, store_for, self.lanes)
         if self._forwarder is not None:
             services["hiss.v1.Meow"] = self._forwarder.handlers(reception)
@@ -101,6 +108,7 @@ class GrpcServer:
         self._pool = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="hiss call")
         self._server = self._make_server(services, gate)
         self._bound: tuple[str, ...] = ()
+        self._credentials = None if tls is None else _credentials(tls)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -176,7 +184,10 @@ class GrpcServer:
         else:
             _probe_port(address)
         try:
-            port = self._server.add_insecure_port(address)
+            if self._credentials is None or address.startswith(UNIX):
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
             raise Unavailable(f"cannot listen at {address}: {error}", address=address) from None
         if address.startswith(UNIX):
@@ -232,6 +243,16 @@ def _options() -> list[tuple[str, Any]]:
         ("grpc.server_handshake_timeout_ms", int(limits.HANDSHAKE_S * milliseconds)),
         ("grpc.max_connection_idle_ms", int(limits.IDLE_CONNECTION_S * milliseconds)),
     ]
+
+
+def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    """Raises `InvalidInput` for files that cannot be used: gRPC itself would only refuse every client."""
+    tls.context()
+    return grpc.ssl_server_credentials(
+        [(read(tls.key), read(tls.cert))],
+        root_certificates=None if tls.client_ca is None else read(tls.client_ca),
+        require_client_auth=tls.client_ca is not None,
+    )
 
 
 def _probe_port(address: str) -> None:
