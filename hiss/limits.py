@@ -110,6 +110,10 @@ ATTACHMENTS_MAX: Final = 256  # kernels attached to one collection
 # The wire
 MESSAGE_BYTES_MAX: Final = BLOCK_BYTES_MAX + 1 * MiB
 LONG_CALLS_MAX: Final = 64  # appends, follows, watches at once
+LONG_CALLS_OF_TOKEN_MAX: Final = 24  # of them for one token that was handed out, so that it leaves some for others
+CONNECTIONS_MAX: Final = 1024  # at one address; fewer where the process may open few files
+CONNECTIONS_FRACTION: Final = 4  # 1/4 of the files that the process may open at most
+DESCRIPTORS_WANTED: Final = 16_384  # that a server asks the system for
 SHORT_CALL_THREADS: Final = 16  # left for everything else
 CONNECT_S: Final = 10.0
 RECONNECT_S: Final = 60.0  # a producer gives up after this long without a server
@@ -191,6 +195,7 @@ DAMAGE_RANGES_MAX: Final = 1_000  # of damaged blocks named for each stream; a v
 
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
+assert 2 * LONG_CALLS_OF_TOKEN_MAX < LONG_CALLS_MAX, "one or two tokens leave room for others"
 assert LANE_REPLY_BYTES_MAX > 16 * LEDGER_RANGES_MAX, "where a stream stands, gaps and all, fits into one frame"
 assert FEEDBACK_BYTES_MAX + KiB < LANE_REPLY_BYTES_MAX
 assert LANDING_FRACTION <= CREDIT_FRACTION, "the extent of one producer at least lands in place"

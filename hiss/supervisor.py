@@ -114,7 +114,7 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
     say : callable
         Takes a line for the operator.
     """
-    say(f"gRPC  {config.address}")
+    say(f"gRPC  {config.address}{' over TLS' if config.tls else ''}")
     say(f"data  {config.data}")
     say(f"pid   {os.getpid()} (stop with Ctrl-C or SIGTERM)")
     return Supervisor(config, say).run()

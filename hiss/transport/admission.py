@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -28,12 +29,16 @@ class Gate:
         Calls at once.
     what : str
         Names the calls in the refusal.
+    share : int, optional
+        Of them, those of one token that was handed out.
     """
 
-    def __init__(self, limit: int, what: str) -> None:
+    def __init__(self, limit: int, what: str, share: int | None = None) -> None:
         self._limit = limit
         self._what = what
+        self._share = limit if share is None else share
         self._inside = 0
+        self._of_tokens: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @property
@@ -41,27 +46,39 @@ class Gate:
         """How many are in."""
         return self._inside
 
-    def enter(self, holders: int = 1) -> Callable[[], None]:
+    def enter(self, caller: Caller | None = None, holders: int = 1) -> Callable[[], None]:
         """Take a place, or raise `TooManyStreams`; it is free again after `holders` calls of what is returned."""
+        token = None if caller is None else caller.token
         with self._lock:
+            if token is not None and self._of_tokens[token] >= self._share:
+                raise TooManyStreams(
+                    f"token {token} has {self._share} {self._what} open, as many as one token may; close one",
+                    allowed=self._share,
+                )
             if self._inside >= self._limit:
                 raise TooManyStreams(
                     f"{self._inside} {self._what} are open, as many as this server admits; close one, or try later",
                     allowed=self._limit,
                 )
             self._inside += 1
+            if token is not None:
+                self._of_tokens[token] += 1
         left = itertools.count(holders - 1, -1)
 
         def leave() -> None:
             with self._lock:
-                if next(left) == 0:
-                    self._inside -= 1
+                if next(left) != 0:
+                    return
+                self._inside -= 1
+                if token is not None:
+                    self._of_tokens[token] -= 1
+                    self._of_tokens += Counter()  # forgets those of which there are none
 
         return leave
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        leave = self.enter()
+    def place(self, caller: Caller | None = None) -> Iterator[None]:
+        leave = self.enter(caller)
         try:
             yield
         finally:

@@ -182,7 +182,7 @@ def append_handler(
         with errors_as_status(context, method.path):
             caller = caller_of(context, reception.authenticate)
             store = store_for(caller)
-            leave = reception.long_calls.enter(holders=2)
+            leave = reception.long_calls.enter(caller, holders=2)
             try:
                 try:
                     stream_id = _stream_id(body_of(requests, context, reception.patience, method.path), method)

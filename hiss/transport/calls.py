@@ -149,7 +149,7 @@ def long_handler(
     def serve(requests: Bodies, context: grpc.ServicerContext) -> Iterator[bytes]:
         with errors_as_status(context, method.path):
             caller = caller_of(context, reception.authenticate)
-            with reception.long_calls.place():
+            with reception.long_calls.place(caller):
                 request = method.parse_request(body_of(requests, context, reception.patience, method.path))
                 with reception.standing.ending(caller, reception.stops) as ending:
                     yield from function(subject(caller), request, context, ending)

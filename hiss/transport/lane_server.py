@@ -260,7 +260,7 @@ class LaneServer:
             self._reception.standing.check(grant.caller)
             if self._reception.stops.stopping:
                 raise Stopping("the server is shutting down; connect again")
-            leave = self._reception.long_calls.enter()
+            leave = self._reception.long_calls.enter(grant.caller)
         except HissError as error:
             with contextlib.suppress(OSError):
                 newcomer.connection.send(error_frame(error))

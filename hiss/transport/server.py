@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import stat
 from collections.abc import Callable, Sequence
@@ -89,7 +90,9 @@ class GrpcServer:
         self._wanted = tuple(check_address(address) for address in addresses)
         self._stops = Stops()
         self._patience = Patience(limits.REQUEST_BODY_S)
-        self._long_calls = Gate(limits.LONG_CALLS_MAX, "long calls (append, follow, watch, read)")
+        self._long_calls = Gate(
+            limits.LONG_CALLS_MAX, "long calls (append, follow, watch, read)", limits.LONG_CALLS_OF_TOKEN_MAX
+        )
         self._forwarder = MeowForwarder(meow, vouch) if isinstance(meow, str) else None
         self._standing = Standing(is_valid)
         reception = Reception(authenticate, self._long_calls, self._patience, self._stops, self._standing)
@@ -241,8 +244,16 @@ def _options() -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", int(limits.KEEPALIVE_S * milliseconds) // 2),
         ("grpc.server_handshake_timeout_ms", int(limits.HANDSHAKE_S * milliseconds)),
+        ("grpc.max_allowed_incoming_connections", _connections_max()),  # at each address
         ("grpc.max_connection_idle_ms", int(limits.IDLE_CONNECTION_S * milliseconds)),
     ]
+
+
+def _connections_max() -> int:
+    """So many that those who come without a token leave files to open for the rest of the process."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    share = limits.CONNECTIONS_MAX if allowed < 0 else allowed // limits.CONNECTIONS_FRACTION
+    return min(limits.CONNECTIONS_MAX, share)
 
 
 def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
