@@ -85,8 +85,9 @@ def connect(
             raise InvalidInput("this link is for TLS, and tls=False asks for none; nothing is sent without it")
         trusted = ClientTls()
     found = token or link.token or os.environ.get("HISS_TOKEN") or partial(_local_token, link.address)
-    place = link.address if trusted is not None else _local_socket(link.address) or link.address
-    store = RemoteStore.connect(place, found, lane=lane, tls=trusted)
+    here = None if trusted is not None else _local_socket(link.address)
+    store = RemoteStore.connect(here or link.address, found, lane=lane, tls=trusted)
+    store.link = Link(link.address, trusted is not None or here is not None)
     return Buffer(store)
 
 
@@ -462,6 +463,9 @@ class Collection:
         label : str
             Of the token, for people; by default `link to` the collection.
         """
+        there = getattr(self._store, "link", Link(DEFAULT_ADDRESS))
+        if address is None and there.address.startswith("unix:"):
+            raise InvalidInput(f"a link to {there.address} is good on this machine only; say address='HOST:PORT'")
         made = self._store.create_token(
             label or f"link to {self.path}"[: limits.NAME_CHARS_MAX],
             rights,
@@ -469,8 +473,7 @@ class Collection:
             hours=hours,
             addresses=addresses,
         )
-        here = address or str(getattr(self._store, "address", DEFAULT_ADDRESS))
-        return Link(here, getattr(self._store, "is_tls", False), self.path, made.text).url()
+        return Link(address or there.address, there.tls, self.path, made.text).url()
 
     def seal(self) -> None:
         """No more streams; raises `StreamNotFinal` while one is open."""

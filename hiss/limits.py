@@ -140,7 +140,7 @@ LANE_HELLOS_MAX: Final = 64  # connections that have not shown a ticket; the old
 LANE_STALL_S: Final = 30.0  # a frame that has begun is whole by then, and what is said is taken by then
 LANE_COLUMNS_BYTES_MAX: Final = 32 * KiB  # the names and types of columns, as JSON
 LANE_REPLY_BYTES_MAX: Final = 4 * MiB  # what a server says in one frame
-LANE_TLS_WRITE_BYTES: Final = 256 * KiB  # given to OpenSSL at once; who receives waits for so long at most
+LANE_TLS_BYTES: Final = 256 * KiB  # go through OpenSSL at once; whoever goes the other way waits for so long
 LANE_SOCKET_BYTES: Final = 4 * MiB  # asked for the buffers of a Unix socket; the system gives what it allows
 LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are announced and have not come
 

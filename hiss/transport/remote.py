@@ -18,6 +18,7 @@ import grpc
 from hiss import limits
 from hiss.errors import HissError, InvalidInput, LimitExceeded, Unavailable
 from hiss.extent import Extent
+from hiss.link import Link
 from hiss.model import (
     Ack,
     Attrs,
@@ -202,6 +203,7 @@ class RemoteStore(Store):
         self._connection = connection
         self._meow = RemoteMeow(connection.ask)
         self._lanes = Lanes(lane, connection.address, connection.tls)
+        self.link = Link(connection.address, connection.tls is not None)  # as others reach it, as far as is known
 
     @classmethod
     def connect(
@@ -242,10 +244,6 @@ class RemoteStore(Store):
     @property
     def address(self) -> str:
         return self._connection.address
-
-    @property
-    def is_tls(self) -> bool:
-        return self._connection.tls is not None
 
     @property
     def meow(self) -> RemoteMeow:

@@ -54,14 +54,7 @@ class TlsSocket:
         view, got = memoryview(buffer)[:nbytes], 0
         deadline_s = _deadline(self._receive_s)
         while got < nbytes:
-            self._enter()
-            found: int | None
-            try:
-                found = self._connection.recv_into(view[got:], nbytes - got)
-            except ssl.SSLWantReadError:
-                found = None
-            finally:
-                self._alone.release()
+            found = self._read(view[got : got + limits.LANE_TLS_BYTES])
             if found == 0:
                 return got
             if found is not None:
@@ -72,13 +65,26 @@ class TlsSocket:
                 return got
         return got
 
+    def _read(self, view: memoryview) -> int | None:
+        """What is here now; 0 at the peer's end, None where nothing is here. OpenSSL gives a record at a time."""
+        got = 0
+        self._enter()
+        try:
+            while got < view.nbytes and (found := self._connection.recv_into(view[got:])):
+                got += found
+        except ssl.SSLWantReadError:
+            return got or None
+        finally:
+            self._alone.release()
+        return got
+
     def sendmsg(self, buffers: Sequence[Any]) -> int:
         """Send all of them. Raises `TimeoutError` where the peer does not take them in time."""
         return sum(self._send(memoryview(buffer)) for buffer in buffers)
 
     def _send(self, view: memoryview) -> int:
-        for begin in range(0, view.nbytes, limits.LANE_TLS_WRITE_BYTES):
-            part = view[begin : begin + limits.LANE_TLS_WRITE_BYTES]
+        for begin in range(0, view.nbytes, limits.LANE_TLS_BYTES):
+            part = view[begin : begin + limits.LANE_TLS_BYTES]
             deadline_s = _deadline(self._send_s)
             while not self._sent(part):
                 if not self._wait(select.POLLOUT, deadline_s):

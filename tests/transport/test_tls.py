@@ -20,7 +20,7 @@ from hiss import limits
 from hiss.config import ServeConfig
 from hiss.errors import HissError, InvalidInput, PermissionRefused, Unavailable
 from hiss.link import Link
-from hiss.model import FrameSpec, StreamInfo, StreamSpec
+from hiss.model import Ack, FrameSpec, StreamInfo, StreamSpec
 from hiss.testing.certificates import certificates
 from hiss.testing.processes import DataProcess
 from hiss.tls import HOW_TO, ClientTls, ServerTls
@@ -30,6 +30,7 @@ from hiss.transport.lane_framing import Kind, frame
 from hiss.transport.tls_socket import TlsSocket
 from transport.conftest import TOKEN, authenticate
 from transport.memory_store import MemoryStore
+from transport.proxy import CuttingProxy
 from transport.test_append import Producer, frames_of
 from transport.test_lanes import dial, hello, idle
 from transport.waiting import LIMIT_S
@@ -77,21 +78,21 @@ def stream(remote: RemoteStore) -> StreamInfo:
 def test_whom_one_trusts_and_who_shows_what(serve: Serve, reach: Callable[..., RemoteStore]) -> None:
     known = certificates()
     one_sided, mutual, elsewhere = serve(known.server), serve(known.mutual), serve(known.elsewhere)
-    for server, tls, good in (
-        (one_sided, known.client, True),
-        (one_sided, known.known_client, True),
-        (one_sided, known.stranger, False),  # it does not trust the server
-        (one_sided, None, False),
-        (mutual, known.known_client, True),
-        (mutual, known.client, False),
-        (mutual, known.impostor, False),
-        (elsewhere, known.client, False),  # the name is another
+    for server, tls, advice in (
+        (one_sided, known.client, None),
+        (one_sided, known.known_client, None),
+        (one_sided, known.stranger, "`tls=` trusts"),
+        (one_sided, None, "localhost"),
+        (mutual, known.known_client, None),
+        (mutual, known.client, "localhost"),
+        (mutual, known.impostor, "localhost"),
+        (elsewhere, known.client, "for another name"),
     ):
         remote = reach(server, tls)
-        if good:
+        if advice is None:
             assert remote.status().node == "memory"
         else:
-            with pytest.raises(Unavailable):
+            with pytest.raises(Unavailable, match=advice):
                 remote.status()
 
 
@@ -198,7 +199,7 @@ def test_a_link_for_tls_is_never_followed_without() -> None:
     with pytest.raises(InvalidInput, match="tls=False"):
         hiss.connect(link, tls=False)
     with hiss.connect(link) as buffer:
-        assert buffer.store.is_tls  # type: ignore[attr-defined]
+        assert buffer.store.link.tls  # type: ignore[attr-defined]
 
 
 # ------------------------------------------------------------------------------------------------------ hostile peers
@@ -271,6 +272,55 @@ def test_a_hello_in_pieces_over_tls(serve: Serve, reach: Callable[..., RemoteSto
     idle(server)
 
 
+def test_cuts_anywhere_of_a_tls_lane_lose_and_repeat_nothing(
+    serve: Serve, reach: Callable[..., RemoteStore], store: MemoryStore
+) -> None:
+    """Within handshakes, hellos and records, 25 times; a producer that asks and goes on loses nothing."""
+    server = serve(certificates().server)
+    remote = reach(server, certificates().client)
+    info = stream(remote)
+    assert server.lanes is not None
+    (listener,) = [each for each in server.lanes._listeners if each.kind == "tls"]
+    rng = random.Random(23)
+    proxy = CuttingProxy(
+        int(listener.address.rpartition(":")[2]), lambda: rng.choice([rng.randrange(3_000), rng.randrange(40_000)])
+    )
+    listener.address = f"tls:*:{proxy.address.rpartition(':')[2]}"
+    acknowledged: set[int] = set()
+    acks: list[Ack] = []
+    while proxy.cuts < 25:
+        (offer,) = [each for each in remote._lane_offers(info.id) if kind_of(each.address) == "tls"]
+        acks.clear()
+        try:
+            session = LaneAppend(
+                resolved(offer.address, remote.address),
+                offer.ticket,
+                info.id,
+                acks.append,
+                lambda error: None,
+                print,
+                certificates().client,
+            )
+        except Unavailable:
+            continue
+        assert acknowledged <= set(store._find(info.id).blocks)
+        handled = session.start.next_index
+        try:
+            for first in range(handled, handled + 10_000, 8):
+                session.send(frames_of(info, first, 8))
+                acknowledged.update(range(handled, handled + acks[-1].durable) if acks else ())
+        except Unavailable:
+            session.close()
+    proxy.close()
+    idle(server)
+    blocks = store._find(info.id).blocks
+    assert blocks, "some came"
+    assert acknowledged <= set(blocks)
+    assert sorted(blocks) == list(range(len(blocks)))
+    wanted = frames_of(info, 0, len(blocks))
+    assert b"".join(blocks[index].data.tobytes() for index in sorted(blocks)) == wanted.data.tobytes()
+
+
 def test_a_wrong_ticket_over_tls_is_answered_by_name(serve: Serve, reach: Callable[..., RemoteStore]) -> None:
     server = serve(certificates().server)
     remote = reach(server, certificates().client)
@@ -301,7 +351,7 @@ def test_both_ways_at_once_every_byte_comes_in_its_place() -> None:
     """Four threads, two on each end; sizes around those of TLS's records and of what is written at once."""
     one, other = pair()
     rng = random.Random(7)
-    sizes = [0, 1, 16383, 16384, 16385, limits.LANE_TLS_WRITE_BYTES + 1, *(rng.randrange(1 << 20) for _ in range(12))]
+    sizes = [0, 1, 16383, 16384, 16385, limits.LANE_TLS_BYTES + 1, *(rng.randrange(1 << 20) for _ in range(12))]
     sent = [rng.randbytes(size) for size in sizes]
     got: dict[str, list[bytes]] = {"one": [], "other": []}
 
@@ -421,10 +471,10 @@ def test_a_data_process_that_listens_to_the_network(tmp_path: Path, monkeypatch:
         with hiss.connect(outside) as own:
             assert own.store.address.startswith("unix:")  # type: ignore[attr-defined]
             scan = own.collection("beam/scan")
-            url = Link.parse(scan.share(["read", "write"], address=outside))
-        link = Link(url.address, True, url.collection, url.token).url()
+            link = scan.share(["read", "write"])
+        assert link.startswith(f"hiss+tls://{outside}/beam/scan#hisstok."), "for others, who come by TLS"
         with hiss.connect(link, tls=ca) as far:
-            assert far.store.is_tls  # type: ignore[attr-defined]
+            assert far.store.link.tls  # type: ignore[attr-defined]
             with far.collection("beam/scan").create_stream("s", dtype="u1", shape=(4,)) as writer:
                 assert isinstance(writer._session, LaneAppend)
                 assert writer._session.kind == "tls"
