@@ -19,6 +19,7 @@ from hiss.errors import (
     InvalidInput,
     InvalidName,
     LimitExceeded,
+    PermissionRefused,
     SpecMismatch,
     StreamFinal,
     StreamNotFinal,
@@ -272,7 +273,11 @@ class LocalStore:
 
     def delete_stream(self, stream_id: str) -> None:
         if stream_id in self._node.storage.stray_streams:
-            self._may.administer(f"deletes stream {stream_id}, which the catalog does not know and nobody owns,")
+            if self._caller.write_prefix or self._caller.attempt is not None:
+                raise PermissionRefused(
+                    f"stream {stream_id} is not in the catalog, so nobody knows whose it is; an operator may delete it"
+                )
+            self._may.administer("deletes streams that the catalog does not know")
             self._node.drop(stream_id)
             return
         info = self._written_by_itself(self._catalog.stream_by_id(stream_id))
