@@ -9,7 +9,8 @@ goes into recycled segments, as in a buffer that has run for a while; `ingest/fr
 Peers and limits: `bare-socket` sends the same bytes to a process that throws them away, over a Unix socket where the
 lane is one, else over TCP; `direct-write` is pwrite with O_DIRECT and one fdatasync at the end, to a preallocated file
 that was written before (`ingest/fresh`: to one that was not); `h5py` is one frame a chunk, flushed for each; `sqlite`
-one blob a frame, each a durable transaction; `copy` is numpy.copyto on warm pages.
+one blob a frame, each a durable transaction; `copy` is numpy.copyto on warm pages. `8MiB-lent` appends with
+`copy=False`.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def run(
                 sink = {"embedded": None, "unix": unix}.get(lane, tcp)
                 for ack in ("received", "written", "durable"):
                     yield measure(_big(lane, ack, buffer, big, repeat, sink, directory), rounds)
+                yield measure(_lent(lane, buffer, big, repeat, directory), rounds)
                 with _stored(buffer, big, repeat) as stored:
                     yield measure(_read(lane, stored, big, repeat), rounds)
                 for ack in ("received", "written", "durable"):
@@ -80,8 +82,22 @@ def run(
                 yield measure(_small_extend(lane, buffer, small), rounds)
 
 
+def _lent(lane: str, buffer: Buffer, frames: np.ndarray, repeat: int, directory: Path) -> Case:
+    """As `received`, but the producer lends its frames until their ack instead of having them copied."""
+    case = _big(lane, "received", buffer, frames, repeat, None, directory, copy=False)
+    return Case(f"ingest/{lane}/received/8MiB-lent", case.metric, case.unit, case.run, case.peers)
+
+
 def _big(
-    lane: str, ack: str, buffer: Buffer, frames: np.ndarray, repeat: int, sink: Sink | None, directory: Path
+    lane: str,
+    ack: str,
+    buffer: Buffer,
+    frames: np.ndarray,
+    repeat: int,
+    sink: Sink | None,
+    directory: Path,
+    *,
+    copy: bool = True,
 ) -> Case:
     size = frames.nbytes * repeat
 
@@ -90,7 +106,7 @@ def _big(
             begin = time.perf_counter()
             for _ in range(repeat):
                 for frame in frames:
-                    s.append(frame)
+                    s.append(frame, copy=copy)
             s.flush()
             return size / (time.perf_counter() - begin) / 1e9
 

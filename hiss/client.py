@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import access, limits
+from hiss.drain_policy import DrainPolicy, DrainTarget
 from hiss.errors import CollectionNotFound, InvalidInput, NotFound, StreamNotFound
 from hiss.link import Link
 from hiss.model import (
@@ -189,6 +190,54 @@ class Buffer:
                 return Collection(self.store, self.store.collection(path))
             except NotFound:
                 raise missing from None
+
+    def put(
+        self,
+        sources: str | Path | Sequence[str | Path],
+        target: str,
+        *,
+        whole: bool = False,
+        rows: bool = False,
+        as_bytes: bool = False,
+        columns: Sequence[str] = (),
+        attrs: Attrs | None = None,
+        ack: str | AckLevel = AckLevel.DURABLE,
+        new_version: bool = False,
+        join: str = "",
+    ) -> list[Stream]:
+        """Store files as sealed streams (docs/intake.md).
+
+        Parameters
+        ----------
+        sources : path or sequence of paths
+            `FILE[::DATASET]`; several are one series, in natural order of their names.
+        target : str
+            `COLLECTION/STREAM`, or `COLLECTION/` for all that the file has.
+        whole, rows, as_bytes : bool
+            One block of the whole array; one for each entry of the first axis; the file as it is.
+        columns : sequence of str
+            `"NAME=DATASET UNIT"`, beside those that are found.
+        join : str
+            The streams become modules of this join of the collection.
+
+        Raises
+        ------
+        InvalidInput, SpecMismatch, AlreadyExists, MissingExtra
+        """
+        from hiss.intake import Wishes, put
+
+        names = [sources] if isinstance(sources, str | Path) else sources
+        made = put(
+            self.store,
+            [str(name) for name in names],
+            target,
+            wishes=Wishes(whole=whole, rows=rows, as_bytes=as_bytes, columns=tuple(columns)),
+            attrs=attrs,
+            ack=AckLevel.parse(ack),
+            new_version=new_version,
+            join=join,
+        )
+        return [Stream(self.store, info) for info in made]
 
     def register(self, kernel: Any) -> KernelInfo:
         """Register a kernel under its name, for others to use."""
@@ -474,6 +523,22 @@ class Collection:
             addresses=addresses,
         )
         return Link(address or there.address, there.tls, self.path, made.text).url()
+
+    @property
+    def drain_policy(self) -> DrainPolicy:
+        """To where its streams are drained by themselves."""
+        return self._store.drain_policy(self.path)
+
+    def drain_to(self, *targets: DrainTarget | str) -> DrainPolicy:
+        """Drain its streams, and those of the collections below it, there by themselves; without targets nowhere.
+
+        Parameters
+        ----------
+        *targets : DrainTarget or str
+            A URL alone means: as soon as a stream is final, in the format that the name says.
+        """
+        chosen = tuple(DrainTarget(each) if isinstance(each, str) else each for each in targets)
+        return self._store.set_drain_policy(self.path, DrainPolicy(chosen))
 
     def seal(self) -> None:
         """No more streams; raises `StreamNotFinal` while one is open."""

@@ -8,12 +8,14 @@ import json
 import os
 import tempfile
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from hiss import limits
 from hiss.errors import InvalidInput
+from hiss.s3_options import S3Options
 from hiss.space import Retention
 from hiss.tls import HOW_TO, ServerTls
 
@@ -32,6 +34,7 @@ class ServeConfig:
     data: Path = Path("hiss-data")
     host: str = "127.0.0.1"
     port: int = 5001
+    http: int = 5080  # the port of HTTP for operators; 0: none
     arena_bytes: int = 0  # 0: 1 GiB, or a quarter of the machine's memory if that is less
     segment_bytes: int = limits.SEGMENT_BYTES
     log_bytes_max: int = 0  # of the disk that the log may take; 0: all of it
@@ -45,6 +48,7 @@ class ServeConfig:
     tls_key: str = ""
     tls_client_ca: str = ""  # clients must show a certificate that one of these has signed
     plain_network_is_trusted: bool = False  # listen beyond loopback without TLS: all may be read and changed on its way
+    s3: S3Options = field(default_factory=S3Options)  # the table [s3]; for the process that drains
     executor: str = "local"  # where jobs run: processes of this machine, or the address of a scheduler, `dask:tcp://…`
 
     def __post_init__(self) -> None:
@@ -52,6 +56,8 @@ class ServeConfig:
         self._check_tls()
         if not 0 < self.port < 65536:
             raise InvalidInput(f"port {self.port}: expected 1 to 65535")
+        if not 0 <= self.http < 65536 or self.http == self.port:
+            raise InvalidInput(f"http {self.http}: expected a port, other than the one of gRPC, or 0 for no HTTP")
         if self.arena_bytes and self.arena_bytes < limits.ARENA_BYTES_MIN:
             raise InvalidInput(f"arena_bytes {self.arena_bytes}: at least {limits.ARENA_BYTES_MIN}")
         if self.segment_bytes < limits.SEGMENT_BYTES_MIN:
@@ -93,6 +99,11 @@ class ServeConfig:
         return self.host in ("127.0.0.1", "localhost", "::1", "[::1]")
 
     @property
+    def http_host(self) -> str:
+        """Where HTTP listens, which has no TLS: this machine, unless the network is trusted without."""
+        return self.host if self.is_loopback or self.plain_network_is_trusted else "127.0.0.1"
+
+    @property
     def tls(self) -> ServerTls | None:
         if not self.tls_cert:
             return None
@@ -117,12 +128,15 @@ class ServeConfig:
             raise InvalidInput(f"configuration {file}: [rules] has two entries, executor and jobs_at_once")
         values |= rules
         values |= tls_table(values.pop("tls", {}), f"configuration {file}")
+        values["s3"] = _s3(overrides.pop("s3", values.pop("s3", {})), os.environ)
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - known.keys())
         if unknown:
             raise InvalidInput(f"configuration {file}: unknown {', '.join(unknown)}; known are {', '.join(known)}")
         values |= {name: value for name, value in overrides.items() if value is not None}
         for name, value in values.items():
+            if name == "s3":
+                continue
             wanted = type(known[name].default)
             if not _fits(value, type(known[name].default)):
                 raise InvalidInput(f"configuration {file}: {name} = {value!r}, expected {wanted.__name__}")
@@ -139,8 +153,10 @@ class ServeConfig:
         return Retention(age_s or None, drained_s or None, self.retention_pressure)
 
     def to_json(self) -> str:
-        """For the processes that the supervisor starts."""
-        return json.dumps(dataclasses.asdict(self) | {"data": str(self.data)})
+        """For the processes that the supervisor starts; `s3` is not in it, others see a process's command line."""
+        values = dataclasses.asdict(self) | {"data": str(self.data)}
+        del values["s3"]
+        return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -153,6 +169,14 @@ def tls_table(table: Any, what: str) -> dict[str, Any]:
     if not isinstance(table, dict) or table.keys() - {"cert", "key", "client_ca"}:
         raise InvalidInput(f"{what}: [tls] has the entries cert, key and client_ca")
     return {f"tls_{name}": value for name, value in table.items()}
+
+
+def _s3(table: Any, environment: Mapping[str, str]) -> S3Options:
+    if isinstance(table, S3Options):
+        return table
+    if not isinstance(table, dict):
+        raise InvalidInput("s3 is a table: [s3] endpoint = ...")
+    return S3Options.read(table, environment)
 
 
 def _fits(value: Any, wanted: type) -> bool:

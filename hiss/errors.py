@@ -27,6 +27,7 @@
     │   ├── ServerUnreachable
     │   ├── PortInUse
     │   ├── DataDirectoryLocked
+    │   ├── ArchiveUnreachable           an evicted stream whose archive cannot be read now; says where it is
     │   └── Stopping                         the server is shutting down
     ├── Exhausted                            a resource has run out; back-pressure came first
     │   ├── SpaceExhausted (OSError)         the disk, with its path
@@ -196,6 +197,10 @@ class PortInUse(Unavailable):
 
 class DataDirectoryLocked(Unavailable):
     """Another process has the data directory open."""
+
+
+class ArchiveUnreachable(Unavailable):
+    """The stream was evicted, and its archive cannot be read now; `details["archive"]` says where it is."""
 
 
 class Stopping(Unavailable):

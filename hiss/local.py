@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from hiss import __version__, attachment, limits
+from hiss.drain_policy import Drain, DrainPolicy, DrainState
 from hiss.errors import (
     Conflict,
     HissError,
@@ -62,9 +63,10 @@ from hiss.node import Node
 from hiss.replay import replay
 from hiss.rights import Rights
 from hiss.session import Session
+from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
 from hiss.space import Evicted, Reservation, Retention, parse_size
 from hiss.tokens import NewToken, TokenInfo, check_not_more, expiry_ns, is_within
-from hiss.workflow import Meow, StreamRef
+from hiss.workflow import FEEDBACK, Meow, StreamRef
 
 _LOOK_S = 0.5  # how often a waiting call looks whether it was told to stop
 
@@ -173,7 +175,8 @@ class LocalStore:
         if resume and (found := self._open_one(collection, name)) is not None:
             _check_same(found, spec, self._came_as(found).frame)
             return self._node.complete(found)
-        self._catalog.check_takes_streams(collection)
+        if spec.kernels:  # before they are compiled; `add_streams` looks again
+            self._catalog.check_takes_streams(collection)
         infos = self._new_streams(collection, name, spec)
         made = self._catalog.add_streams(infos, new_version=new_version, attempt=self._caller.attempt)[0]
         self._node.milestones.opened(made)
@@ -313,6 +316,9 @@ class LocalStore:
         source = self._node.readout.source(info)
         cursor = 0
         with source.held():
+            if source.evicted:
+                yield from source.read(start)
+                return
             while not stop.is_set() and not self._node.closing.is_set():
                 final = self._catalog.stream_by_id(stream_id).state.final
                 extents, cursor_after = source.arrivals(cursor)
@@ -334,12 +340,33 @@ class LocalStore:
         return self._node.readout.reduce(info, ResolvedStage(builtin(kernel), {}, limits.KERNEL_BUDGET_S))
 
     def send_feedback(self, stream_id: str, data: Any) -> bool:
-        self._writable(stream_id)
-        size = len(json.dumps(data))
-        if size > limits.FEEDBACK_BYTES_MAX:
-            raise LimitExceeded(f"feedback of {size} bytes as JSON, allowed are {limits.FEEDBACK_BYTES_MAX}")
-        session = self._node.life(stream_id).session
-        return session is not None and session.feed_back(Feedback(data, self._node.clock_ns()))
+        if FEEDBACK not in self._caller.rights:
+            self._writable(stream_id)
+        try:
+            text = json.dumps(data)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"feedback: {error}; use JSON values (text, numbers, lists, objects)") from None
+        if len(text) > limits.FEEDBACK_BYTES_MAX:
+            raise LimitExceeded(f"feedback of {len(text)} bytes as JSON, allowed are {limits.FEEDBACK_BYTES_MAX}")
+        return self._node.feed_back(stream_id, json.loads(text))
+
+    # ---- consumer groups
+
+    def take_blocks(self, stream_id: str, member: Member, wish: Wish) -> Taken:
+        return self._node.shares.take(self._readable(stream_id), member, wish)
+
+    def settle_blocks(
+        self, stream_id: str, member: Member, done: Sequence[IndexRange], back: Sequence[IndexRange] = ()
+    ) -> tuple[IndexRange, ...]:
+        return self._node.shares.settle(self._readable(stream_id), member, done, back)
+
+    def consumer_groups(self, stream_id: str) -> list[GroupInfo]:
+        return self._node.shares.groups(self._readable(stream_id))
+
+    def delete_consumer_group(self, stream_id: str, group: str) -> None:
+        self._node.shares.delete(self._readable(stream_id), group)
+
+    # ---- kernels
 
     def promote(self, stream_id: str, kernel: str) -> StreamInfo:
         self._writable(stream_id)
@@ -348,8 +375,6 @@ class LocalStore:
     def replay(self, stream_id: str, kernel: KernelDef | None = None) -> Replay:
         info = self._readable(stream_id)
         return replay(info, self._node.storage, self._node.readout, kernel)
-
-    # ---- kernels
 
     def register_kernel(self, definition: KernelDef) -> KernelInfo:
         self._may.whole("write", "registers kernels, which are for all collections,")
@@ -378,6 +403,15 @@ class LocalStore:
         self._node.reservations.release(reservation_id)
 
     def record_archive(self, stream_id: str, location: str, digest: str) -> StreamInfo:
+        self._check_archive(stream_id, digest)
+        return self._catalog.space.add_archive(stream_id, location)
+
+    def record_archives(self, archives: Sequence[tuple[str, str, str]]) -> None:
+        for stream_id, _, digest in archives:
+            self._check_archive(stream_id, digest)
+        self._catalog.space.add_archives([(stream_id, location) for stream_id, location, _ in archives])
+
+    def _check_archive(self, stream_id: str, digest: str) -> None:
         info = self._catalog.stream_by_id(stream_id)
         self._may.administer("records archives", info.path)
         if not info.state.final or digest != info.digest:
@@ -386,7 +420,6 @@ class LocalStore:
                 "there is not the whole stream",
                 stream=info.path,
             )
-        return self._catalog.space.add_archive(stream_id, location)
 
     def retention(self, collection: str = "") -> Retention:
         self._may.see(collection)
@@ -403,6 +436,47 @@ class LocalStore:
         if not path:
             return self._node.evictor.look(dry_run=dry_run)
         return self._node.evictor.evict(path, version, dry_run=dry_run)
+
+    # ---- draining by itself
+
+    def drain_policy(self, collection: str) -> DrainPolicy:
+        self._may.see(collection)
+        return self._catalog.drains.policy(collection)
+
+    def set_drain_policy(self, collection: str, policy: DrainPolicy | None) -> DrainPolicy:
+        self._may.administer("says where data are drained to")
+        self._catalog.drains.set_policy(check_path(collection, "collection"), policy)
+        self._catalog.drains.plan([collection])
+        return self._catalog.drains.policy(collection)
+
+    def plan_drains(
+        self, paths: Sequence[str], *, cursor: int | None = None, ask: bool = False, dry_run: bool = False
+    ) -> list[Drain]:
+        drains = self._catalog.drains
+        for path in paths:
+            self._may.see(path)
+        if dry_run:
+            return [drains.find(each.id) or each for path in paths for each in drains.wanted(path)]
+        for path in paths:
+            self._may.administer("plans what is drained", path)
+        return drains.ask(paths) if ask else drains.plan(paths, cursor)
+
+    def drains(self, path: str = "") -> list[Drain]:
+        return [drain for drain in self._catalog.drains.entries(path) if self._may.sees(drain.source)]
+
+    def next_drain(self) -> tuple[Drain | None, int]:
+        self._may.administer("asks what is to be drained")
+        drains = self._catalog.drains
+        return drains.due(short=self._node.reservations.shortage() > 0), drains.cursor()
+
+    def mark_drain(self, entry: str, state: DrainState, *, reason: str = "", began: bool = False) -> None:
+        self._may.administer("marks what is drained")
+        self._catalog.drains.mark(entry, state, reason=reason[: limits.DRAIN_REASON_CHARS_MAX], began=began)
+
+    def archived(self, stream_id: str) -> bool:
+        info = self._catalog.stream_by_id(stream_id)
+        self._may.see(info.path)
+        return self._node.evictor.archived(info)
 
     # ---- events, administration, attempts
 
@@ -459,6 +533,7 @@ class LocalStore:
             kernel_backend=node.readout.compiler.backend.name,
             kernel_notice=node.readout.compiler.notice,
             kernels={hash: report.attrs() for hash, report in list(node.kernel_reports.items())},
+            last_event=self._catalog.last_seq,
         )
 
     def commit_attempt(self, attempt: str, event_kind: str, event: Attrs) -> tuple[StreamRef, ...]:

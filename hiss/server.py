@@ -1,6 +1,8 @@
 """The composition root: builds a buffer's processes from the configuration and wires them together.
 
     hiss serve ── supervisor ─┬─ data process    Node, gRPC at host:port and DATA/run/data.sock
+                              ├─ drain process   drain.DrainWorker, a client of data.sock
+                              ├─ http process    operators.HttpServer at host:http, a client of data.sock
                               └─ rules process   meow_bridge.Engine, a client of data.sock; Meow service at rules.sock
                                     └─ zygote ── a keeper and a job for each attempt, a client of line.sock or data.sock
 
@@ -28,6 +30,7 @@ from hiss.errors import HissError
 from hiss.local import LocalStore
 from hiss.node import Node
 from hiss.process import StopSignal, allow_descriptors, die_with_parent, keep_memory_warm, pid_file
+from hiss.s3_options import S3Options
 from hiss.store import Store
 from hiss.workflow import Meow
 
@@ -118,6 +121,45 @@ def run_rules(config: ServeConfig) -> None:
         store.close()
 
 
+def run_drain(config: ServeConfig) -> None:
+    """The process that drains by itself, until it is told to stop."""
+    from hiss.drain.worker import DrainWorker
+    from hiss.transport.remote import RemoteStore
+
+    stop = StopSignal()
+    run = run_directory(config.data)
+    tokens = Access.of_directory(config.data)
+    store = RemoteStore.connect(f"unix:{run / 'data.sock'}", tokens.owner_token)
+    worker = DrainWorker(store, config.data / "drain", S3Options.of_environment(os.environ))
+    thread = threading.Thread(target=worker.run, name="hiss drain", daemon=True)  # a call of S3's may take minutes
+    with pid_file(run / "drain.pid"):
+        thread.start()
+        stop.wait()
+        worker.stop()
+        thread.join(_STOP_GRACE_S)
+        store.close()
+
+
+def run_http(config: ServeConfig) -> None:
+    """HTTP for operators, until it is told to stop."""
+    from hiss.operators.server import HttpServer, bind
+    from hiss.transport.remote import RemoteStore
+
+    run = run_directory(config.data)
+    listener = bind(config.http_host, config.http)
+    address = f"unix:{run / 'data.sock'}"
+    tokens = Access.of_directory(config.data)
+    server = HttpServer(
+        listener,
+        lambda token: RemoteStore.connect(address, token),
+        tokens.owner_token,
+        config.data,
+        config.http_host,
+    )
+    with pid_file(run / "http.pid"):
+        server.run()
+
+
 def _dask_executor(scheduler: str) -> Callable[[Path, int], Any]:
     def connect(directory: Path, jobs_at_once: int) -> Any:
         from hiss.meow_bridge.dask_executor import DaskExecutor
@@ -206,12 +248,12 @@ def open_embedded(
 
 
 def main(role: str, text: str) -> int:
-    """A process of the supervisor's: `python -m hiss.server data|rules CONFIG-AS-JSON`."""
+    """A process of the supervisor's: `python -m hiss.server data|rules|drain|http CONFIG-AS-JSON`."""
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     config = ServeConfig.from_json(text)
     try:
-        {"data": run_data, "rules": run_rules}[role](config)
+        {"data": run_data, "rules": run_rules, "drain": run_drain, "http": run_http}[role](config)
     except HissError as error:
         sys.stderr.write(f"hiss: {error}\n")
         return EXIT_UNUSABLE

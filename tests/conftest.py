@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import S3Server
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,6 +20,21 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no instrument data at {folder}; set HISS_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    pytest.importorskip("obstore", reason="obstore is not installed: pip install 'hiss[s3]'")
+    pytest.importorskip("moto", reason="moto is not installed")
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server) -> Iterator[S3Server]:
+    """An S3 endpoint over HTTP, empty at the beginning and at the end."""
+    yield s3_server
+    s3_server.clear()
 
 
 @pytest.fixture(autouse=True)

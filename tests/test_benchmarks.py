@@ -8,7 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import hiss
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,6 +72,17 @@ def test_egress():
     found = by_case(egress.run(True, frame_bytes=64 << 10, arena_bytes=16 << 20))
     assert {"copy"} == found["egress/embedded/arena/8MiB"]["peers"].keys()
     assert {"copy", "direct-read", "h5py"} == found["egress/embedded/disk/8MiB"]["peers"].keys()
+
+
+def test_reading_through_to_an_archive(tmp_path):
+    from benchmarks import drain
+
+    with hiss.open(tmp_path / "buffer", arena_bytes=16 << 20, segment_bytes=8 << 20) as buffer:
+        frames = [np.arange(5000, dtype=np.uint32)]
+        found = by_case(drain.read_through(buffer, frames, tmp_path, 2, (16, 32)))
+    assert found.keys() == {"readthrough/start", "readthrough/8MiB"}
+    assert found["readthrough/8MiB"]["peers"].keys() == {"h5py", "h5py-open"}
+    assert all(result["unit"] == "ms" and result["value"] > 0 for result in found.values())
 
 
 def test_small():

@@ -81,6 +81,7 @@ def _stage(stage: StageInfo) -> dict[str, Any]:
         **({} if stage.since is None else {"since": stage.since}),
         **({"every": stage.every} if stage.every else {}),
         **({"attached": True} if stage.attached else {}),
+        **({"feedback_every": stage.feedback_every} if stage.feedback_every else {}),
     }
 
 

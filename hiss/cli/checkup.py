@@ -46,6 +46,9 @@ _OPTIONAL: Final = {
     "zarr": ("zarr", "drain to Zarr", "pip install 'hiss[zarr]'"),
     "pyFAI": ("pyFAI", "azimuthal integration", "pip install 'hiss[azimuthal]'"),
     "distributed": ("distributed", "jobs on a Dask cluster", "pip install 'hiss[dask]'"),
+    "tifffile": ("tifffile", "TIFF files for hiss put", "pip install 'hiss[files]'"),
+    "fabio": ("fabio", "CBF and EDF files for hiss put", "pip install 'hiss[files]'"),
+    "pvapy": ("pvaccess", "the bridge from EPICS", "pip install 'hiss[pva]'"),
     "watchdog": ("watchdog", "watched directories", "pip install 'hiss[watch]'"),
     "rocrate": ("rocrate", "provenance as RO-Crates", "pip install 'hiss[provenance]'"),
 }

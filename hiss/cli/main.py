@@ -12,7 +12,10 @@ import sys
 import click
 
 from hiss.cli.attachments import group as kernel_commands
+from hiss.cli.consumers import group as consumer_commands
+from hiss.cli.draining import group as drain_commands
 from hiss.cli.failure import INTERRUPTED, exit_status, say_failure
+from hiss.cli.intake import group as intake_commands
 from hiss.cli.node import group as node_commands
 from hiss.cli.provenance import group as provenance_commands
 from hiss.cli.reach import Reach
@@ -57,7 +60,10 @@ for _group in (
     node_commands,
     storage_commands,
     space_commands,
+    intake_commands,
     transfer_commands,
+    drain_commands,
+    consumer_commands,
     verification_commands,
     kernel_commands,
     rule_commands,

@@ -2,9 +2,9 @@
 
 Order, strongest first: an option; the environment (`HISS_ADDRESS`, `HISS_TOKEN`, `HISS_DATA`, and for TLS
 `HISS_TLS_CA`, `HISS_TLS_CERT`, `HISS_TLS_KEY`); `hiss.toml` in the working directory, else `~/.config/hiss/hiss.toml`;
-the defaults. The file holds `address`, `token`, `trust`, `client_cert` and `client_key` for clients, and for
-`hiss serve` the names of `config.ServeConfig`, certificates also as `[tls]`. Called from the main thread before
-anything else.
+the defaults. The file holds `address`, `token`, `trust`, `client_cert` and `client_key` for clients, for `hiss serve`
+the names of `config.ServeConfig`, certificates also as `[tls]`, and for both a table `[s3]`; what that lacks is taken
+from the `AWS_…` variables. Called from the main thread before anything else.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from hiss.config import ServeConfig, tls_table
 from hiss.errors import InvalidInput
+from hiss.s3_options import S3Options
 from hiss.tls import ClientTls
 
 _CLIENT: Final = ("address", "token", "trust", "client_cert", "client_key")
@@ -43,6 +44,7 @@ class Settings:
     client_cert: str | None = None
     client_key: str | None = None
     serve: Mapping[str, Any] = field(default_factory=dict)
+    s3: S3Options = field(default_factory=S3Options)
 
     @property
     def tls(self) -> ClientTls | None:
@@ -55,7 +57,7 @@ class Settings:
     def serve_config(self, **options: Any) -> ServeConfig:
         """The server's configuration; options that are not None come first."""
         given = {name: value for name, value in options.items() if value is not None}
-        return ServeConfig.load(None, **{**self.serve, **given})
+        return ServeConfig.load(None, **{**self.serve, "s3": self.s3, **given})
 
 
 def read_settings(environment: Mapping[str, str], files: tuple[Path, ...] | None = None) -> Settings:
@@ -76,7 +78,10 @@ def read_settings(environment: Mapping[str, str], files: tuple[Path, ...] | None
     client = {key: found.pop(key, None) for key in _CLIENT}
     if "data" in found:
         found["data"] = Path(found["data"]).expanduser()
-    return Settings(**client, serve=found)
+    s3 = found.pop("s3", {})
+    if not isinstance(s3, dict):
+        raise InvalidInput(f"s3 = {s3!r} should be a table, [s3]")
+    return Settings(**client, serve=found, s3=S3Options.read(s3, environment))
 
 
 def _read(file: Path) -> dict[str, Any]:

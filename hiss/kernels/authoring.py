@@ -89,7 +89,13 @@ class Kernel(Generic[P, R]):
         return self._function(*args, **kwargs)
 
     def bind(
-        self, *, budget_s: float = limits.KERNEL_BUDGET_S, shadow: bool = False, every: int = 0, **params: Any
+        self,
+        *,
+        budget_s: float = limits.KERNEL_BUDGET_S,
+        shadow: bool = False,
+        every: int = 0,
+        feedback_every: int = 0,
+        **params: Any,
     ) -> BoundKernel:
         """The kernel with its parameters, for a stream.
 
@@ -101,6 +107,9 @@ class Kernel(Generic[P, R]):
             Run it beside the stream, and only report what it would have done.
         every : int
             Of a reduction: a result for each so many indices of the stream, 0: one for all of it.
+        feedback_every : int
+            Tell the stream's producer, each time that so many blocks have reached the kernel, what became of them:
+            `StreamWriter.feedback` gets `{"kernel": …, "blocks": …, "vetoed": …, "failed": …, "veto_rate": …}`.
         **params
             Numbers (Python's take the dtype of their partners, NumPy's keep their own), arrays, `hiss.column(...)`,
             streams and their reductions.
@@ -114,7 +123,7 @@ class Kernel(Generic[P, R]):
             raise InvalidInput(f"kernel {self.definition.name!r}: budget_s {budget_s!r} is not a time")
         check_parameters(self._checked, params)
         bound = {name: self._param(name, value) for name, value in params.items()}
-        return BoundKernel(self.definition, bound, float(budget_s), bool(shadow), int(every))
+        return BoundKernel(self.definition, bound, float(budget_s), bool(shadow), int(every), int(feedback_every))
 
     def _param(self, name: str, value: Any) -> Param:
         if isinstance(value, ScalarParam | ArrayParam | StreamParam | ColumnParam):

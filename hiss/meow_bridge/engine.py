@@ -50,7 +50,18 @@ from hiss.meow_bridge.stream_watches import StreamWatches
 from hiss.meow_bridge.timers import Timers
 from hiss.store import Store
 from hiss.tokens import is_within
-from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rerun, Rule, acting_caller
+from hiss.workflow import (
+    EngineCounts,
+    Job,
+    JobState,
+    Meow,
+    Pattern,
+    ProvenanceGraph,
+    Recipe,
+    Rerun,
+    Rule,
+    acting_caller,
+)
 
 
 class Engine(Meow):
@@ -290,6 +301,12 @@ class Engine(Meow):
         """Newest first."""
         check_sees(acting_caller(), "lists jobs")
         return self._jobs.jobs(state, limit, acting_caller().read_prefix)
+
+    def counts(self) -> EngineCounts:
+        check_sees(acting_caller(), "counts jobs")
+        if acting_caller().read_prefix:
+            raise PermissionRefused("this token does not see the jobs of the whole buffer")
+        return EngineCounts(self._jobs.counts(), self._scheduler.cursor())
 
     def job(self, job_id: str) -> Job:
         """By its id, or a prefix of it that no other job has; with what triggered it, and the kernels."""

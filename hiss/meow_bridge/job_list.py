@@ -50,6 +50,12 @@ class JobList:
                 self._database.rows(f"SELECT * FROM every_job {where}ORDER BY seq DESC LIMIT ?", *values, limit)
             )
 
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are in each state that has some, by its name in lower case."""
+        with self._database.transaction():
+            rows = self._database.rows("SELECT state, count(*) AS jobs FROM every_job GROUP BY state")
+        return {JobState(row["state"]).name.lower(): row["jobs"] for row in rows}
+
     def jobs_touching(self, path: str, version: int) -> list[Job]:
         """Those that a version of a stream triggered, that read it, or wrote it."""
         with self._database.transaction():

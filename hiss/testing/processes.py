@@ -105,18 +105,21 @@ class DataProcess:
 
 
 class Served:
-    """`hiss serve` as a user starts it, on a port of its own. A context manager."""
+    """`hiss serve` as a user starts it, on a port of its own; with `http` on another one, too. A context manager."""
 
-    def __init__(self, data: Path, state: Path) -> None:
+    def __init__(self, data: Path, state: Path, *, http: bool = False) -> None:
         self.data, self.port = data, free_port()
+        self.http = free_port() if http else 0
         self.log = data.with_suffix(".log")
         self.environment = {**os.environ, "XDG_STATE_HOME": str(state)}
         self.environment.pop("HISS_TOKEN", None)
         command = [sys.executable, "-m", "hiss.cli", "serve", "--data", str(data), "--port", str(self.port)]
+        command += ["--http", str(self.http)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         self.wait_for("data")
         self.wait_for("rules")
+        self.wait_for("drain")
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +131,7 @@ class Served:
             self.stop()
 
     def pid(self, role: str) -> int:
-        """Of the `data` or `rules` process that runs now; 0 while there is none."""
+        """Of the `data`, `rules`, `drain` or `http` process that runs now; 0 while there is none."""
         try:
             pid = int((run_directory(self.data) / f"{role}.pid").read_text())
         except (OSError, ValueError):

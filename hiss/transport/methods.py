@@ -20,6 +20,8 @@ from hiss.v1 import (
     admin_pb2,
     attempts_pb2,
     collections_pb2,
+    consumers_pb2,
+    drains_pb2,
     events_pb2,
     kernels_pb2,
     meow_pb2,
@@ -105,11 +107,13 @@ STORE: Final[dict[str, Method]] = {
     for module in (
         collections_pb2,
         streams_pb2,
+        consumers_pb2,
         kernels_pb2,
         events_pb2,
         attempts_pb2,
         admin_pb2,
         space_pb2,
+        drains_pb2,
         tokens_pb2,
     )
     for name, method in _methods(module.DESCRIPTOR)

@@ -41,7 +41,9 @@ from hiss.transport.meow_forward import MeowForwarder
 from hiss.transport.methods import MEOW, STORE, Method
 from hiss.workflow import Meow
 
-_THREADS: Final = limits.LONG_CALLS_MAX + limits.SHORT_CALL_THREADS + limits.INTROSPECTION_CALLS_MAX
+_THREADS: Final = (
+    limits.LONG_CALLS_MAX + limits.SHORT_CALL_THREADS + limits.INTROSPECTION_CALLS_MAX + limits.SHARE_WAITS_MAX
+)
 
 Handlers: TypeAlias = "dict[str, grpc.RpcMethodHandler[Any, Any]]"
 

@@ -17,6 +17,7 @@ from hiss import errors, limits
 from hiss.access import Access
 from hiss.blocks import StorageOptions
 from hiss.client import Buffer
+from hiss.drain_policy import DrainState
 from hiss.errors import HissError, PermissionRefused
 from hiss.extent import Extent
 from hiss.limits import MiB
@@ -33,6 +34,7 @@ from hiss.model import (
     StreamWatch,
 )
 from hiss.node import Node
+from hiss.sharing import Member, Wish
 from hiss.space import Retention
 from hiss.store import Store
 from hiss.testing.conformance import corrected, double, wait_for
@@ -42,6 +44,7 @@ from hiss.transport.lane_client import LaneAppend
 
 OPTIONS = StorageOptions(arena_bytes=32 * MiB, segment_bytes=16 * MiB)
 SPEC = StreamSpec(FrameSpec("u1", (4,)))
+MEMBER = Member("g", "m")
 
 
 @pytest.fixture
@@ -122,6 +125,21 @@ OPERATIONS: dict[str, tuple[str, bool, Callable[[LocalStore, Place, str], Any]]]
         False,
         lambda s, p, c: s.record_archive(p.sealed[c].id, "there", p.sealed[c].digest),
     ),
+    "record_archives": (
+        "admin",
+        False,
+        lambda s, p, c: s.record_archives([(p.sealed[c].id, "there", p.sealed[c].digest)]),
+    ),
+    "take_blocks": ("read", False, lambda s, p, c: s.take_blocks(p.sealed[c].id, MEMBER, Wish(1, 1.0, 0.0))),
+    "settle_blocks": ("read", False, lambda s, p, c: s.settle_blocks(p.sealed[c].id, MEMBER, [])),
+    "consumer_groups": ("read", False, lambda s, p, c: s.consumer_groups(p.sealed[c].id)),
+    "delete_consumer_group": ("read", False, lambda s, p, c: s.delete_consumer_group(p.sealed[c].id, "none")),
+    "drain_policy": ("any", False, lambda s, p, c: s.drain_policy(c)),
+    "set_drain_policy": ("admin", True, lambda s, p, c: s.set_drain_policy(c, None)),
+    "plan_drains": ("admin", False, lambda s, p, c: s.plan_drains([c])),
+    "next_drain": ("admin", True, lambda s, p, c: s.next_drain()),
+    "mark_drain": ("admin", True, lambda s, p, c: s.mark_drain("none", DrainState.DONE)),
+    "archived": ("any", False, lambda s, p, c: s.archived(p.sealed[c].id)),
     "retention": ("any", False, lambda s, p, c: s.retention(c)),
     "set_retention": ("admin", False, lambda s, p, c: s.set_retention(c, Retention())),
     "evict": ("admin", False, lambda s, p, c: s.evict(c)),
@@ -137,9 +155,10 @@ OPERATIONS: dict[str, tuple[str, bool, Callable[[LocalStore, Place, str], Any]]]
     "attempt_reads": ("read", True, lambda s, p, c: s.attempt_reads("a.1")),
     "attempt_writes": ("admin", True, lambda s, p, c: s.attempt_writes("a.1")),
 }
-SHOWN: set[str] = {
+SHOWN = {
     "collections",
     "reservations",
+    "drains",
     "events",
     "kernels",
     "kernel",
@@ -378,7 +397,7 @@ def test_a_revoked_token_ends_what_its_readers_have_open(server: Server, node: N
     owner.create_collection("beam", {}, [])
     info = owner.create_stream("beam", "s", StreamSpec(FrameSpec("u1", (1 << 20,))))
     session = owner.open_append(info.id, silent, silent, silent)
-    for index in range(30):
+    for index in range(100):
         session.send(Extent.of([index], np.ones(1 << 20, "u1"), [1 << 20]))
     session.close()
     made = owner.create_token("reader", ["read"], prefix="beam")
@@ -387,7 +406,7 @@ def test_a_revoked_token_ends_what_its_readers_have_open(server: Server, node: N
     watcher = remote.events(0, threading.Event())
     reader = remote.read(info.id, Selection())
     assert next(follower).index[0] == 0
-    assert len(next(reader)) < 30
+    assert len(next(reader)) < 100
     ended: dict[str, BaseException] = {}
 
     def drain(name: str, calls: Iterator[Any]) -> None:

@@ -63,8 +63,13 @@ def test_the_page_on_security_runs(tmp_path: Path) -> None:
     assert "hiss://localhost:5001/beamtime42/scan7#" in told
 
 
+def test_the_page_on_draining_runs(tmp_path: Path) -> None:
+    before = 'import hiss\nimport numpy as np\nbuf = hiss.connect("localhost:5001")\n'
+    run(before + python_of("docs/draining.md") + "\nassert len(buf.store.plan_drains(['beamtime42'])) == 2\n", tmp_path)
+
+
 @pytest.mark.parametrize(
-    "document", ["README.md", *(f"docs/{n}.md" for n in ("getting-started", "cli", "nexus", "space", "security"))]
+    "document", ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 )
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text("utf-8")):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hiss import limits
+from hiss.drain_policy import Drain, DrainPolicy, DrainState, DrainTarget
 from hiss.extent import Extent
 from hiss.model import (
     Ack,
@@ -146,6 +147,20 @@ stream_info = st.builds(
 )
 reservation = st.builds(Reservation, text, path, count, count, int64, int64)
 seconds = st.floats(0, 1e12)
+drain_target = st.builds(
+    DrainTarget,
+    st.sampled_from(["/a/{collection}/{stream}.nxs", "s3://bucket/{collection}/{version}-{stream}", "/whole.x"]),
+    st.sampled_from(["auto", "nexus", "zarr"]),
+    st.sampled_from(["auto", "none", "zstd"]),
+    st.sampled_from(["seal", "pressure", "manual", "at 02:30", "every 6h"]),
+    st.integers(-1000, 1000),
+    st.integers(0, (1 << 62) - 1),
+)
+drain_policy = st.builds(DrainPolicy, st.lists(drain_target, max_size=3, unique_by=lambda each: each.url).map(tuple))
+drain = st.builds(
+    Drain, st.text("0123456789abcdef", min_size=16, max_size=16), path, count, text, drain_target,
+    st.sampled_from(DrainState), count, text, optional(int64), int64, int64, st.booleans(),
+)  # fmt: skip
 retention = st.builds(Retention, optional(seconds), optional(seconds), st.booleans(), st.booleans())
 evicted = st.builds(Evicted, path, count, count, text, text)
 selection = st.builds(

@@ -424,6 +424,7 @@ def test_beyond_loopback_there_is_tls_or_plain_words(tmp_path: Path) -> None:
     assert ServeConfig(data=tmp_path, host="0.0.0.0", plain_network_is_trusted=True).tls is None
     config = ServeConfig(data=tmp_path, host="0.0.0.0", tls_cert=str(known.cert), tls_key=str(known.key))
     assert config.tls == known
+    assert (config.http_host, ServeConfig(data=tmp_path, host="::1").http_host) == ("127.0.0.1", "::1")
     file = tmp_path / "hiss.toml"
     file.write_text(f'host = "0.0.0.0"\n[tls]\ncert = "{known.cert}"\nkey = "{known.key}"\n')
     assert ServeConfig.load(file).tls == known
