@@ -35,10 +35,10 @@ _HOUR_NS: Final = 3_600 * 10**9
 def due_ns(when: str, final_ns: int) -> int | None:
     """When what became final at `final_ns` is to be drained, in ns since 1970; None: not by the clock.
 
-    `seal`: at once. `at HH:MM`, `every Nh`: the first such time after, UTC, hours counted from midnight of 1970-01-01.
-    `pressure`: where space runs short. `manual`: when somebody asks.
+    `seal`, `live`: at once. `at HH:MM`, `every Nh`: the first such time after, UTC, hours counted from midnight of
+    1970-01-01. `pressure`: where space runs short. `manual`: when somebody asks.
     """
-    if when == "seal":
+    if when in ("seal", "live"):
         return final_ns
     if when in ("pressure", "manual"):
         return None
@@ -48,7 +48,8 @@ def due_ns(when: str, final_ns: int) -> int | None:
         offset, period = 0, int(match[1]) * _HOUR_NS
     else:
         raise InvalidInput(
-            f"drain when {when[:40]!r}: expected seal, pressure, manual, 'at HH:MM' (UTC) or 'every Nh' (1 to 99 hours)"
+            f"drain when {when[:40]!r}: expected seal, live, pressure, manual, 'at HH:MM' (UTC) or 'every Nh' "
+            "(1 to 99 hours)"
         )
     return offset + ((final_ns - offset) // period + 1) * period
 
@@ -95,7 +96,26 @@ class DrainTarget:
                 f"drain priority {self.priority}, bytes_per_s {self.bytes_per_s}: expected -{limits.DRAIN_PRIORITY_MAX}"
                 f" to {limits.DRAIN_PRIORITY_MAX}, and at least 0"
             )
+        if self.live and (not self.of_streams or self.url.startswith("s3://") or self.nature != "nexus"):
+            raise InvalidInput(
+                f"drain URL {self.url!r}: a stream that is still written is drained to a NeXus file of its own, in a "
+                "file system; put {stream} into the URL, with a name that ends in .nxs"
+            )
         due_ns(self.when, 0)
+
+    @property
+    def live(self) -> bool:
+        """Whether streams are drained while they are written."""
+        return self.when == "live"
+
+    @property
+    def nature(self) -> str:
+        """The format, where the URL's ending says it."""
+        return (
+            {".zarr": "zarr", ".npy": "npy"}.get(PurePosixPath(self.url).suffix, "nexus")
+            if self.form == "auto"
+            else self.form
+        )
 
     @property
     def of_streams(self) -> bool:

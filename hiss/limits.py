@@ -235,6 +235,7 @@ DRAIN_WINDOW_BYTES: Final = 64 * MiB  # of chunks that wait to be compressed or 
 DRAIN_URL_CHARS_MAX: Final = 2048  # of a policy's target, before its fields are filled in
 DRAIN_TARGETS_MAX: Final = 8  # of one policy
 DRAIN_PRIORITY_MAX: Final = 1000
+DRAINS_LISTED_MAX: Final = 10_000  # entries of the queue in one answer, those that go first
 DRAIN_REASON_CHARS_MAX: Final = 1_000  # kept of why a drain failed
 DRAIN_LOOK_S: Final = 1.0  # the drain process looks for work so often
 DRAIN_RETRY_FIRST_S: Final = 1.0  # before a failed drain is tried again; then twice as long

@@ -456,13 +456,15 @@ class LocalStore:
         for path in paths:
             self._may.see(path)
         if dry_run:
-            return [drains.find(each.id) or each for path in paths for each in drains.wanted(path)]
+            wanted = [each for path in paths for each in drains.wanted(path)][: limits.DRAINS_LISTED_MAX]
+            return [drains.find(each.id) or each for each in wanted]
         for path in paths:
             self._may.administer("plans what is drained", path)
         return drains.ask(paths) if ask else drains.plan(paths, cursor)
 
-    def drains(self, path: str = "") -> list[Drain]:
-        return [drain for drain in self._catalog.drains.entries(path) if self._may.sees(drain.source)]
+    def drains(self, path: str = "", *, unfinished: bool = False) -> list[Drain]:
+        found = self._catalog.drains.entries(path, unfinished=unfinished)
+        return [drain for drain in found if self._may.sees(drain.source)]
 
     def next_drain(self) -> tuple[Drain | None, int]:
         self._may.administer("asks what is to be drained")

@@ -346,8 +346,9 @@ class Store(Protocol):
         """
         ...
 
-    def drains(self, path: str = "") -> list[Drain]:
-        """The queue below a path, in the order in which it goes; what is done too."""
+    def drains(self, path: str = "", *, unfinished: bool = False) -> list[Drain]:
+        """The queue below a path, in the order in which it goes; without `unfinished` what is done and dropped too. At
+        most `limits.DRAINS_LISTED_MAX`."""
         ...
 
     def next_drain(self) -> tuple[Drain | None, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from typing import Any, Final
@@ -18,7 +18,6 @@ from typing import Any, Final
 from hiss import limits
 from hiss.blocks import catalog_rows as rows
 from hiss.blocks.catalog_database import CatalogDatabase
-from hiss.blocks.space_records import covers
 from hiss.drain_policy import Drain, DrainPolicy, DrainState, DrainTarget, entry, policy_of
 from hiss.errors import CollectionNotFound
 from hiss.model import Attrs, Event, StreamInfo, StreamState
@@ -63,9 +62,10 @@ class DrainTable:
             writer.execute("DELETE FROM drain_policy WHERE collection = ?", (collection,))
             if policy is not None:
                 writer.execute("INSERT INTO drain_policy VALUES (?, ?)", (collection, policy.to_json()))
-            for each in self.entries(collection):
-                if each.state in (DrainState.WANTED, DrainState.FAILED):
-                    writer.execute("UPDATE drain SET state = ? WHERE id = ?", (DrainState.DROPPED.value, each.id))
+            writer.execute(
+                f"UPDATE drain SET state = 'dropped' WHERE state IN ('wanted', 'failed') AND {_BELOW}",
+                _below(collection),
+            )
             data = {"targets": None if policy is None else len(policy.targets)}
             self._insert_event("drain.policy", collection, "", 0, data)
 
@@ -109,7 +109,8 @@ class DrainTable:
                 self._add(writer, each)
             if cursor is not None and cursor > self.cursor():
                 writer.execute("INSERT OR REPLACE INTO property VALUES (?, ?)", (_CURSOR, str(cursor)))
-            return [found for each in entries if (found := self.find(each.id)) is not None]
+            kept = entries[: limits.DRAINS_LISTED_MAX]
+            return [found for each in kept if (found := self.find(each.id)) is not None]
 
     def _add(self, writer: sqlite3.Connection, each: Drain) -> None:
         target = rows.dumps(asdict(each.target))
@@ -137,10 +138,15 @@ class DrainTable:
         found = self.find(entry_id)
         return None if found is None else found.state
 
-    def entries(self, path: str = "") -> list[Drain]:
-        """The queue below a path, in the order in which it goes; what is done and dropped too."""
-        found = map(_entry, self._database.rows("SELECT * FROM drain ORDER BY priority DESC, due_ns, id"))
-        return [each for each in found if not path or covers(path, each.source) or path == each.collection]
+    def entries(self, path: str = "", *, unfinished: bool = False) -> list[Drain]:
+        """The queue below a path, in the order in which it goes; without `unfinished` what is done and dropped too. At
+        most `limits.DRAINS_LISTED_MAX`."""
+        found = self._database.rows(
+            f"SELECT * FROM drain WHERE {_BELOW} AND (NOT ? OR state IN ('wanted', 'running', 'failed')) "
+            "ORDER BY priority DESC, due_ns, id LIMIT ?",
+            *(*_below(path), unfinished, limits.DRAINS_LISTED_MAX),
+        )
+        return list(map(_entry, found))
 
     def due(self, *, short: bool) -> Drain | None:
         """The entry to drain now; with `short`, what waits for that too."""
@@ -153,17 +159,16 @@ class DrainTable:
         )  # fmt: skip
         return None if row is None else _entry(row)
 
-    def ask(self, paths: Iterable[str]) -> list[Drain]:
+    def ask(self, paths: Sequence[str]) -> list[Drain]:
         """Plan, and make due now whatever waits of it."""
         with self._database.transaction() as writer:
-            ids = [each.id for each in self.plan(paths)]
-            now_ns = self._clock_ns()
-            for each in ids:
+            planned = self.plan(paths)
+            for path in paths:
                 writer.execute(
-                    "UPDATE drain SET due_ns = ?, next_ns = 0 WHERE id = ? AND state IN ('wanted', 'failed')",
-                    (now_ns, each),
+                    f"UPDATE drain SET due_ns = ?, next_ns = 0 WHERE state IN ('wanted', 'failed') AND {_BELOW}",
+                    (self._clock_ns(), *_below(path)),
                 )
-            return [found for each in ids if (found := self.find(each)) is not None]
+            return [found for each in planned if (found := self.find(each.id)) is not None]
 
     def mark(self, entry_id: str, state: DrainState, *, reason: str = "", began: bool = False) -> Drain | None:
         """Where an entry stands now; None where it is gone. One that failed, or was interrupted, is tried again later
@@ -211,6 +216,13 @@ class DrainTable:
     def forget_collection(self, writer: sqlite3.Connection, path: str) -> None:
         writer.execute("DELETE FROM drain WHERE collection = ?", (path,))
         writer.execute("DELETE FROM drain_policy WHERE collection = ?", (path,))
+
+
+_BELOW: Final = "(? = '' OR source = ? OR collection = ? OR (collection > ? AND collection < ?))"
+
+
+def _below(path: str) -> tuple[str, ...]:
+    return path, path, path, f"{path}/", f"{path}0"  # "0" comes after "/"
 
 
 def _of_stream(target: DrainTarget, info: StreamInfo) -> Drain:

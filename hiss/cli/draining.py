@@ -4,6 +4,7 @@ thread."""
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,15 +36,23 @@ _COMPRESSION = click.option(
 @_FORM
 @_COMPRESSION
 @click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
+@click.option("--live", is_flag=True, help="While it is still written: a NeXus master that is readable at any moment.")
+@click.option("--segment", metavar="SIZE", default="1GiB", show_default=True, help="With --live, of its files.")
+@click.option(
+    "--within", metavar="SECONDS", type=click.FloatRange(0.1), default=30.0, show_default=True,
+    help="With --live, the longest that a new block waits.",
+)  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done.")
 def drain(
-    reach: Reach, source: str, file: str, version: int | None, form: str, compression: str, force: bool, dry_run: bool
-) -> None:
+    reach: Reach, source: str, file: str, version: int | None, form: str, compression: str, force: bool, live: bool,
+    segment: str, within: float, dry_run: bool,
+) -> None:  # fmt: skip
     """Write final data to a NeXus file, a Zarr directory, or bare.
 
     A stream or a whole collection; every block is read back and compared before the file gets its name. Without FILE:
     what the drain policies want of it is due now, and the server's drain process does it. With --dry-run and nothing
-    named: what that process has to do.
+    named: what that process has to do. With --live it goes on until the stream is final, or the collection sealed;
+    Ctrl-C ends it in good order, and the same command goes on with it.
     """
     if not source and not dry_run:
         raise click.UsageError("expected COLLECTION[/STREAM], or --dry-run")
@@ -53,6 +62,12 @@ def drain(
         _say_drains(reach, found)
     elif dry_run:
         _foresee(reach, source, file, version, form, force)
+    elif live:
+        if form not in ("auto", "nexus") or file.startswith("s3://"):
+            raise click.UsageError("--live makes a NeXus file, in a file system")
+        _drain_live(
+            reach, source, Path(file), segment, within, version=version, compression=compression, overwrite=force
+        )
     else:
         _drain_now(reach, source, file, version=version, form=form, compression=compression, overwrite=force)
 
@@ -68,6 +83,26 @@ def _drain_now(reach: Reach, source: str, file: str, **options: Any) -> None:
         say_json(report.to_json())
     else:
         click.echo(str(report))
+
+
+def _drain_live(reach: Reach, source: str, file: Path, segment: str, within: float, **options: Any) -> None:
+    import signal
+    import threading
+
+    from hiss.drain.live import LiveDrain
+    from hiss.space import parse_size
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with reach.buffer() as buffer:
+        segment_bytes = parse_size(segment)
+        live = LiveDrain(buffer.store, source, file, segment_bytes=segment_bytes, segment_s=within, **options)
+        report = live.run(stop)
+    if reach.json:
+        say_json({"file": str(file), "final": False} if report is None else {**report.to_json(), "final": True})
+    else:
+        click.echo(f"{file}: not final yet; the same command goes on with it" if report is None else str(report))
 
 
 def _foresee(reach: Reach, source: str, file: str, version: int | None, form: str, force: bool) -> None:
@@ -114,12 +149,11 @@ def drains(reach: Reach, path: str, everything: bool) -> None:
     """
     from hiss.drain_policy import DrainState
 
+    path = path.rstrip("/")
     with reach.buffer() as buffer:
-        found = buffer.store.drains(path.rstrip("/"))
-    hidden = {DrainState.DROPPED} if everything or any(path == each.source for each in found) else {
-        DrainState.DROPPED, DrainState.DONE,
-    }  # fmt: skip
-    _say_drains(reach, [each for each in found if each.state not in hidden])
+        named = any(each.source == path for each in buffer.store.drains(path)) if path else False
+        found = buffer.store.drains(path, unfinished=not (everything or named))
+    _say_drains(reach, [each for each in found if each.state is not DrainState.DROPPED])
 
 
 def _say_drains(reach: Reach, found: list[Drain]) -> None:
@@ -148,7 +182,7 @@ def _next(entry: Drain) -> str:
 @_FORM
 @_COMPRESSION
 @click.option(
-    "--when", default="seal", show_default=True, help="seal, pressure, manual, 'at HH:MM' (UTC) or 'every Nh'."
+    "--when", default="seal", show_default=True, help="seal, live, pressure, manual, 'at HH:MM' (UTC) or 'every Nh'."
 )
 @click.option("--priority", type=int, default=0, show_default=True, help="Higher goes first.")
 @click.option("--limit", metavar="SIZE", default="", help="Bytes a second at most, such as 200MB.")

@@ -183,10 +183,11 @@ class _HdfStream:
         record, shown = self._record, self._shown
         row_bytes = int(np.prod(self._data.shape[1:], dtype=np.int64)) * self._data.dtype.itemsize
         index = record["block_index"][()]
-        members = column_members([name for name, _ in self._wanted.columns], set(shown))
+        timed = "time_ns" in shown and "start" in shown["time_ns"].attrs  # and no column of nearly that name
+        members = column_members([name for name, _ in self._wanted.columns], timed)
         return {
             "index": index,
-            "time_ns": shown["time_ns"][()] if "time_ns" in shown else np.zeros(len(index), np.int64),
+            "time_ns": shown["time_ns"][()] if timed else np.zeros(len(index), np.int64),
             "received_ns": record["block_received_ns"][()],
             "length": np.diff(self._edges) * row_bytes,
             "digest": record["block_digest"][()],
@@ -220,10 +221,10 @@ def _shown(file: h5py.File, data: h5py.Dataset, stream: str) -> Any:
     raise Damaged(f"{file.filename}: has no group that shows {data.name}")
 
 
-def column_members(columns: Sequence[str], members: set[str]) -> dict[str, str]:
+def column_members(columns: Sequence[str], timed: bool) -> dict[str, str]:
     """The member of each column in the group of a stream, as `entry.describe_data` names them, one after another."""
     own = {"data", "offset", "index", "time_ns", "attributes", "title", "errors"}
-    taken = {"data", "offset", "title", "index", "time_ns"} & members
+    taken = {"data", "title", "index", *(["time_ns"] if timed else [])}  # no name becomes "offset" but its own
     found: dict[str, str] = {}
     for column in columns:
         base = nexus_name(f"column_{column}" if column in own else column)

@@ -127,7 +127,7 @@ class LiveDrain:
                 self._advance(info, threads, now)
         shown = {info.id: (len(self._series[info.id].segments), info.state.final) for info in content.streams}
         complete = _complete(self._store, content)
-        if shown == self._shown and not complete:
+        if not complete and (shown == self._shown or not any(count for count, _ in shown.values())):
             return False
         outcome = self._write_master(content)
         self._shown = shown
@@ -162,7 +162,8 @@ class LiveDrain:
         if info.completeness.blocks <= series.blocks:
             self._since_s.pop(info.id, None)
             return
-        waited_s = self._clock_s() - self._since_s.setdefault(info.id, self._clock_s())
+        now_s = self._clock_s()
+        waited_s = now_s - self._since_s.setdefault(info.id, now_s)
         if new_bytes >= self._segment_bytes or waited_s >= self._segment_s or now:
             self._write_segment(series, info, [Selection(series.next_index)], threads)
             self._since_s.pop(info.id, None)

@@ -16,6 +16,8 @@ from typing import Final
 
 from hiss import limits
 from hiss.drain.draining import chosen_content, drain
+from hiss.drain.frames import Progress
+from hiss.drain.live_work import LiveWork
 from hiss.drain.publish import remove
 from hiss.drain.rate import Rate
 from hiss.drain.targets import Target, make_parents, target_of
@@ -45,6 +47,7 @@ class DrainWorker:
         self._scratch = scratch
         self._s3 = s3
         self._stopping = threading.Event()
+        self._live = LiveWork(store, self._taker)
 
     def stop(self) -> None:
         """End `run` soon; what it is draining is begun again by the next one."""
@@ -74,6 +77,7 @@ class DrainWorker:
 
     def step(self) -> bool:
         """Plan what is new and drain one entry; whether there was one."""
+        self._live.look()
         entry, cursor = self._store.next_drain()
         if self._plan(cursor):
             entry, _ = self._store.next_drain()
@@ -84,7 +88,7 @@ class DrainWorker:
 
     def _resume(self) -> None:
         """What ran when a process was killed is wanted again, in its turn."""
-        for entry in self._store.drains():
+        for entry in self._store.drains(unfinished=True):
             if entry.state is DrainState.RUNNING:
                 self._store.mark_drain(entry.id, DrainState.WANTED, reason="interrupted", began=entry.began)
 
@@ -111,7 +115,7 @@ class DrainWorker:
                 self._store.mark_drain(entry.id, DrainState.DONE)
                 return
             target.clean()
-            if not entry.began and target.exists():
+            if not entry.began and not entry.target.live and target.exists():
                 raise AlreadyExists(f"{entry.url} is there already, and no drain of this stream made it")
         except (HissError, OSError) as error:
             self._failed(entry, error, began=entry.began)
@@ -119,16 +123,7 @@ class DrainWorker:
         self._store.mark_drain(entry.id, DrainState.RUNNING, began=True)
         log.info("draining %s to %s", entry.source, entry.url)
         try:
-            drain(
-                self._store,
-                entry.source if entry.version else f"{entry.source}/",
-                target,
-                version=entry.version or None,
-                form=entry.target.form,
-                compression=entry.target.compression,
-                overwrite=entry.began,
-                on_bytes=Rate(entry.target.bytes_per_s, self._wait).take,
-            )
+            self._carry_out(entry, target)
         except Exception as error:  # of HDF5, Zarr, the file system or the buffer; the next entry has its turn
             began = target.touched or entry.began
             if isinstance(error, Stopping) and self._stopping.is_set():
@@ -137,6 +132,25 @@ class DrainWorker:
                 self._failed(entry, error, began=began)
             return
         self._store.mark_drain(entry.id, DrainState.DONE)
+
+    def _carry_out(self, entry: Drain, target: Target) -> None:
+        if entry.target.live:
+            self._live.finish(entry)
+            return
+        drain(
+            self._store,
+            entry.source if entry.version else f"{entry.source}/",
+            target,
+            version=entry.version or None,
+            form=entry.target.form,
+            compression=entry.target.compression,
+            overwrite=entry.began,
+            on_bytes=self._taker(entry.target.bytes_per_s),
+        )
+
+    def _taker(self, bytes_per_s: int) -> Progress:
+        """Takes bytes, and waits where they are too many."""
+        return Rate(bytes_per_s, self._wait).take
 
     def _target(self, entry: Drain) -> Target:
         make_parents(entry.target.url, entry.url)

@@ -1,4 +1,4 @@
-"""What every buffer does for those who read while others write, and say something to them: a part of `conformance`."""
+"""What every buffer does for those who read while others write, and say something to them: parts of `conformance`."""
 
 from __future__ import annotations
 
@@ -40,10 +40,8 @@ def told(writer: Any, count: int) -> list[Any]:
     return found
 
 
-class ConsumerConformance:
-    """Feedback and consumers. Subclassed with a fixture `buffer`, an empty `client.Buffer`."""
-
-    # ---- feedback
+class FeedbackConformance:
+    """Feedback. Subclassed with a fixture `buffer`, an empty `client.Buffer`."""
 
     def test_feedback_comes_in_order_and_only_json(self, buffer: Buffer) -> None:
         s = buffer.collection("c").create_stream("s", dtype="u1", shape=(1,))
@@ -109,7 +107,9 @@ class ConsumerConformance:
         with pytest.raises(errors.InvalidInput, match="number of blocks"):
             halved.bind(feedback_every=-1)
 
-    # ---- consumer groups
+
+class SharingConformance:
+    """Consumer groups, which no lane has a part in: for the embedded buffer and the one behind gRPC."""
 
     def test_members_share_a_stream_while_it_is_written(self, buffer: Buffer) -> None:
         s = buffer.collection("c").create_stream("s", dtype="u2", shape=(3,), columns={"n": "i4"})

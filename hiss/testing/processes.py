@@ -32,6 +32,8 @@ def free_port() -> int:
 class DataProcess:
     """A server's data process on a port of its own, with a small arena. A context manager."""
 
+    program = ("-m", "hiss.server")
+
     def __init__(
         self, data: Path, *, arena_bytes: int = 64 * MiB, segment_bytes: int = 32 * MiB, tls: ServerTls | None = None
     ) -> None:
@@ -61,7 +63,7 @@ class DataProcess:
         self.stop()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "hiss.server", "data", self.config.to_json()]
+        command = [sys.executable, *self.program, "data", self.config.to_json()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         with self.connect() as buffer:

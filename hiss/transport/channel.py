@@ -50,6 +50,8 @@ def open_channel(address: str, tls: ClientTls | None = None) -> grpc.Channel:
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.keepalive_time_ms", int(limits.KEEPALIVE_S * milliseconds)),
         ("grpc.keepalive_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),
+        # while one of gRPC's own pings is under way no other is sent, and its patience, not keepalive's, counts
+        ("grpc.http2.ping_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),
         ("grpc.http2.max_pings_without_data", 0),
     )
     if tls is None:

@@ -28,7 +28,8 @@ def plan_drains(store: Store, request: drains_pb2.PlanDrainsRequest) -> Any:
 
 
 def list_drains(store: Store, request: drains_pb2.ListDrainsRequest) -> Any:
-    return drains_pb2.ListDrainsResponse(drains=map(drain_wire.encode_drain, store.drains(request.path)))
+    found = store.drains(request.path, unfinished=request.unfinished)
+    return drains_pb2.ListDrainsResponse(drains=map(drain_wire.encode_drain, found))
 
 
 def get_next_drain(store: Store, request: drains_pb2.GetNextDrainRequest) -> Any:

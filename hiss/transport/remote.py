@@ -528,8 +528,9 @@ class RemoteStore(Store):
         reply = self._ask("Drains.PlanDrains", paths=paths, cursor=cursor, ask=ask, dry_run=dry_run)
         return list(map(drain_wire.decode_drain, reply.drains))
 
-    def drains(self, path: str = "") -> list[Drain]:
-        return list(map(drain_wire.decode_drain, self._ask("Drains.ListDrains", path=path).drains))
+    def drains(self, path: str = "", *, unfinished: bool = False) -> list[Drain]:
+        reply = self._ask("Drains.ListDrains", path=path, unfinished=unfinished)
+        return list(map(drain_wire.decode_drain, reply.drains))
 
     def next_drain(self) -> tuple[Drain | None, int]:
         reply = self._ask("Drains.GetNextDrain")

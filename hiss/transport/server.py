@@ -244,6 +244,7 @@ def _options() -> list[tuple[str, Any]]:
         ("grpc.so_reuseport", 0),  # or a second server would share the port unnoticed
         ("grpc.keepalive_time_ms", int(limits.KEEPALIVE_S * milliseconds)),
         ("grpc.keepalive_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),
+        ("grpc.http2.ping_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),  # of pings that are not keepalive's
         ("grpc.http2.min_recv_ping_interval_without_data_ms", int(limits.KEEPALIVE_S * milliseconds) // 2),
         ("grpc.server_handshake_timeout_ms", int(limits.HANDSHAKE_S * milliseconds)),
         ("grpc.max_allowed_incoming_connections", _connections_max()),  # at each address

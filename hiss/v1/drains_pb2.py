@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from hiss.v1 import space_pb2 as hiss_dot_v1_dot_space__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hiss/v1/drains.proto\x12\x07hiss.v1\x1a\x13hiss/v1/space.proto\"r\n\x0b\x44rainTarget\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0c\n\x04\x66orm\x18\x02 \x01(\t\x12\x13\n\x0b\x63ompression\x18\x03 \x01(\t\x12\x0c\n\x04when\x18\x04 \x01(\t\x12\x10\n\x08priority\x18\x05 \x01(\x03\x12\x13\n\x0b\x62ytes_per_s\x18\x06 \x01(\x03\"4\n\x0b\x44rainPolicy\x12%\n\x07targets\x18\x01 \x03(\x0b\x32\x14.hiss.v1.DrainTarget\"\xec\x01\n\x05\x44rain\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0b\n\x03url\x18\x04 \x01(\t\x12$\n\x06target\x18\x05 \x01(\x0b\x32\x14.hiss.v1.DrainTarget\x12\r\n\x05state\x18\x06 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x03\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x13\n\x06\x64ue_ns\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07next_ns\x18\n \x01(\x03\x12\x12\n\nchanged_ns\x18\x0b \x01(\x03\x12\r\n\x05\x62\x65gan\x18\x0c \x01(\x08\x42\t\n\x07_due_ns\"+\n\x15GetDrainPolicyRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\">\n\x16GetDrainPolicyResponse\x12$\n\x06policy\x18\x01 \x01(\x0b\x32\x14.hiss.v1.DrainPolicy\"Q\n\x15SetDrainPolicyRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x06policy\x18\x02 \x01(\x0b\x32\x14.hiss.v1.DrainPolicy\">\n\x16SetDrainPolicyResponse\x12$\n\x06policy\x18\x01 \x01(\x0b\x32\x14.hiss.v1.DrainPolicy\"`\n\x11PlanDrainsRequest\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x13\n\x06\x63ursor\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0b\n\x03\x61sk\x18\x03 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x42\t\n\x07_cursor\"4\n\x12PlanDrainsResponse\x12\x1e\n\x06\x64rains\x18\x01 \x03(\x0b\x32\x0e.hiss.v1.Drain\"!\n\x11ListDrainsRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"4\n\x12ListDrainsResponse\x12\x1e\n\x06\x64rains\x18\x01 \x03(\x0b\x32\x0e.hiss.v1.Drain\"\x15\n\x13GetNextDrainRequest\"E\n\x14GetNextDrainResponse\x12\x1d\n\x05\x64rain\x18\x01 \x01(\x0b\x32\x0e.hiss.v1.Drain\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x03\"L\n\x10MarkDrainRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x62\x65gan\x18\x04 \x01(\x08\"\x13\n\x11MarkDrainResponse\"H\n\x15RecordArchivesRequest\x12/\n\x08\x61rchives\x18\x01 \x03(\x0b\x32\x1d.hiss.v1.RecordArchiveRequest\"\x18\n\x16RecordArchivesResponse\"&\n\x11IsArchivedRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\"&\n\x12IsArchivedResponse\x12\x10\n\x08\x61rchived\x18\x01 \x01(\x08\x32\xe7\x04\n\x06\x44rains\x12Q\n\x0eGetDrainPolicy\x12\x1e.hiss.v1.GetDrainPolicyRequest\x1a\x1f.hiss.v1.GetDrainPolicyResponse\x12Q\n\x0eSetDrainPolicy\x12\x1e.hiss.v1.SetDrainPolicyRequest\x1a\x1f.hiss.v1.SetDrainPolicyResponse\x12\x45\n\nPlanDrains\x12\x1a.hiss.v1.PlanDrainsRequest\x1a\x1b.hiss.v1.PlanDrainsResponse\x12\x45\n\nListDrains\x12\x1a.hiss.v1.ListDrainsRequest\x1a\x1b.hiss.v1.ListDrainsResponse\x12K\n\x0cGetNextDrain\x12\x1c.hiss.v1.GetNextDrainRequest\x1a\x1d.hiss.v1.GetNextDrainResponse\x12\x42\n\tMarkDrain\x12\x19.hiss.v1.MarkDrainRequest\x1a\x1a.hiss.v1.MarkDrainResponse\x12\x45\n\nIsArchived\x12\x1a.hiss.v1.IsArchivedRequest\x1a\x1b.hiss.v1.IsArchivedResponse\x12Q\n\x0eRecordArchives\x12\x1e.hiss.v1.RecordArchivesRequest\x1a\x1f.hiss.v1.RecordArchivesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14hiss/v1/drains.proto\x12\x07hiss.v1\x1a\x13hiss/v1/space.proto\"r\n\x0b\x44rainTarget\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0c\n\x04\x66orm\x18\x02 \x01(\t\x12\x13\n\x0b\x63ompression\x18\x03 \x01(\t\x12\x0c\n\x04when\x18\x04 \x01(\t\x12\x10\n\x08priority\x18\x05 \x01(\x03\x12\x13\n\x0b\x62ytes_per_s\x18\x06 \x01(\x03\"4\n\x0b\x44rainPolicy\x12%\n\x07targets\x18\x01 \x03(\x0b\x32\x14.hiss.v1.DrainTarget\"\xec\x01\n\x05\x44rain\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0b\n\x03url\x18\x04 \x01(\t\x12$\n\x06target\x18\x05 \x01(\x0b\x32\x14.hiss.v1.DrainTarget\x12\r\n\x05state\x18\x06 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x03\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x13\n\x06\x64ue_ns\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07next_ns\x18\n \x01(\x03\x12\x12\n\nchanged_ns\x18\x0b \x01(\x03\x12\r\n\x05\x62\x65gan\x18\x0c \x01(\x08\x42\t\n\x07_due_ns\"+\n\x15GetDrainPolicyRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\">\n\x16GetDrainPolicyResponse\x12$\n\x06policy\x18\x01 \x01(\x0b\x32\x14.hiss.v1.DrainPolicy\"Q\n\x15SetDrainPolicyRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x06policy\x18\x02 \x01(\x0b\x32\x14.hiss.v1.DrainPolicy\">\n\x16SetDrainPolicyResponse\x12$\n\x06policy\x18\x01 \x01(\x0b\x32\x14.hiss.v1.DrainPolicy\"`\n\x11PlanDrainsRequest\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x13\n\x06\x63ursor\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0b\n\x03\x61sk\x18\x03 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x42\t\n\x07_cursor\"4\n\x12PlanDrainsResponse\x12\x1e\n\x06\x64rains\x18\x01 \x03(\x0b\x32\x0e.hiss.v1.Drain\"5\n\x11ListDrainsRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nunfinished\x18\x02 \x01(\x08\"4\n\x12ListDrainsResponse\x12\x1e\n\x06\x64rains\x18\x01 \x03(\x0b\x32\x0e.hiss.v1.Drain\"\x15\n\x13GetNextDrainRequest\"E\n\x14GetNextDrainResponse\x12\x1d\n\x05\x64rain\x18\x01 \x01(\x0b\x32\x0e.hiss.v1.Drain\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x03\"L\n\x10MarkDrainRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x62\x65gan\x18\x04 \x01(\x08\"\x13\n\x11MarkDrainResponse\"H\n\x15RecordArchivesRequest\x12/\n\x08\x61rchives\x18\x01 \x03(\x0b\x32\x1d.hiss.v1.RecordArchiveRequest\"\x18\n\x16RecordArchivesResponse\"&\n\x11IsArchivedRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\"&\n\x12IsArchivedResponse\x12\x10\n\x08\x61rchived\x18\x01 \x01(\x08\x32\xe7\x04\n\x06\x44rains\x12Q\n\x0eGetDrainPolicy\x12\x1e.hiss.v1.GetDrainPolicyRequest\x1a\x1f.hiss.v1.GetDrainPolicyResponse\x12Q\n\x0eSetDrainPolicy\x12\x1e.hiss.v1.SetDrainPolicyRequest\x1a\x1f.hiss.v1.SetDrainPolicyResponse\x12\x45\n\nPlanDrains\x12\x1a.hiss.v1.PlanDrainsRequest\x1a\x1b.hiss.v1.PlanDrainsResponse\x12\x45\n\nListDrains\x12\x1a.hiss.v1.ListDrainsRequest\x1a\x1b.hiss.v1.ListDrainsResponse\x12K\n\x0cGetNextDrain\x12\x1c.hiss.v1.GetNextDrainRequest\x1a\x1d.hiss.v1.GetNextDrainResponse\x12\x42\n\tMarkDrain\x12\x19.hiss.v1.MarkDrainRequest\x1a\x1a.hiss.v1.MarkDrainResponse\x12\x45\n\nIsArchived\x12\x1a.hiss.v1.IsArchivedRequest\x1a\x1b.hiss.v1.IsArchivedResponse\x12Q\n\x0eRecordArchives\x12\x1e.hiss.v1.RecordArchivesRequest\x1a\x1f.hiss.v1.RecordArchivesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,25 +51,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLANDRAINSRESPONSE']._serialized_start=817
   _globals['_PLANDRAINSRESPONSE']._serialized_end=869
   _globals['_LISTDRAINSREQUEST']._serialized_start=871
-  _globals['_LISTDRAINSREQUEST']._serialized_end=904
-  _globals['_LISTDRAINSRESPONSE']._serialized_start=906
-  _globals['_LISTDRAINSRESPONSE']._serialized_end=958
-  _globals['_GETNEXTDRAINREQUEST']._serialized_start=960
-  _globals['_GETNEXTDRAINREQUEST']._serialized_end=981
-  _globals['_GETNEXTDRAINRESPONSE']._serialized_start=983
-  _globals['_GETNEXTDRAINRESPONSE']._serialized_end=1052
-  _globals['_MARKDRAINREQUEST']._serialized_start=1054
-  _globals['_MARKDRAINREQUEST']._serialized_end=1130
-  _globals['_MARKDRAINRESPONSE']._serialized_start=1132
-  _globals['_MARKDRAINRESPONSE']._serialized_end=1151
-  _globals['_RECORDARCHIVESREQUEST']._serialized_start=1153
-  _globals['_RECORDARCHIVESREQUEST']._serialized_end=1225
-  _globals['_RECORDARCHIVESRESPONSE']._serialized_start=1227
-  _globals['_RECORDARCHIVESRESPONSE']._serialized_end=1251
-  _globals['_ISARCHIVEDREQUEST']._serialized_start=1253
-  _globals['_ISARCHIVEDREQUEST']._serialized_end=1291
-  _globals['_ISARCHIVEDRESPONSE']._serialized_start=1293
-  _globals['_ISARCHIVEDRESPONSE']._serialized_end=1331
-  _globals['_DRAINS']._serialized_start=1334
-  _globals['_DRAINS']._serialized_end=1949
+  _globals['_LISTDRAINSREQUEST']._serialized_end=924
+  _globals['_LISTDRAINSRESPONSE']._serialized_start=926
+  _globals['_LISTDRAINSRESPONSE']._serialized_end=978
+  _globals['_GETNEXTDRAINREQUEST']._serialized_start=980
+  _globals['_GETNEXTDRAINREQUEST']._serialized_end=1001
+  _globals['_GETNEXTDRAINRESPONSE']._serialized_start=1003
+  _globals['_GETNEXTDRAINRESPONSE']._serialized_end=1072
+  _globals['_MARKDRAINREQUEST']._serialized_start=1074
+  _globals['_MARKDRAINREQUEST']._serialized_end=1150
+  _globals['_MARKDRAINRESPONSE']._serialized_start=1152
+  _globals['_MARKDRAINRESPONSE']._serialized_end=1171
+  _globals['_RECORDARCHIVESREQUEST']._serialized_start=1173
+  _globals['_RECORDARCHIVESREQUEST']._serialized_end=1245
+  _globals['_RECORDARCHIVESRESPONSE']._serialized_start=1247
+  _globals['_RECORDARCHIVESRESPONSE']._serialized_end=1271
+  _globals['_ISARCHIVEDREQUEST']._serialized_start=1273
+  _globals['_ISARCHIVEDREQUEST']._serialized_end=1311
+  _globals['_ISARCHIVEDRESPONSE']._serialized_start=1313
+  _globals['_ISARCHIVEDRESPONSE']._serialized_end=1351
+  _globals['_DRAINS']._serialized_start=1354
+  _globals['_DRAINS']._serialized_end=1969
 # @@protoc_insertion_point(module_scope)

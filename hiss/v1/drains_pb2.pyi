@@ -102,10 +102,12 @@ class PlanDrainsResponse(_message.Message):
     def __init__(self, drains: _Optional[_Iterable[_Union[Drain, _Mapping]]] = ...) -> None: ...
 
 class ListDrainsRequest(_message.Message):
-    __slots__ = ("path",)
+    __slots__ = ("path", "unfinished")
     PATH_FIELD_NUMBER: _ClassVar[int]
+    UNFINISHED_FIELD_NUMBER: _ClassVar[int]
     path: str
-    def __init__(self, path: _Optional[str] = ...) -> None: ...
+    unfinished: bool
+    def __init__(self, path: _Optional[str] = ..., unfinished: _Optional[bool] = ...) -> None: ...
 
 class ListDrainsResponse(_message.Message):
     __slots__ = ("drains",)

@@ -160,6 +160,39 @@ def test_blocks_of_any_length(buffer: Buffer, tmp_path: Path, suffix: str) -> No
     assert scan["none"].latest() is None
 
 
+NAMES = (
+    "data",
+    "column_data",
+    "time-ns",
+    "a-b",
+    "a_b",
+    "a.b",
+    "a_b_2",
+    "errors",
+    "title",
+    "offset",
+    "digest",
+    "hiss-manifest.json",
+)
+
+
+@pytest.mark.parametrize("suffix", [".nxs", ".zarr"])
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_columns_of_any_name_keep_their_values(
+    buffer: Buffer, tmp_path: Path, suffix: str, timed: bool, turned: bool
+) -> None:
+    """Names that a format has itself, or must write otherwise, in either order."""
+    names = NAMES[::-1] if turned else NAMES
+    values = {name: np.arange(3) + 10 * place for place, name in enumerate(names)}
+    with buffer.collection("c").create_stream("s", dtype="u1", shape=(2,), columns=dict.fromkeys(names, "i4")) as s:
+        s.extend(np.zeros((3, 2), "u1"), time_ns=np.arange(3) + 1 if timed else None, **values)
+    drain(buffer.store, "c/s", tmp_path / f"s{suffix}")
+    buffer.evict("c/s")
+    found = buffer["c/s"].columns
+    assert {name: found[name].tolist() for name in names} == {name: values[name].tolist() for name in names}
+
+
 def test_the_archive_before_serves_where_the_newest_is_gone(buffer: Buffer, tmp_path: Path) -> None:
     evicted(buffer, "c/s", tmp_path / "a.nxs", tmp_path / "b.nxs")
     (tmp_path / "b.nxs").unlink()

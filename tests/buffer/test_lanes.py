@@ -4,7 +4,7 @@ comes back."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import hiss
 from hiss import landing, limits
 from hiss.access import Access
 from hiss.blocks import StorageOptions
+from hiss.blocks.files import OsFiles
 from hiss.client import Buffer
 from hiss.errors import BlockTooLarge, DigestMismatch, HissError, SpecMismatch, Unavailable
 from hiss.extent import Extent
@@ -27,6 +28,7 @@ from hiss.testing.conformance import BufferConformance, double, frames, wait_for
 from hiss.testing.processes import DataProcess
 from hiss.transport import GrpcServer, RemoteStore
 from hiss.transport.lane_client import LaneAppend
+from hiss.transport.lane_framing import FrameReader
 
 OPTIONS = StorageOptions(arena_bytes=32 * MiB, segment_bytes=16 * MiB)
 
@@ -271,4 +273,41 @@ def test_a_lane_of_a_server_that_is_gone_is_unavailable(server: GrpcServer, node
     wait_for(lambda: told)
     assert isinstance(told[0], Unavailable)
     session.close()
+    remote.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_socket_filled_is_what_the_disk_is_given(
+    server: GrpcServer, node: Node, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of a payload in this process, counted by address: the socket's bytes go where the log writes from."""
+    filled: list[tuple[int, int]] = []
+    written: list[tuple[int, int]] = []
+    fill, pwritev = FrameReader.fill, OsFiles.pwritev
+
+    def place(view: object) -> tuple[int, int]:
+        array = np.frombuffer(view, np.uint8)  # type: ignore[call-overload]
+        return array.ctypes.data, array.size
+
+    def filling(self: FrameReader, view: memoryview) -> None:
+        filled.append(place(view))
+        fill(self, view)
+
+    def writing(self: OsFiles, fd: int, buffers: Sequence[object], offset: int) -> int:
+        written.extend(place(buffer) for buffer in buffers)
+        return pwritev(self, fd, buffers, offset)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FrameReader, "fill", filling)
+    monkeypatch.setattr(OsFiles, "pwritev", writing)
+    data = frames(6, (256, 256))
+    remote, info, session, acks, _ = producer(server, node, kind, FrameSpec("u2", (256, 256)))
+    for first in range(0, 6, 2):
+        session.send(extent(data[first : first + 2], first))
+    session.close()
+    assert acks[-1] == Ack(6, 6, 6)
+    payloads = [each for each in filled if each[1] == data[:2].nbytes]
+    assert len(payloads) == 3
+    assert payloads == [each for each in written if each[1] >= data[0].nbytes]
+    found = np.concatenate([each.frames(info.frame) for each in remote.read(info.id, Selection())])
+    assert np.array_equal(found, data)
     remote.close()

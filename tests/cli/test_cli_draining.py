@@ -92,3 +92,12 @@ def test_a_key_that_is_wrong_is_said(hiss: Hiss, outside: Path) -> None:
     config = found.serve_config()
     assert config.s3 == found.s3
     assert "store" not in config.to_json(), "nothing of it is in a command line"
+
+
+def test_a_stream_is_drained_while_it_is_written(hiss: Hiss, stored: Path, outside: Path) -> None:
+    """Of a final stream `--live` ends at once; an open one goes on in `tests/drain/test_live.py`."""
+    done = hiss("drain", "scan/proj", "live.nxs", "--live", "--segment", "1kB", "--json")
+    assert (done.status, done.json["final"], done.json["blocks"]) == (0, True, len(FRAMES)), done.err
+    assert hiss("verify", "live.nxs", embedded=False).status == 0
+    assert len(list(outside.glob("live_proj_*.h5"))) == 1, "an extent at least"
+    assert hiss("drain", "scan/proj", "live.zarr", "--live", "--format", "zarr").status == 2

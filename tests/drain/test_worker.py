@@ -14,9 +14,17 @@ from hiss import limits
 from hiss.blocks import StorageOptions
 from hiss.client import Buffer
 from hiss.drain import drain, verify_file, worker
+from hiss.drain.live import LiveDrain
 from hiss.drain.worker import DrainWorker
 from hiss.drain_policy import DrainPolicy, DrainState, DrainTarget
-from hiss.errors import CollectionNotFound, Conflict, DeadlineExceeded, PermissionRefused, StreamEvicted
+from hiss.errors import (
+    CollectionNotFound,
+    Conflict,
+    DeadlineExceeded,
+    InvalidInput,
+    PermissionRefused,
+    StreamEvicted,
+)  # fmt: skip
 from hiss.limits import MiB
 from hiss.local import LocalStore
 from hiss.model import Caller
@@ -160,6 +168,31 @@ def test_a_collection_becomes_one_file_when_it_is_sealed(place: Place) -> None:
         "beam/7/proj",
     ]
     assert all(map(place.store.archived, ids))
+
+
+def test_an_open_stream_is_drained_while_it_is_written(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LIVE_LOOK_S", 0.0)
+    monkeypatch.setattr(LiveDrain.__init__, "__kwdefaults__", LiveDrain.__init__.__kwdefaults__ | {"segment_s": 0.0})
+    place.policy("beam", place.target(when="live"))
+    with place.buffer.collection("beam").create_stream("proj", dtype="u2", shape=(30, 40)) as stream:
+        for first in (0, 3):
+            stream.extend(FRAMES[first : first + 3])
+            stream.flush()
+            assert place.work() == 0, "nothing is final"
+            assert verify_file(place.archive / "beam/proj.nxs").blocks == first + 3
+            place.new_worker()  # the one before was killed
+    assert not place.store.archived(stream.info.id)
+    assert place.work() == 1
+    assert place.store.archived(stream.info.id)
+    assert verify_file(place.archive / "beam/proj.nxs").ok
+    assert place.files() == {"beam/proj.nxs", "beam/proj_proj_000001.h5", "beam/proj_proj_000002.h5"}
+    assert set(place.states().values()) == {"done"}
+
+
+@pytest.mark.parametrize("name", ["{collection}.nxs", "{stream}.zarr"])
+def test_only_files_of_streams_are_drained_while_they_are_written(place: Place, name: str) -> None:
+    with pytest.raises(InvalidInput, match="still written"):
+        place.target(name, when="live")
 
 
 def test_times_priorities_and_pressure(place: Place) -> None:
