@@ -23,6 +23,7 @@ import numpy.typing as npt
 from hiss import access, limits
 from hiss.drain_policy import DrainPolicy, DrainTarget
 from hiss.errors import CollectionNotFound, InvalidInput, KernelWarning, NotFound, StreamNotFound
+from hiss.link import Link
 from hiss.model import (
     AckLevel,
     Attachment,
@@ -40,24 +41,38 @@ from hiss.overload import Overload
 from hiss.reader import Join, Stream, bound_kernels
 from hiss.space import Evicted, Reservation, Retention, parse_size
 from hiss.store import Store
+from hiss.tls import ClientTls
+from hiss.tokens import NewToken, TokenInfo
 from hiss.workflow import Meow
 from hiss.writer import StreamWriter
 
 DEFAULT_ADDRESS = "localhost:5001"
 
 
-def connect(address: str | None = None, token: str | None = None, *, lane: str | None = None) -> Buffer:
+def connect(
+    address: str | None = None,
+    token: str | None = None,
+    *,
+    lane: str | None = None,
+    tls: ClientTls | Path | str | bool | None = None,
+) -> Buffer:
     """Connect to a running buffer.
 
     Parameters
     ----------
     address : str, optional
-        `host:port` or `unix:PATH`; by default `HISS_ADDRESS`, else `localhost:5001`.
+        `host:port`, `unix:PATH`, or a share link, `hiss://host:port/collection#TOKEN`; by default `HISS_ADDRESS`, else
+        `localhost:5001`.
     token : str, optional
-        By default `HISS_TOKEN`, else the one that a server of this user on this machine left for its clients.
+        By default that of the link, else `HISS_TOKEN`, else the one that a server of this user on this machine left for
+        its clients.
     lane : str, optional
-        How producers send: `unix`, `tcp` or `grpc`. By default the fastest that can be opened; what cannot be opened
-        falls back to gRPC.
+        How producers send: `unix`, `tcp`, `tls` or `grpc`. By default the fastest that can be opened; what cannot be
+        opened falls back to gRPC.
+    tls : path, bool or ClientTls, optional
+        Connect by TLS, and never without: True trusts the system's authorities, a path those in that PEM file, or the
+        server's own certificate; a `hiss.tls.ClientTls` also has a client's. By default as the link and `HISS_TLS_CA`,
+        `HISS_TLS_CERT` and `HISS_TLS_KEY` say, else plain.
 
     Raises
     ------
@@ -65,9 +80,16 @@ def connect(address: str | None = None, token: str | None = None, *, lane: str |
     """
     from hiss.transport.remote import RemoteStore
 
-    address = address or os.environ.get("HISS_ADDRESS") or DEFAULT_ADDRESS
-    found = token or os.environ.get("HISS_TOKEN") or partial(_local_token, address)
-    store = RemoteStore.connect(address, found, lane=lane)
+    link = Link.parse(address or os.environ.get("HISS_ADDRESS") or DEFAULT_ADDRESS)
+    trusted = ClientTls.of(tls)
+    if link.tls and trusted is None:
+        if tls is False:
+            raise InvalidInput("this link is for TLS, and tls=False asks for none; nothing is sent without it")
+        trusted = ClientTls()
+    found = token or link.token or os.environ.get("HISS_TOKEN") or partial(_local_token, link.address)
+    here = None if trusted is not None else _local_socket(link.address)
+    store = RemoteStore.connect(here or link.address, found, lane=lane, tls=trusted)
+    store.link = Link(link.address, trusted is not None or here is not None)
     return Buffer(store)
 
 
@@ -107,9 +129,19 @@ def open(
 
 
 def _local_token(address: str) -> str | None:
+    return _left_here(address, access.token_file)
+
+
+def _local_socket(address: str) -> str | None:
+    """The Unix socket of a server of this user that speaks TLS at its port: on its own machine there is no network."""
+    return _left_here(address, access.socket_file)
+
+
+def _left_here(address: str, file: Callable[[int], Path]) -> str | None:
+    """What a server of this user on this machine left for its clients."""
     host, _, port = address.rpartition(":")
     if host in ("localhost", "127.0.0.1", "[::1]", "::1") and port.isdigit():
-        path = access.token_file(int(port))
+        path = file(int(port))
         if path.is_file():
             return path.read_text().strip()
     return None
@@ -225,6 +257,45 @@ class Buffer:
     def evict(self, path: str = "", *, dry_run: bool = False) -> list[Evicted]:
         """Evict a stream, or what may go of a collection; without a path what the policies take now."""
         return self.store.evict(path, dry_run=dry_run)
+
+    def create_token(
+        self,
+        label: str,
+        rights: Sequence[str] = ("read",),
+        *,
+        prefix: str = "",
+        hours: float | None = None,
+        addresses: str = "",
+    ) -> NewToken:
+        """Make a token for somebody else; what he shows is its `text`, which the buffer tells once.
+
+        Parameters
+        ----------
+        label : str
+            For people.
+        rights : sequence of str
+            Some of `read`, `write`, `run`, `admin`.
+        prefix : str
+            A collection; it is good there and below. Empty: everywhere.
+        hours : float, optional
+            How long it is good; by default until it is revoked.
+        addresses : str
+            Where from, such as `10.1.0.0/16`; empty: from anywhere.
+
+        Raises
+        ------
+        PermissionRefused
+            For more than the caller's own token allows.
+        """
+        return self.store.create_token(label, rights, prefix=prefix, hours=hours, addresses=addresses)
+
+    def tokens(self) -> list[TokenInfo]:
+        """The tokens that were handed out and not revoked."""
+        return self.store.tokens()
+
+    def revoke_token(self, token_id: str) -> list[TokenInfo]:
+        """End a token and those that were handed out with it, at once. Raises `TokenNotFound`."""
+        return self.store.revoke_token(token_id)
 
 
 class Collection:
@@ -425,6 +496,42 @@ class Collection:
     def retain(self, policy: Retention | None) -> Retention:
         """Give it, and those below it, a policy of its own; None takes it away."""
         return self._store.set_retention(self.path, policy)
+
+    def share(
+        self,
+        rights: Sequence[str] = ("read",),
+        *,
+        hours: float | None = 24.0,
+        address: str | None = None,
+        addresses: str = "",
+        label: str = "",
+    ) -> str:
+        """A link for somebody else to this collection and those below it: `hiss.connect(LINK)`.
+
+        Parameters
+        ----------
+        rights : sequence of str
+            `read`, `write`, or both.
+        hours : float, optional
+            How long it is good; None: until its token is revoked.
+        address : str, optional
+            `host:port` as others reach the server; by default as this client does.
+        addresses : str
+            Where it is good from, such as `10.1.0.0/16`; empty: anywhere.
+        label : str
+            Of the token, for people; by default `link to` the collection.
+        """
+        there = getattr(self._store, "link", Link(DEFAULT_ADDRESS))
+        if address is None and there.address.startswith("unix:"):
+            raise InvalidInput(f"a link to {there.address} is good on this machine only; say address='HOST:PORT'")
+        made = self._store.create_token(
+            label or f"link to {self.path}"[: limits.NAME_CHARS_MAX],
+            rights,
+            prefix=self.path,
+            hours=hours,
+            addresses=addresses,
+        )
+        return Link(address or there.address, there.tls, self.path, made.text).url()
 
     @property
     def drain_policy(self) -> DrainPolicy:

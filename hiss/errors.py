@@ -13,7 +13,7 @@
     │   └── LimitExceeded                    any other bound of `limits.py`
     ├── NotFound (LookupError)
     │   ├── CollectionNotFound, StreamNotFound, KernelNotFound, PatternNotFound, RecipeNotFound, JobNotFound
-    │   ├── ReservationNotFound
+    │   ├── ReservationNotFound, TokenNotFound
     │   ├── BlockMissing (IndexError)        no such block in the stream; says why it is not there
     │   └── StreamEvicted                    the stream has left the log; says where it is archived
     ├── Conflict                             what was asked does not fit the present state
@@ -145,6 +145,10 @@ class BlockMissing(NotFound, IndexError):
 
 class ReservationNotFound(NotFound):
     """No reservation of that id, or it has run out."""
+
+
+class TokenNotFound(NotFound):
+    """No token of that id was handed out, or it was revoked."""
 
 
 class StreamEvicted(NotFound):

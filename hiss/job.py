@@ -50,13 +50,14 @@ class CurrentJob:
     def buffer(self) -> Buffer:
         """The buffer, connected with this attempt's token."""
         from hiss.client import Buffer
+        from hiss.tls import ClientTls
         from hiss.transport.remote import RemoteStore
 
         address = os.environ.get("HISS_ADDRESS")
         if not address:
             raise JobNotFound("this job's process was given no address of a buffer (HISS_ADDRESS)")
         line, token = os.environ.get("HISS_LINE"), os.environ.get("HISS_TOKEN")
-        store: Store = RemoteStore.connect(address, token, line=line)
+        store: Store = RemoteStore.connect(address, token, line=line, tls=ClientTls.of(None))
         if "pinned" in self.specification:  # run once more, a job reads what it read then
             from hiss.pinned import PinnedStore
 

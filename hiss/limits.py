@@ -129,6 +129,10 @@ ATTACHMENTS_MAX: Final = 256  # kernels attached to one collection
 # The wire
 MESSAGE_BYTES_MAX: Final = BLOCK_BYTES_MAX + 1 * MiB
 LONG_CALLS_MAX: Final = 64  # appends, follows, watches at once
+LONG_CALLS_OF_TOKEN_MAX: Final = 24  # of them for one token that was handed out, so that it leaves some for others
+CONNECTIONS_MAX: Final = 1024  # at one address; fewer where the process may open few files
+CONNECTIONS_FRACTION: Final = 4  # 1/4 of the files that the process may open at most
+DESCRIPTORS_WANTED: Final = 16_384  # that a server asks the system for
 SHORT_CALL_THREADS: Final = 16  # left for everything else
 CONNECT_S: Final = 10.0
 RECONNECT_S: Final = 60.0  # a producer gives up after this long without a server
@@ -144,6 +148,8 @@ REQUEST_FIELDS_MAX: Final = 65_536  # fields, repeated ones counted singly, of o
 STATUS_TEXT_BYTES_MAX: Final = 512  # of an error, for clients that do not know its details
 ERROR_TEXT_BYTES_MAX: Final = 2 * KiB  # message of an error that travels, and as much again of details
 TOKEN_CHARS_MAX: Final = 1024
+TOKENS_MAX: Final = 10_000  # that were handed out and are good
+TOKEN_HOURS_MAX: Final = 100_000.0
 
 # Lanes and lines
 LINES_MAX: Final = 256  # connections of jobs at once
@@ -153,6 +159,7 @@ LANE_HELLOS_MAX: Final = 64  # connections that have not shown a ticket; the old
 LANE_STALL_S: Final = 30.0  # a frame that has begun is whole by then, and what is said is taken by then
 LANE_COLUMNS_BYTES_MAX: Final = 32 * KiB  # the names and types of columns, as JSON
 LANE_REPLY_BYTES_MAX: Final = 4 * MiB  # what a server says in one frame
+LANE_TLS_BYTES: Final = 256 * KiB  # go through OpenSSL at once; whoever goes the other way waits for so long
 LANE_SOCKET_BYTES: Final = 4 * MiB  # asked for the buffers of a Unix socket; the system gives what it allows
 LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are announced and have not come
 
@@ -270,6 +277,7 @@ WATCH_LOOK_S: Final = 1.0  # between two looks where nothing says that there is 
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
 assert 2 * VIEW_READS_AT_ONCE * VIEW_READS_AT_ONCE <= LONG_CALLS_MAX, "one reader of files leaves calls for others"
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
+assert 2 * LONG_CALLS_OF_TOKEN_MAX < LONG_CALLS_MAX, "one or two tokens leave room for others"
 assert EXTENT_BYTES_TARGET <= ARCHIVE_CACHE_BYTES
 assert ARCHIVE_READERS_MAX + ARCHIVE_WAITING_MAX <= LONG_CALLS_MAX // 2, "archives that hang leave calls to producers"
 assert BLOCK_BYTES_MAX <= ARCHIVE_REPLY_BYTES_MAX

@@ -723,11 +723,17 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the operator, or the attempt of a job."""
+    """Who calls: the owner, whoever shows a token that was handed out, or the attempt of a job.
+
+    The owner may do everything, an attempt reads everything and writes below its prefix; of a token, `rights` are those
+    of `tokens.RIGHTS` that it has. `rights.Rights` says what follows from that.
+    """
 
     attempt: str | None = None  # id of the job's attempt whose outputs are staged until it commits
     write_prefix: str = ""  # paths that it may write, '' for all
     rights: tuple[str, ...] = ()  # of an attempt, beyond that: of `workflow.RIGHTS`
+    token: str | None = None  # the id of the token that was handed out
+    read_prefix: str = ""  # paths that it may see, '' for all
 
 
 def now_text(time_ns: int) -> str:

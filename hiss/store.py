@@ -35,6 +35,7 @@ from hiss.model import (
 )
 from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
 from hiss.space import Evicted, Reservation, Retention
+from hiss.tokens import NewToken, TokenInfo
 from hiss.workflow import Meow, StreamRef
 
 
@@ -299,6 +300,29 @@ class Store(Protocol):
         Unavailable
             The stream is being read.
         """
+        ...
+
+    # ---- tokens
+    def create_token(
+        self,
+        label: str,
+        rights: Sequence[str],
+        *,
+        prefix: str = "",
+        hours: float | None = None,
+        addresses: str = "",
+    ) -> NewToken:
+        """Make a token that is good below `prefix`, for so many hours (None: until it is revoked), from a range of
+        addresses ('': from any). Nobody hands out more than he has. Raises `LimitExceeded`."""
+        ...
+
+    def tokens(self) -> list[TokenInfo]:
+        """Those that were not revoked; the oldest first."""
+        ...
+
+    def revoke_token(self, token_id: str) -> list[TokenInfo]:
+        """End a token, and those that were handed out with it, at once: also what they have open. Returns them.
+        Raises `TokenNotFound`."""
         ...
 
     # ---- draining by itself

@@ -123,11 +123,11 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
     say : callable
         Takes a line for the operator.
     """
-    say(f"gRPC  {config.address}")
+    say(f"gRPC  {config.address}{' over TLS' if config.tls else ''}")
     if config.http and (absent := missing()):
         say(f"HTTP  none: {', '.join(absent)} is not installed: {INSTALL}")
     elif config.http:
-        say(f"HTTP  http://{config.host}:{config.http}/")
+        say(f"HTTP  http://{config.http_host}:{config.http}/")
     say(f"data  {config.data}")
     say(f"pid   {os.getpid()} (stop with Ctrl-C or SIGTERM)")
     return Supervisor(config, say).run()

@@ -30,6 +30,7 @@ from hiss.blocks.fresh_streams import FreshStreams
 from hiss.blocks.milestone_table import MilestoneTable
 from hiss.blocks.share_table import ShareTable
 from hiss.blocks.space_records import SpaceRecords
+from hiss.blocks.token_table import TokenTable
 from hiss.errors import (
     AlreadyExists,
     CatalogDamaged,
@@ -110,6 +111,7 @@ class Catalog:
         self.attachments: Final = AttachmentTable(
             self._database, self._insert_event, self._events, self.check_takes_streams
         )
+        self.tokens: Final = TokenTable(self._database, self._insert_event, self._events, clock_ns)
         last = self._database.row("SELECT max(seq) AS seq FROM event")
         self._last_seq = int((last and last["seq"]) or 0)
 

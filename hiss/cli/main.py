@@ -23,6 +23,7 @@ from hiss.cli.rules import group as rule_commands
 from hiss.cli.settings import settings_of_this_process
 from hiss.cli.space import group as space_commands
 from hiss.cli.storage import group as storage_commands
+from hiss.cli.tokens import group as token_commands
 from hiss.cli.transfer import group as transfer_commands
 from hiss.cli.verification import group as verification_commands
 from hiss.errors import HissError
@@ -67,6 +68,7 @@ for _group in (
     kernel_commands,
     rule_commands,
     provenance_commands,
+    token_commands,
 ):
     root.commands.update(_group.commands)
 

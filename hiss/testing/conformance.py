@@ -23,6 +23,7 @@ from hiss.model import AckLevel, Selection, StreamState
 from hiss.testing.archived import ArchiveConformance
 from hiss.testing.attachments import AttachmentConformance
 from hiss.testing.consumers import FeedbackConformance
+from hiss.testing.tokens import TokenConformance
 from hiss.testing.waiting import wait_for as wait_for
 from hiss.writer import StreamWriter
 
@@ -52,7 +53,7 @@ def frames(count: int, shape: tuple[int, ...] = (4, 6), dtype: str = "uint16", s
     return np.random.default_rng(seed).integers(0, 10, (count, *shape)).astype(dtype)
 
 
-class BufferConformance(AttachmentConformance, ArchiveConformance, FeedbackConformance):
+class BufferConformance(AttachmentConformance, ArchiveConformance, FeedbackConformance, TokenConformance):
     """The suite."""
 
     # ---- streams and blocks

@@ -17,6 +17,7 @@ from hiss.client import Buffer, connect
 from hiss.config import ServeConfig, run_directory
 from hiss.errors import Unavailable
 from hiss.limits import MiB
+from hiss.tls import ServerTls
 
 READY_S = 60.0
 
@@ -33,10 +34,21 @@ class DataProcess:
 
     program = ("-m", "hiss.server")
 
-    def __init__(self, data: Path, *, arena_bytes: int = 64 * MiB, segment_bytes: int = 32 * MiB) -> None:
+    def __init__(
+        self, data: Path, *, arena_bytes: int = 64 * MiB, segment_bytes: int = 32 * MiB, tls: ServerTls | None = None
+    ) -> None:
         self.config = ServeConfig(
-            data=data, port=free_port(), arena_bytes=arena_bytes, segment_bytes=segment_bytes, backend="numpy"
+            data=data,
+            port=free_port(),
+            arena_bytes=arena_bytes,
+            segment_bytes=segment_bytes,
+            backend="numpy",
+            host="127.0.0.1" if tls is None else "0.0.0.0",
+            tls_cert="" if tls is None else str(tls.cert),
+            tls_key="" if tls is None else str(tls.key),
         )
+        run = run_directory(data) / "data.sock"
+        self.address = self.config.address if tls is None else f"unix:{run}"  # for its own user
         self.token = Access.of_directory(data).owner_token
         self.log = data / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,7 +97,7 @@ class DataProcess:
         return process.wait(READY_S)
 
     def connect(self, lane: str | None = None) -> Buffer:
-        return connect(self.config.address, self.token, lane=lane)
+        return connect(self.address, self.token, lane=lane)
 
     def producer(self, path: str, seed: int, blocks: int) -> subprocess.Popen[str]:
         """A producer process (`testing.producer`); it prints an index whenever all up to it is acknowledged."""

@@ -1,4 +1,4 @@
-"""Which way a client's appends go: a Unix lane, else a TCP lane, else gRPC.
+"""Which way a client's appends go: a Unix lane, else a TCP lane, else gRPC; over TLS, a TLS lane, else gRPC.
 
 A lane that cannot be opened is passed over. One that breaks before anything was acknowledged on it is passed over the
 next time, so that a producer which reconnects goes on by another way. Any thread.
@@ -16,7 +16,8 @@ import grpc
 
 from hiss.errors import HissError, InvalidInput, PermissionRefused, Stopping, Unavailable
 from hiss.model import Ack, Feedback
-from hiss.transport.lane_client import LANES, LaneAppend, kind_of
+from hiss.tls import ClientTls
+from hiss.transport.lane_client import LANES, LaneAppend, kind_of, resolved
 
 GRPC: Final = "grpc"
 
@@ -35,13 +36,30 @@ class Lanes:
     Parameters
     ----------
     wanted : str or None
-        `unix`, `tcp` or `grpc`; None: the fastest that can be opened.
+        `unix`, `tcp`, `tls` or `grpc`; None: the fastest that can be opened.
+    address : str
+        Of the server.
+    tls : ClientTls or None
+        As the client reaches the server. With it no other lane is opened than one over TLS.
+
+    Raises
+    ------
+    InvalidInput
+        No such lane, or none that goes with the rest.
     """
 
-    def __init__(self, wanted: str | None) -> None:
+    def __init__(self, wanted: str | None, address: str = "", tls: ClientTls | None = None) -> None:
         if wanted not in (None, GRPC, *LANES):
             raise InvalidInput(f"lane {wanted!r}: expected one of {', '.join((*LANES, GRPC))}, or None")
-        self._kinds = LANES if wanted is None else tuple(kind for kind in LANES if kind == wanted)
+        fitting = tuple(kind for kind in LANES if (kind == "tls") is (tls is not None))
+        if wanted not in (None, GRPC, *fitting):
+            raise InvalidInput(
+                f"lane {wanted!r} {'is plain, and this client speaks TLS only' if tls else 'needs hiss.connect(tls=…)'}"
+                f"; there are {', '.join((*fitting, GRPC))}, or None"
+            )
+        self._address = address
+        self._tls = tls
+        self._kinds = fitting if wanted is None else tuple(kind for kind in fitting if kind == wanted)
         self._passed_over: set[str] = set()
         self._open: weakref.WeakSet[LaneAppend] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -80,7 +98,8 @@ class Lanes:
             on_error(error)
 
         try:
-            session = LaneAppend(offer.address, offer.ticket, stream_id, on_ack, broke, on_feedback)
+            address = resolved(offer.address, self._address)
+            session = LaneAppend(address, offer.ticket, stream_id, on_ack, broke, on_feedback, self._tls)
         except Stopping:
             raise
         except (Unavailable, PermissionRefused):

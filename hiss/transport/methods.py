@@ -27,6 +27,7 @@ from hiss.v1 import (
     meow_pb2,
     space_pb2,
     streams_pb2,
+    tokens_pb2,
 )
 
 TOKEN_KEY: Final = "authorization"
@@ -113,6 +114,7 @@ STORE: Final[dict[str, Method]] = {
         admin_pb2,
         space_pb2,
         drains_pb2,
+        tokens_pb2,
     )
     for name, method in _methods(module.DESCRIPTOR)
 }

@@ -19,6 +19,7 @@ from hiss import limits
 from hiss.drain_policy import Drain, DrainPolicy, DrainState
 from hiss.errors import HissError, InvalidInput, LimitExceeded, Unavailable
 from hiss.extent import Extent
+from hiss.link import Link
 from hiss.model import (
     Ack,
     Attrs,
@@ -39,8 +40,10 @@ from hiss.model import (
 from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
 from hiss.space import Evicted, Reservation, Retention
 from hiss.store import AppendSession, Store
-from hiss.transport import consumers_wire, drain_wire, space_wire, wire
-from hiss.transport.channel import check_address, open_channel
+from hiss.tls import ClientTls
+from hiss.tokens import NewToken, TokenInfo
+from hiss.transport import consumers_wire, drain_wire, space_wire, token_wire, wire
+from hiss.transport.channel import UNIX, check_address, open_channel
 from hiss.transport.error_wire import error_of
 from hiss.transport.lane_choice import Lanes, Offer
 from hiss.transport.line_client import LineChannel
@@ -62,13 +65,21 @@ TokenSource = str | Callable[[], str | None] | None
 class Connection:
     """Calls to one server: channel, metadata, deadlines, errors."""
 
-    def __init__(self, address: str, token: TokenSource, attempt: str | None, line: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: TokenSource,
+        attempt: str | None,
+        line: str | None = None,
+        tls: ClientTls | None = None,
+    ) -> None:
         self.address = check_address(address)
+        self.tls = None if address.startswith(UNIX) else tls
         self._token = token
         self._attempt = attempt
         if not callable(token):
             _metadata(token, attempt)  # a token that is none is refused at once
-        open_it = partial(open_channel, address)
+        open_it = partial(open_channel, address, self.tls)
         self._channel: Any = open_it() if line is None else LineChannel(line, open_it)
         self._callables: dict[str, Any] = {}
         self._closed = False
@@ -193,7 +204,8 @@ class RemoteStore(Store):
     def __init__(self, connection: Connection, lane: str | None = None) -> None:
         self._connection = connection
         self._meow = RemoteMeow(connection.ask)
-        self._lanes = Lanes(lane)
+        self._lanes = Lanes(lane, connection.address, connection.tls)
+        self.link = Link(connection.address, connection.tls is not None)  # as others reach it, as far as is known
 
     @classmethod
     def connect(
@@ -204,6 +216,7 @@ class RemoteStore(Store):
         attempt: str | None = None,
         lane: str | None = None,
         line: str | None = None,
+        tls: ClientTls | None = None,
     ) -> Self:
         """A Store at `HOST:PORT` or `unix:PATH`; it connects when it is first used.
 
@@ -216,17 +229,19 @@ class RemoteStore(Store):
         attempt : str, optional
             Id of the job's attempt on whose behalf all this is done.
         lane : str, optional
-            How producers send: `unix` or `tcp`, a lane of that kind where the server offers one, or `grpc`; by default
-            the fastest that can be opened. What cannot be opened falls back to gRPC.
+            How producers send: `unix`, `tcp` or `tls`, a lane of that kind where the server offers one, or `grpc`; by
+            default the fastest that can be opened. What cannot be opened falls back to gRPC.
         line : str, optional
             The path of the server's socket for lines (`line_client`), by which short calls go, and sooner.
+        tls : ClientTls, optional
+            Connect by TLS, and never otherwise; lanes too. A Unix socket has none and needs none.
 
         Raises
         ------
         InvalidInput
             Not an address, a token that is none, or no such lane.
         """
-        return cls(Connection(address, token, attempt, line), lane)
+        return cls(Connection(address, token, attempt, line, tls), lane)
 
     @property
     def address(self) -> str:
@@ -475,6 +490,27 @@ class RemoteStore(Store):
     def evict(self, path: str = "", version: int | None = None, *, dry_run: bool = False) -> list[Evicted]:
         reply = self._ask("Space.Evict", path=path, version=version, dry_run=dry_run)
         return list(map(space_wire.decode_evicted, reply.streams))
+
+    # ---- tokens
+
+    def create_token(
+        self,
+        label: str,
+        rights: Sequence[str],
+        *,
+        prefix: str = "",
+        hours: float | None = None,
+        addresses: str = "",
+    ) -> NewToken:
+        asked = {"label": label, "rights": list(rights), "prefix": prefix, "hours": hours, "addresses": addresses}
+        reply = self._ask("Tokens.CreateToken", **asked)
+        return NewToken(token_wire.decode_token(reply.token), reply.text)
+
+    def tokens(self) -> list[TokenInfo]:
+        return list(map(token_wire.decode_token, self._ask("Tokens.ListTokens").tokens))
+
+    def revoke_token(self, token_id: str) -> list[TokenInfo]:
+        return list(map(token_wire.decode_token, self._ask("Tokens.RevokeToken", token_id=token_id).tokens))
 
     # ---- draining by itself
 

@@ -36,7 +36,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, str]]:
     server = GrpcServer(
         ["127.0.0.1:0"],
         store_for=lambda caller: LocalStore(node, caller),
-        authenticate=lambda token: tokens.authenticate(token, 0),
+        authenticate=lambda token, peer: tokens.authenticate(token, 0, peer),
         lanes=[f"unix:{tmp_path / 'lane.sock'}"],
     )
     server.start()

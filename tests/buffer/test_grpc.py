@@ -31,7 +31,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
     server = GrpcServer(
         [address],
         store_for=lambda caller: LocalStore(node, caller),
-        authenticate=lambda token: tokens.authenticate(token, 0),
+        authenticate=lambda token, peer: tokens.authenticate(token, 0, peer),
         meow=None,
     )
     server.start()

@@ -56,6 +56,13 @@ def test_the_page_on_space_runs(tmp_path: Path) -> None:
     run(text + "\ns.close()\nassert s.acknowledged == 0 and scan.reservation.used_bytes == 0\n", tmp_path)
 
 
+def test_the_page_on_security_runs(tmp_path: Path) -> None:
+    before = 'import hiss\nbuf = hiss.connect("localhost:5001")\nscan = buf.collection("beamtime42/scan7")\n'
+    told = run(before + python_of("docs/security.md") + "\nassert len(buf.tokens()) == 1\nprint(link)\n", tmp_path)
+    assert "hisstok." in told
+    assert "hiss://localhost:5001/beamtime42/scan7#" in told
+
+
 def test_the_page_on_draining_runs(tmp_path: Path) -> None:
     before = 'import hiss\nimport numpy as np\nbuf = hiss.connect("localhost:5001")\n'
     run(before + python_of("docs/draining.md") + "\nassert len(buf.store.plan_drains(['beamtime42'])) == 2\n", tmp_path)

@@ -97,7 +97,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     server = GrpcServer(
         [address],
         store_for=lambda caller: LocalStore(node, caller),
-        authenticate=lambda token: tokens.authenticate(token, 0),
+        authenticate=lambda token, peer: tokens.authenticate(token, 0, peer),
     )
     server.start()
     listener = bind("127.0.0.1", 0)

@@ -208,7 +208,7 @@ def test_the_engine_looks_at_the_token_again(store: MemoryStore, tmp_path: Path)
     """The token and the attempt are passed on as they came; what the engine refuses is refused."""
     seen: list[str | None] = []
 
-    def only_second(token: str | None) -> Caller:
+    def only_second(token: str | None, peer: str | None) -> Caller:
         seen.append(token)
         if token != "second":
             raise PermissionRefused("the engine says no")
@@ -216,7 +216,7 @@ def test_the_engine_looks_at_the_token_again(store: MemoryStore, tmp_path: Path)
 
     socket = f"unix:{tmp_path / 'engine'}"
     inner = GrpcServer([socket], None, only_second, MemoryMeow())
-    outer = GrpcServer(["127.0.0.1:0"], store.for_caller, lambda token: Caller(), socket)
+    outer = GrpcServer(["127.0.0.1:0"], store.for_caller, lambda token, peer: Caller(), socket)
     inner.start()
     outer.start()
     for token in ("first", "second"):
@@ -249,7 +249,7 @@ def test_bodies_are_passed_on_byte_for_byte(store: MemoryStore, tmp_path: Path) 
         socket = f"unix:{tmp_path / 'engine'}"
         inner.add_insecure_port(socket)
         inner.start()
-        outer = GrpcServer(["127.0.0.1:0"], store.for_caller, lambda token: Caller(), socket)
+        outer = GrpcServer(["127.0.0.1:0"], store.for_caller, lambda token, peer: Caller(), socket)
         outer.start()
         with grpc.insecure_channel(outer.addresses[0]) as channel:
             assert channel.unary_unary(MEOW["Meow.ListRules"].path)(b"\xfa\x01\x01x") == b"\xfa\x01\x03new"

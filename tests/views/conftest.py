@@ -38,7 +38,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     server = GrpcServer(
         ["127.0.0.1:0"],
         store_for=lambda caller: LocalStore(node, caller),
-        authenticate=lambda token: tokens.authenticate(token, 0),
+        authenticate=lambda token, peer: tokens.authenticate(token, 0, peer),
         meow=None,
     )
     server.start()
