@@ -119,15 +119,7 @@ class ServeConfig:
                 values = tomllib.loads(file.read_text("utf-8"))
             except (OSError, tomllib.TOMLDecodeError) as error:
                 raise InvalidInput(f"configuration {file}: {error}") from None
-        kernels = values.pop("kernels", {})
-        if not isinstance(kernels, dict) or kernels.keys() - {"backend"}:
-            raise InvalidInput(f"configuration {file}: [kernels] has one entry, backend")
-        values |= kernels
-        rules = values.pop("rules", {})
-        if not isinstance(rules, dict) or rules.keys() - {"executor", "jobs_at_once"}:
-            raise InvalidInput(f"configuration {file}: [rules] has two entries, executor and jobs_at_once")
-        values |= rules
-        values |= tls_table(values.pop("tls", {}), f"configuration {file}")
+        values = flattened(values, f"configuration {file}")
         values["s3"] = _s3(overrides.pop("s3", values.pop("s3", {})), os.environ)
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - known.keys())
@@ -164,11 +156,28 @@ class ServeConfig:
         return cls(**(values | {"data": Path(values["data"])}))
 
 
-def tls_table(table: Any, what: str) -> dict[str, Any]:
-    """The fields that `[tls]` stands for. Raises `InvalidInput` for other entries."""
-    if not isinstance(table, dict) or table.keys() - {"cert", "key", "client_ca"}:
-        raise InvalidInput(f"{what}: [tls] has the entries cert, key and client_ca")
-    return {f"tls_{name}": value for name, value in table.items()}
+_TABLES = {  # of hiss.toml: their entries, and what stands before the name of the field that each is
+    "kernels": (("backend",), ""),
+    "rules": (("executor", "jobs_at_once"), ""),
+    "tls": (("cert", "key", "client_ca"), "tls_"),
+}
+
+
+def flattened(values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The values of `hiss.toml`, with those of `[kernels]`, `[rules]` and `[tls]` as the fields that they stand for.
+
+    Raises
+    ------
+    InvalidInput
+        A table has an entry that it should not have; `what` names the file.
+    """
+    found = {name: value for name, value in values.items() if name not in _TABLES}
+    for name, (entries, prefix) in _TABLES.items():
+        table = values.get(name, {})
+        if not isinstance(table, dict) or table.keys() - set(entries):
+            raise InvalidInput(f"{what}: [{name}] is a table of {', '.join(entries)}")
+        found |= {f"{prefix}{entry}": value for entry, value in table.items()}
+    return found
 
 
 def _s3(table: Any, environment: Mapping[str, str]) -> S3Options:

@@ -30,7 +30,7 @@ def test_the_file_and_what_overrides_it(tmp_path: Path) -> None:
         ('backend = "cuda"', "backend"),
         ("jobs_at_once = 0", "jobs_at_once"),
         ('[rules]\nexecutor = "slurm"', "executor 'slurm'"),
-        ("[rules]\nworkers = 3", "executor and jobs_at_once"),
+        ("[rules]\nworkers = 3", "executor, jobs_at_once"),
         ("port = ", "hiss.toml"),
     ],
 )
@@ -91,7 +91,7 @@ def test_what_runs_kernels_has_a_table_of_its_own(tmp_path: Path, name: str) -> 
 
 def test_a_back_end_that_there_is_not(tmp_path: Path) -> None:
     file = tmp_path / "hiss.toml"
-    for text, said in (('[kernels]\nbackend = "cuda"\n', "'opencl'"), ("[kernels]\nspeed = 3\n", "has one entry")):
+    for text, said in (('[kernels]\nbackend = "cuda"\n', "'opencl'"), ("[kernels]\nspeed = 3\n", "is a table of backend")):
         file.write_text(text)
         with pytest.raises(InvalidInput, match=said):
             ServeConfig.load(file)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from hiss.config import ServeConfig, tls_table
+from hiss.config import ServeConfig, flattened
 from hiss.errors import InvalidInput
 from hiss.s3_options import S3Options
 from hiss.tls import ClientTls
@@ -89,7 +89,7 @@ def _read(file: Path) -> dict[str, Any]:
         found = tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidInput(f"{file}: {error}") from None
-    found |= tls_table(found.pop("tls", {}), str(file))
+    found = flattened(found, str(file))
     for key, value in found.items():
         if key not in (*_CLIENT, *_SERVER):
             raise InvalidInput(f"{file}: unknown key {key!r}; known are {', '.join((*_CLIENT, *_SERVER))}")

@@ -32,6 +32,16 @@ def test_an_option_comes_before_all(tmp_path: Path) -> None:
     assert read_settings({}, (file,)).serve_config(port=5003, host=None).port == 5003
 
 
+def test_tables_are_read_as_the_documents_write_them(tmp_path: Path) -> None:
+    file = tmp_path / "hiss.toml"
+    file.write_text('[kernels]\nbackend = "numpy"\n[rules]\njobs_at_once = 7\n[s3]\nendpoint = "http://here"\n')
+    config = read_settings({}, (file,)).serve_config()
+    assert (config.backend, config.jobs_at_once, config.s3.endpoint) == ("numpy", 7, "http://here")
+    file.write_text("[kernels]\nspeed = 3\n")
+    with pytest.raises(InvalidInput, match=r"\[kernels\] is a table of backend"):
+        read_settings({}, (file,))
+
+
 def test_the_first_file_counts(tmp_path: Path) -> None:
     near, far = tmp_path / "near.toml", tmp_path / "far.toml"
     near.write_text("port = 1\n")
