@@ -91,7 +91,10 @@ def test_what_runs_kernels_has_a_table_of_its_own(tmp_path: Path, name: str) -> 
 
 def test_a_back_end_that_there_is_not(tmp_path: Path) -> None:
     file = tmp_path / "hiss.toml"
-    for text, said in (('[kernels]\nbackend = "cuda"\n', "'opencl'"), ("[kernels]\nspeed = 3\n", "is a table of backend")):
+    for text, said in (
+        ('[kernels]\nbackend = "cuda"\n', "'opencl'"),
+        ("[kernels]\nspeed = 3\n", "is a table of backend"),
+    ):
         file.write_text(text)
         with pytest.raises(InvalidInput, match=said):
             ServeConfig.load(file)

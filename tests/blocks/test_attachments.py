@@ -26,7 +26,8 @@ def test_a_catalog_without_attachments_gets_their_table(opened):
     opened.stream()
     opened.storage.close()
     with sqlite3.connect(opened.directory / "catalog.db") as connection:
-        connection.execute("DROP TABLE attachment")
+        for table in ("attachment", "drain", "drain_policy"):
+            connection.execute(f"DROP TABLE {table}")
         connection.execute("PRAGMA user_version=3")
     connection.close()
     opened.storage = Storage(opened.directory, OPTIONS)

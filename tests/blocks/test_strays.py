@@ -169,6 +169,8 @@ def test_a_catalog_of_the_first_format_is_taken_over(opened):
     with sqlite3.connect(opened.directory / "catalog.db") as connection:
         for statement in (
             "DROP TABLE attachment",
+            "DROP TABLE drain",
+            "DROP TABLE drain_policy",
             "DROP TABLE deleted",
             "DROP TABLE reservation",
             "DROP TABLE retention",

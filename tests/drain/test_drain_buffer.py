@@ -21,7 +21,7 @@ FRAMES = np.random.default_rng(2).integers(0, 4000, (9, 8, 6), np.uint16)
 
 @hiss.kernel
 def scaled(frame, gain, offset):
-    return (frame - offset).astype(np.float32) * gain
+    return (frame.astype(np.float32) - offset) * gain
 
 
 @hiss.filter

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hiss.errors import InvalidInput, KernelRejected
+from hiss.errors import KernelRejected
 from hiss.kernels import Compiler, Pipeline, ResolvedStage, scan
 from hiss.kernels.checker import check
 from hiss.model import BlockStatus, ColumnParam, KernelDef, KernelKind
@@ -157,8 +157,7 @@ def test_decorated() -> None:
             return frame, frame - state
 
     assert drift.definition.kind is KernelKind.SCAN
-    with pytest.raises(InvalidInput, match="call its init and step"):
-        drift(np.zeros(3))
+    np.testing.assert_array_equal(drift(np.array([3, 5, 4])), [0, 2, -1])
 
 
 @pytest.mark.parametrize(
