@@ -59,7 +59,7 @@ class Victim:
         self.streams = 0
         scan = self.buffer.collection("hostile")
         with scan.create_stream("big", dtype="u1", shape=(MiB,), ack="written") as writer:
-            for value in range(48):
+            for value in range(160):  # more than the windows of flow control grow to
                 writer.append(np.full(MiB, value, "u1"))
         self.work()
         self.work("grpc")

@@ -429,7 +429,7 @@ def test_beyond_loopback_there_is_tls_or_plain_words(tmp_path: Path) -> None:
     file.write_text(f'host = "0.0.0.0"\n[tls]\ncert = "{known.cert}"\nkey = "{known.key}"\n')
     assert ServeConfig.load(file).tls == known
     file.write_text('[tls]\ncertificate = "x"\n')
-    with pytest.raises(InvalidInput, match="cert, key and client_ca"):
+    with pytest.raises(InvalidInput, match="cert, key, client_ca"):
         ServeConfig.load(file)
     other_key = certificates().elsewhere.key
     for files, named in (
