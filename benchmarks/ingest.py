@@ -48,7 +48,7 @@ while True:
 """
 
 
-LANES = ("embedded", "unix", "tcp", "grpc")
+LANES = ("embedded", "shm", "shm:trusted", "unix", "tcp", "grpc")
 
 
 def run(
@@ -70,7 +70,7 @@ def run(
                 yield measure(_fresh(lane, found[lane], big, repeat, directory), 1)
             for lane, buffer in found.items():
                 warm(buffer, big, segment_bytes)
-                sink = {"embedded": None, "unix": unix}.get(lane, tcp)
+                sink = {"embedded": None, "shm": unix, "shm:trusted": unix, "unix": unix}.get(lane, tcp)
                 for ack in ("received", "written", "durable"):
                     yield measure(_big(lane, ack, buffer, big, repeat, sink, directory), rounds)
                 with _stored(buffer, big, repeat) as stored:

@@ -54,8 +54,8 @@ def connect(address: str | None = None, token: str | None = None, *, lane: str |
     token : str, optional
         By default `HISS_TOKEN`, else the one that a server of this user on this machine left for its clients.
     lane : str, optional
-        How producers send: `unix`, `tcp` or `grpc`. By default the fastest that can be opened; what cannot be opened
-        falls back to gRPC.
+        How producers send: `shm`, `shm:trusted`, `unix`, `tcp` or `grpc`. By default the fastest that can be opened,
+        and none that is trusted (docs/lanes.md); what cannot be opened falls back to gRPC.
 
     Raises
     ------

@@ -135,6 +135,8 @@ LANE_STALL_S: Final = 30.0  # a frame that has begun is whole by then, and what 
 LANE_COLUMNS_BYTES_MAX: Final = 32 * KiB  # the names and types of columns, as JSON
 LANE_REPLY_BYTES_MAX: Final = 4 * MiB  # what a server says in one frame
 LANE_SOCKET_BYTES: Final = 4 * MiB  # asked for the buffers of a Unix socket; the system gives what it allows
+SHARED_MEMORY_BYTES_MAX: Final = 1 * GiB  # of one producer
+SHARED_SLOTS_MAX: Final = 64  # extents of one producer in shared memory; what does not fit travels by the socket
 LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are announced and have not come
 
 # The rule engine
@@ -190,6 +192,7 @@ assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_F
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
 assert LANE_REPLY_BYTES_MAX > 16 * LEDGER_RANGES_MAX, "where a stream stands, gaps and all, fits into one frame"
 assert FEEDBACK_BYTES_MAX + KiB < LANE_REPLY_BYTES_MAX
+assert SHARED_MEMORY_BYTES_MAX >= 2 * BLOCK_BYTES_MAX, "one is filled while the other is on its way"
 assert LANDING_FRACTION <= CREDIT_FRACTION, "the extent of one producer at least lands in place"
 assert BLOCK_BYTES_MAX + MiB <= SEGMENT_BYTES, "a block and its header fit into one segment"
 assert ARENA_BYTES_MIN % ARENA_PAGE_BYTES == 0

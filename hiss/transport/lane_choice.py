@@ -1,7 +1,8 @@
-"""Which way a client's appends go: a Unix lane, else a TCP lane, else gRPC.
+"""Which way a client's appends go: shared memory, else a Unix lane, else a TCP lane, else gRPC.
 
 A lane that cannot be opened is passed over. One that breaks before anything was acknowledged on it is passed over the
-next time, so that a producer which reconnects goes on by another way. Any thread.
+next time, together with those that were passed over for it, so that a producer which reconnects goes on by another way.
+Any thread.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import grpc
@@ -17,8 +18,10 @@ import grpc
 from hiss.errors import HissError, InvalidInput, PermissionRefused, Stopping, Unavailable
 from hiss.model import Ack, Feedback
 from hiss.transport.lane_client import LANES, LaneAppend, kind_of
+from hiss.transport.shm_client import ShmAppend, TrustedShmAppend
 
 GRPC: Final = "grpc"
+TRUSTED_SHM: Final = "shm:trusted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Offer:
 
     address: str
     ticket: bytes
+    instead_of: frozenset[str] = frozenset()  # the kinds that were passed over for it
 
 
 class Lanes:
@@ -35,13 +39,16 @@ class Lanes:
     Parameters
     ----------
     wanted : str or None
-        `unix`, `tcp` or `grpc`; None: the fastest that can be opened.
+        `shm`, `shm:trusted`, `unix`, `tcp` or `grpc`; None: the fastest that can be opened.
     """
 
     def __init__(self, wanted: str | None) -> None:
-        if wanted not in (None, GRPC, *LANES):
-            raise InvalidInput(f"lane {wanted!r}: expected one of {', '.join((*LANES, GRPC))}, or None")
-        self._kinds = LANES if wanted is None else tuple(kind for kind in LANES if kind == wanted)
+        known = (*LANES, TRUSTED_SHM, GRPC)
+        if wanted is not None and wanted not in known:
+            raise InvalidInput(f"lane {wanted!r}: expected one of {', '.join(known)}, or None")
+        kind = (wanted or "").partition(":")[0]
+        self._kinds = LANES if wanted is None else tuple(each for each in LANES if each == kind)
+        self._shm = TrustedShmAppend if wanted == TRUSTED_SHM else ShmAppend
         self._passed_over: set[str] = set()
         self._open: weakref.WeakSet[LaneAppend] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -49,7 +56,8 @@ class Lanes:
     def choose(self, ask: Callable[[], list[Offer]]) -> Iterator[Offer]:
         """The offers to try, the best first. A server that knows no lanes offers none."""
         with self._lock:
-            kinds = [kind for kind in self._kinds if kind not in self._passed_over]
+            passed_over = frozenset(self._passed_over)
+            kinds = [kind for kind in self._kinds if kind not in passed_over]
             self._passed_over.clear()
         if not kinds:
             return
@@ -60,7 +68,7 @@ class Lanes:
                 raise
             return
         for kind in kinds:
-            yield from (offer for offer in offers if kind_of(offer.address) == kind)
+            yield from (replace(each, instead_of=passed_over) for each in offers if kind_of(each.address) == kind)
 
     def open(
         self,
@@ -76,11 +84,12 @@ class Lanes:
         def broke(error: HissError) -> None:
             if isinstance(error, Unavailable) and session is not None and not session.acknowledged:
                 with self._lock:
-                    self._passed_over.add(session.kind)
+                    self._passed_over |= offer.instead_of | {session.kind}
             on_error(error)
 
         try:
-            session = LaneAppend(offer.address, offer.ticket, stream_id, on_ack, broke, on_feedback)
+            opened = self._shm if kind_of(offer.address) == "shm" else LaneAppend
+            session = opened(offer.address, offer.ticket, stream_id, on_ack, broke, on_feedback)
         except Stopping:
             raise
         except (Unavailable, PermissionRefused):

@@ -15,7 +15,7 @@ from typing import Final
 from hiss import limits
 from hiss.errors import HissError, InvalidInput, Unavailable
 from hiss.extent import Extent
-from hiss.model import Ack, AppendStart, Feedback
+from hiss.model import Ack, Feedback
 from hiss.transport.channel import UNIX, check_address
 from hiss.transport.credited_append import CreditedAppend, Reply
 from hiss.transport.lane_framing import (
@@ -24,14 +24,16 @@ from hiss.transport.lane_framing import (
     ExtentFramer,
     FrameReader,
     Kind,
+    Part,
     decode_reply,
     frame,
     prepare_socket,
     send_parts,
     set_patience,
 )
+from hiss.transport.shared_memory import SHM
 
-LANES: Final = ("unix", "tcp")
+LANES: Final = ("shm", "unix", "tcp")
 
 _SILENCE_S: Final = 2 * limits.KEEPALIVE_S  # a server says something twice in this time, if only that it is alive
 _NEVER_S: Final = 0.0  # as the socket option means it: a full server stops its producers for as long as it takes
@@ -39,6 +41,8 @@ _NEVER_S: Final = 0.0  # as the socket option means it: a full server stops its 
 
 def kind_of(address: str) -> str:
     """Which of `LANES` an address is of."""
+    if address.startswith(SHM):
+        return "shm"
     return "unix" if address.startswith(UNIX) else "tcp"
 
 
@@ -48,7 +52,7 @@ class LaneAppend(CreditedAppend):
     Parameters
     ----------
     address : str
-        `unix:PATH` or `HOST:PORT`.
+        `shm:PATH`, `unix:PATH` or `HOST:PORT`.
     ticket : bytes
         That the server handed out for it.
     stream_id : str
@@ -95,10 +99,13 @@ class LaneAppend(CreditedAppend):
     def _transmit(self, part: Extent) -> None:
         try:
             with self._sending:
-                send_parts(self._connection, self._framer.parts(part))
+                send_parts(self._connection, self._parts(part))
         except OSError as error:
             self._receiver.join(limits.CONNECT_S)  # the server may have said why
             raise self._error or Unavailable(f"{self._what}: the connection broke: {error}") from None
+
+    def _parts(self, part: Extent) -> list[Part]:
+        return self._framer.parts(part)
 
     def _end_sending(self) -> None:
         with contextlib.suppress(OSError):
@@ -120,12 +127,14 @@ class LaneAppend(CreditedAppend):
             if head.kind == Kind.END:
                 return
             if reply is not None:
-                self.acknowledged = self.acknowledged or not isinstance(reply, AppendStart)
+                self.acknowledged = self.acknowledged or (isinstance(reply, tuple) and reply[0].received > 0)
                 yield reply
         raise Unavailable(f"{self._what}: the connection broke")
 
 
 def _dial(address: str) -> socket.socket:
+    if address.startswith(SHM):
+        address = UNIX + address.removeprefix(SHM)
     check_address(address)
     connection = None
     try:

@@ -14,7 +14,6 @@ import logging
 import os
 import selectors
 import socket
-import struct
 import threading
 import time
 from collections import OrderedDict
@@ -35,12 +34,12 @@ from hiss.transport.lane_call import LaneCall
 from hiss.transport.lane_framing import HEAD_BYTES, HELLO_BYTES, VERSION, Head, Kind, error_frame, prepare_socket
 from hiss.transport.lane_tickets import HERE, Grant, Tickets, host_of
 from hiss.transport.methods import Method
+from hiss.transport.shared_memory import SHM, peer_user
 from hiss.v1 import streams_pb2
 
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 0.5  # how soon connections without a ticket are given up
-_PEER: Final = struct.Struct("3i")  # ucred of unix(7): pid, uid, gid
 
 
 @dataclass(slots=True)
@@ -131,8 +130,11 @@ class LaneServer:
         """Address and ticket of each lane that a gRPC client at `peer` may open."""
         host = _grpc_host(peer)
         found = [listener for listener in self._listeners if host == HERE]
+        kinds = [("shm", listener) for listener in found if listener.kind == "unix"]
+        kinds += [(listener.kind, listener) for listener in found]
         return [
-            (listener.address, self._tickets.issue(Grant(caller, stream_id, listener.kind, host))) for listener in found
+            (_told(kind, listener.address), self._tickets.issue(Grant(caller, stream_id, kind, host)))
+            for kind, listener in kinds
         ]
 
     # ---- the door's thread
@@ -207,16 +209,17 @@ class LaneServer:
                 newcomer.connection.send(error_frame(error))
             newcomer.connection.close()
             return
-        self._begin(newcomer.connection, newcomer.kind, grant, leave)
+        self._begin(newcomer.connection, grant, leave)
 
-    def _begin(self, connection: socket.socket, kind: str, grant: Grant, leave: Callable[[], None]) -> None:
+    def _begin(self, connection: socket.socket, grant: Grant, leave: Callable[[], None]) -> None:
         prepare_socket(connection)
 
         def open_session(outbox: Outbox) -> AppendSession:
             store = self._store_for(grant.caller)
             return store.open_append(grant.stream_id, outbox.acknowledge, outbox.fail, outbox.feed_back)
 
-        call = LaneCall(connection, f"append to stream {grant.stream_id} by its {kind} lane", open_session)
+        what = f"append to stream {grant.stream_id} by its {grant.kind} lane"
+        call = LaneCall(connection, what, open_session, shares=grant.kind == "shm")
 
         def serve() -> None:
             try:
@@ -273,8 +276,12 @@ def _grpc_host(peer: str) -> str:
 
 def same_user(connection: socket.socket) -> bool:
     """Whether the peer of a Unix socket is of this server's user, or root."""
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    return _PEER.unpack(found)[1] in (0, os.geteuid())
+    return peer_user(connection) in (0, os.geteuid())
+
+
+def _told(kind: str, address: str) -> str:
+    """The address of a lane as clients are told: shared memory is announced on a Unix socket."""
+    return SHM + address.removeprefix(UNIX) if kind == "shm" else address
 
 
 def _listen(address: str) -> _Listener:

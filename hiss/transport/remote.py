@@ -214,8 +214,9 @@ class RemoteStore(Store):
         attempt : str, optional
             Id of the job's attempt on whose behalf all this is done.
         lane : str, optional
-            How producers send: `unix` or `tcp`, a lane of that kind where the server offers one, or `grpc`; by default
-            the fastest that can be opened. What cannot be opened falls back to gRPC.
+            How producers send: `shm`, `shm:trusted`, `unix` or `tcp`, a lane of that kind where the server offers one,
+            or `grpc`; by default the fastest that can be opened, and none that is trusted. What cannot be opened falls
+            back to gRPC.
         line : str, optional
             The path of the server's socket for lines (`line_client`), by which short calls go, and sooner.
 

@@ -1,5 +1,5 @@
-"""The suite on a buffer behind a lane, over a TCP socket and a Unix socket; what lands, lands once, and all memory
-comes back."""
+"""The suite on a buffer behind a lane: through shared memory, over a TCP socket and a Unix socket; what lands, lands
+once, and all memory comes back."""
 
 from __future__ import annotations
 
@@ -79,6 +79,11 @@ class OnLane(BufferConformance):
 class TestUnixLane(OnLane):
     __test__ = True
     lane = "unix"
+
+
+class TestSharedMemoryLane(OnLane):
+    __test__ = True
+    lane = "shm"
 
 
 class TestTcpLane(OnLane):
@@ -213,7 +218,7 @@ def test_what_waits_for_its_bytes_leaves_half_of_the_arena(node: Node) -> None:
 
 def test_producers_on_every_lane_at_once(server: GrpcServer, node: Node) -> None:
     data = frames(300, (64, 64))
-    buffers = [connected(server, node, lane) for lane in (*KINDS, "grpc", None) for _ in range(2)]
+    buffers = [connected(server, node, lane) for lane in ("shm:trusted", *KINDS, "grpc", None) for _ in range(2)]
     scans = [buffer.collection("c") for buffer in buffers]
     writers = [scan.create_stream(f"s{n}", dtype="u2", shape=(64, 64), ack="written") for n, scan in enumerate(scans)]
     for frame in data:
@@ -229,7 +234,7 @@ def test_producers_on_every_lane_at_once(server: GrpcServer, node: Node) -> None
 # ---------------------------------------------------------------------------------------------------------- kill -9
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["shm", *KINDS])
 def test_a_server_killed_under_a_lane_loses_nothing(tmp_path: Path, kind: str) -> None:
     """Killed at moments that follow from a seed, three times; the producer reconnects by itself."""
     (tmp_path / "data").mkdir()
