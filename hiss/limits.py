@@ -137,6 +137,17 @@ LANE_REPLY_BYTES_MAX: Final = 4 * MiB  # what a server says in one frame
 LANE_SOCKET_BYTES: Final = 4 * MiB  # asked for the buffers of a Unix socket; the system gives what it allows
 SHARED_MEMORY_BYTES_MAX: Final = 1 * GiB  # of one producer
 SHARED_SLOTS_MAX: Final = 64  # extents of one producer in shared memory; what does not fit travels by the socket
+SHARED_READ_BYTES_MAX: Final = 512 * MiB  # lent to all readers at once
+SHARED_READ_MEMORIES_MAX: Final = 16  # lent to one reader at once
+SHARED_READ_AHEAD: Final = 2  # extents that a server is ahead of what its reader has asked for
+SHARED_READ_FROM_BYTES: Final = 64 * KiB  # of an extent; smaller ones are sent
+SHARED_LEASE_S: Final = 30.0  # then what is lent to a reader is given up, when the memory is needed
+SHARED_READ_REQUEST_BYTES_MAX: Final = 1 * MiB
+SHARED_READ_IDLE_S: Final = 10.0  # a read lane is kept so long for the next read of its stream
+SHARED_READ_IDLE_BYTES: Final = 16 * MiB  # of memory that is kept with it
+READ_LANES_MAX: Final = 64  # of a server, idle ones counted
+READ_LANES_IDLE_MAX: Final = 4  # of a client
+SHARED_READ_WORTH_BYTES: Final = 4 * MiB  # smaller reads take less time over gRPC than a lane takes to open
 LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are announced and have not come
 
 # The rule engine

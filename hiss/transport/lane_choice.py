@@ -70,6 +70,11 @@ class Lanes:
         for kind in kinds:
             yield from (replace(each, instead_of=passed_over) for each in offers if kind_of(each.address) == kind)
 
+    @property
+    def shares_reads(self) -> bool:
+        """Whether readers may get blocks through shared memory."""
+        return "shm" in self._kinds
+
     def open(
         self,
         offer: Offer,

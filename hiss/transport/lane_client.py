@@ -31,7 +31,7 @@ from hiss.transport.lane_framing import (
     send_parts,
     set_patience,
 )
-from hiss.transport.shared_memory import SHM
+from hiss.transport.shared_memory import READ, SHM
 
 LANES: Final = ("shm", "unix", "tcp")
 
@@ -84,7 +84,7 @@ class LaneAppend(CreditedAppend):
         self.acknowledged = False  # whether it ever carried anything
         self._framer = ExtentFramer()
         self._sending = threading.Lock()  # so that the descriptor is not closed, and given to others, under a send
-        self._connection = _dial(address)
+        self._connection = dial(address)
         self._reader = FrameReader(self._connection, self._what, _SILENCE_S, may_idle=False)
         with contextlib.suppress(OSError):  # what the server says is told by `_begin`
             prepare_socket(self._connection)
@@ -132,9 +132,11 @@ class LaneAppend(CreditedAppend):
         raise Unavailable(f"{self._what}: the connection broke")
 
 
-def _dial(address: str) -> socket.socket:
-    if address.startswith(SHM):
-        address = UNIX + address.removeprefix(SHM)
+def dial(address: str) -> socket.socket:
+    """Connect to a lane's socket. Raises `Unavailable`."""
+    for prefix in (SHM, READ):
+        if address.startswith(prefix):
+            address = UNIX + address.removeprefix(prefix)
     check_address(address)
     connection = None
     try:

@@ -57,12 +57,17 @@ class Kind(enum.IntEnum):
     EXTENT = 3
     MEMORY = 4
     SHARED = 5
+    READ = 6
+    FOLLOW = 7
+    GIVE_BACK = 8
     START = 16
     ACK = 17
     FEEDBACK = 18
     ERROR = 19
     END = 20
     ALIVE = 21
+    LENT = 22
+    BLOCKS = 23
 
 
 @dataclass(frozen=True, slots=True)

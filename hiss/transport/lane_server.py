@@ -24,7 +24,7 @@ from typing import Any, Final
 import grpc
 
 from hiss import limits
-from hiss.errors import HissError, InvalidInput, PortInUse, Stopping, Unavailable
+from hiss.errors import HissError, InvalidInput, PortInUse, Stopping, TooManyStreams, Unavailable
 from hiss.model import Caller
 from hiss.store import AppendSession, Store
 from hiss.transport.append_call import Outbox
@@ -33,8 +33,10 @@ from hiss.transport.channel import UNIX, check_address
 from hiss.transport.lane_call import LaneCall
 from hiss.transport.lane_framing import HEAD_BYTES, HELLO_BYTES, VERSION, Head, Kind, error_frame, prepare_socket
 from hiss.transport.lane_tickets import HERE, Grant, Tickets, host_of
+from hiss.transport.lent_memory import Budget
 from hiss.transport.methods import Method
-from hiss.transport.shared_memory import SHM, peer_user
+from hiss.transport.read_call import ReadCall
+from hiss.transport.shared_memory import READ, SHM, peer_user
 from hiss.v1 import streams_pb2
 
 log = logging.getLogger(__name__)
@@ -84,7 +86,8 @@ class LaneServer:
         self._wake_in, self._wake_out = socket.socketpair()
         self._stopping = False
         self._door = threading.Thread(target=self._attend, name="hiss lanes", daemon=True)
-        self._calls: dict[threading.Thread, LaneCall] = {}
+        self._calls: dict[threading.Thread, LaneCall | ReadCall] = {}
+        self._lent = Budget()
         self._lock = threading.Lock()
 
     @property
@@ -126,12 +129,12 @@ class LaneServer:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(listener.address.removeprefix(UNIX))
 
-    def offers(self, caller: Caller, stream_id: str, peer: str) -> list[tuple[str, bytes]]:
-        """Address and ticket of each lane that a gRPC client at `peer` may open."""
+    def offers(self, caller: Caller, stream_id: str, peer: str, *, read: bool = False) -> list[tuple[str, bytes]]:
+        """Address and ticket of each lane that a gRPC client at `peer` may open, to append or to read."""
         host = _grpc_host(peer)
         found = [listener for listener in self._listeners if host == HERE]
-        kinds = [("shm", listener) for listener in found if listener.kind == "unix"]
-        kinds += [(listener.kind, listener) for listener in found]
+        kinds = [("read" if read else "shm", listener) for listener in found if listener.kind == "unix"]
+        kinds += [(listener.kind, listener) for listener in found if not read]
         return [
             (_told(kind, listener.address), self._tickets.issue(Grant(caller, stream_id, kind, host)))
             for kind, listener in kinds
@@ -204,6 +207,9 @@ class LaneServer:
             if self._reception.stops.stopping:
                 raise Stopping("the server is shutting down; connect again")
             leave = self._reception.long_calls.enter()
+            if grant.kind == "read" and self._read_lanes() >= limits.READ_LANES_MAX:
+                leave()
+                raise TooManyStreams(f"{limits.READ_LANES_MAX} readers have lanes already; read over gRPC")
         except HissError as error:
             with contextlib.suppress(OSError):
                 newcomer.connection.send(error_frame(error))
@@ -213,13 +219,10 @@ class LaneServer:
 
     def _begin(self, connection: socket.socket, grant: Grant, leave: Callable[[], None]) -> None:
         prepare_socket(connection)
-
-        def open_session(outbox: Outbox) -> AppendSession:
-            store = self._store_for(grant.caller)
-            return store.open_append(grant.stream_id, outbox.acknowledge, outbox.fail, outbox.feed_back)
-
-        what = f"append to stream {grant.stream_id} by its {grant.kind} lane"
-        call = LaneCall(connection, what, open_session, shares=grant.kind == "shm")
+        if grant.kind == "read":
+            leave()  # a place is taken for each read
+            leave = _nothing
+        call = self._call(connection, grant)
 
         def serve() -> None:
             try:
@@ -235,6 +238,22 @@ class LaneServer:
             self._calls[thread] = call
             thread.start()
 
+    def _read_lanes(self) -> int:
+        with self._lock:
+            return sum(isinstance(call, ReadCall) for call in self._calls.values())
+
+    def _call(self, connection: socket.socket, grant: Grant) -> LaneCall | ReadCall:
+        store = self._store_for(grant.caller)
+        if grant.kind == "read":
+            what = f"read of stream {grant.stream_id}"
+            return ReadCall(connection, what, store, grant.stream_id, self._lent, self._reception.long_calls)
+
+        def open_session(outbox: Outbox) -> AppendSession:
+            return store.open_append(grant.stream_id, outbox.acknowledge, outbox.fail, outbox.feed_back)
+
+        what = f"append to stream {grant.stream_id} by its {grant.kind} lane"
+        return LaneCall(connection, what, open_session, shares=grant.kind == "shm")
+
 
 def open_lane_handler(
     method: Method, reception: Reception, lanes: LaneServer | None
@@ -245,11 +264,15 @@ def open_lane_handler(
         with errors_as_status(context, method.path):
             caller = caller_of(context, reception.authenticate)
             request = method.parse_request(body_of(requests, context, reception.patience, method.path))
-            found = [] if lanes is None else lanes.offers(caller, request.stream_id, context.peer())
+            found = [] if lanes is None else lanes.offers(caller, request.stream_id, context.peer(), read=request.read)
         offers = [streams_pb2.LaneOffer(address=address, ticket=ticket) for address, ticket in found]
         return streams_pb2.OpenLaneResponse(lanes=offers).SerializeToString()
 
     return grpc.stream_unary_rpc_method_handler(serve)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _may_be_hello(found: bytes | bytearray) -> bool:
@@ -281,7 +304,8 @@ def same_user(connection: socket.socket) -> bool:
 
 def _told(kind: str, address: str) -> str:
     """The address of a lane as clients are told: shared memory is announced on a Unix socket."""
-    return SHM + address.removeprefix(UNIX) if kind == "shm" else address
+    prefix = {"shm": SHM, "read": READ}.get(kind)
+    return address if prefix is None else prefix + address.removeprefix(UNIX)
 
 
 def _listen(address: str) -> _Listener:

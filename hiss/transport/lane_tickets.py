@@ -38,13 +38,13 @@ class Grant:
 
     caller: Caller
     stream_id: str
-    kind: str  # 'shm', 'unix' or 'tcp'
+    kind: str  # 'shm', 'unix' or 'tcp'; 'read'
     host: str
 
     @property
     def carrier(self) -> str:
         """The kind of socket that it is opened on."""
-        return "unix" if self.kind == "shm" else self.kind
+        return "unix" if self.kind in ("shm", "read") else self.kind
 
 
 class Tickets:

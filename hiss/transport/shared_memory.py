@@ -20,9 +20,14 @@ from hiss.errors import InvalidInput, LimitExceeded, Unavailable
 from hiss.model import ByteArray
 
 SHM: Final = "shm:"  # of an address: then the path of a Unix socket, on which shared memory is announced
+READ: Final = "read:"  # or one over which memory is lent to a reader
 SIZE: Final = struct.Struct("<Q")  # the body of a MEMORY frame
 PLACE: Final = struct.Struct("<Q")  # what the body of a SHARED frame begins with
+NUMBER: Final = struct.Struct("<I")  # of lent memory: what a BLOCKS frame begins with, and GIVE_BACK lists
+LENT: Final = struct.Struct("<IIQ")  # the body of a LENT frame: number, number of one that is gone, size
+NOWHERE: Final = 2**32 - 1  # as such a number: none
 RESIZE_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+READER_SEALS: Final = 0x10 | fcntl.F_SEAL_SEAL  # F_SEAL_FUTURE_WRITE, Linux 5.1, not named by Python's fcntl
 _PEER: Final = struct.Struct("3i")  # ucred of unix(7): pid, uid, gid
 
 
@@ -66,8 +71,8 @@ def receive_descriptor(connection: socket.socket, view: memoryview, what: str) -
     return descriptors[0]
 
 
-class PeerMemory:
-    """What a peer shares, for us to read. The peer may change it at any time.
+def map_to_read(descriptor: int, size: int, what: str, seals: int = RESIZE_SEALS) -> mmap.mmap:
+    """Map what a peer shares, which may change at any time unless it has the `seals` against that.
 
     Parameters
     ----------
@@ -77,6 +82,8 @@ class PeerMemory:
         As the peer says.
     what : str
         Names the connection in errors.
+    seals : int
+        It has these at least.
 
     Raises
     ------
@@ -87,16 +94,21 @@ class PeerMemory:
     Unavailable
         It cannot be mapped here.
     """
+    try:
+        _check(descriptor, size, what, seals)
+        return mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+    except OSError as error:
+        raise Unavailable(f"{what}: the shared memory cannot be mapped: {error}; use another lane") from None
+    finally:
+        os.close(descriptor)
+
+
+class PeerMemory:
+    """What a peer shares, for us to copy from. The peer may change it at any time. As `map_to_read`."""
 
     def __init__(self, descriptor: int, size: int, what: str) -> None:
         self._what = what
-        try:
-            _check(descriptor, size, what)
-            self._map = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-        except OSError as error:
-            raise Unavailable(f"{what}: the shared memory cannot be mapped: {error}; use another lane") from None
-        finally:
-            os.close(descriptor)
+        self._map = map_to_read(descriptor, size, what)
         self._bytes: ByteArray = np.frombuffer(self._map, np.uint8)
 
     def check(self, place: int, size: int) -> None:
@@ -115,15 +127,15 @@ class PeerMemory:
         self._map.close()
 
 
-def _check(descriptor: int, size: int, what: str) -> None:
+def _check(descriptor: int, size: int, what: str, wanted: int) -> None:
     try:
         seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError:
         raise InvalidInput(f"{what}: the descriptor is not of a memfd; expected one with its size sealed") from None
-    if seals & RESIZE_SEALS != RESIZE_SEALS:
+    if seals & wanted != wanted:
         raise InvalidInput(
-            f"{what}: the shared memory's seals are {seals:#x}; expected {RESIZE_SEALS:#x} among them (F_SEAL_SHRINK, "
-            "F_SEAL_GROW), so that it keeps its size"
+            f"{what}: the shared memory's seals are {seals:#x}; expected {wanted:#x} among them (F_SEAL_SHRINK and "
+            "F_SEAL_GROW, so that it keeps its size)"
         )
     if os.fstatvfs(descriptor).f_bsize != mmap.PAGESIZE:  # of huge pages there may be none when we look
         raise InvalidInput(f"{what}: the shared memory is of huge pages; expected a memfd of ordinary ones")

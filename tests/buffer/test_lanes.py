@@ -61,6 +61,16 @@ def connected(server: GrpcServer, node: Node, lane: str | None) -> Buffer:
     return hiss.connect(server.addresses[0], token=token, lane=lane)
 
 
+def lies_in_lent_memory(data: np.ndarray) -> bool:
+    """Whether the bytes of an array of this process lie in memory that a server lent to it, to be read only."""
+    place = data.__array_interface__["data"][0]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(end, 16) for end in line.split()[0].split("-"))
+        if first <= place < last:
+            return "memfd:hiss reader" in line and line.split()[1].startswith("r--")
+    return False
+
+
 class OnLane(BufferConformance):
     __test__ = False
     lane = ""
@@ -82,8 +92,23 @@ class TestUnixLane(OnLane):
 
 
 class TestSharedMemoryLane(OnLane):
+    """Reads, the smallest too, go through shared memory as well."""
+
     __test__ = True
     lane = "shm"
+
+    @pytest.fixture(autouse=True)
+    def _every_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "SHARED_READ_WORTH_BYTES", 0)
+        monkeypatch.setattr(limits, "SHARED_READ_FROM_BYTES", 1)
+
+    def test_reads_go_that_way(self, buffer: Buffer) -> None:
+        with buffer.collection("c").create_stream("s", dtype="u1", shape=(3,)) as s:
+            s.append(np.array([1, 2, 3], "u1"))
+        for block in (buffer["c/s"].block(0), buffer["c/s"].latest(), next(iter(buffer["c/s"].follow()))):
+            assert block is not None
+            assert block.data.tolist() == [1, 2, 3]
+            assert lies_in_lent_memory(block.data)
 
 
 class TestTcpLane(OnLane):
