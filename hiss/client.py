@@ -55,7 +55,8 @@ def connect(address: str | None = None, token: str | None = None, *, lane: str |
         By default `HISS_TOKEN`, else the one that a server of this user on this machine left for its clients.
     lane : str, optional
         How producers send: `shm`, `shm:trusted`, `unix`, `tcp` or `grpc`. By default the fastest that can be opened,
-        and none that is trusted (docs/lanes.md); what cannot be opened falls back to gRPC.
+        and none that is trusted (docs/lanes.md); what cannot be opened falls back to gRPC. Readers get blocks through
+        shared memory by default and with `shm`, else over gRPC.
 
     Raises
     ------

@@ -69,7 +69,7 @@ class ReadLane:
         self._checked = CheckedExtents(self._what, without_data=True)
         self._maps: dict[int, mmap.mmap] = {}
         self._unused: deque[int] = deque()
-        self._over = False
+        self._over = self._cancelled = False
         self._in_use = threading.Lock()  # so that the descriptor is not closed, and given to others, under a cut
         self._connection = dial(address)
         self._reader = FrameReader(self._connection, self._what, limits.LANE_STALL_S, may_idle=True)
@@ -107,11 +107,12 @@ class ReadLane:
 
     def cancel(self) -> None:
         """End it now; from any thread. The iterator raises."""
+        self._cancelled = True
         with self._in_use, contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def is_active(self) -> bool:
-        return not self._over
+        return not self._over and not self._cancelled
 
     def close(self) -> None:
         with self._in_use:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 
 import hiss
+from hiss import limits
 from hiss.client import Buffer
-from hiss.errors import PermissionRefused, Unavailable
-from hiss.model import StreamInfo
+from hiss.errors import BlockDamaged, PermissionRefused, Stopping, Unavailable
+from hiss.extent import Extent
+from hiss.model import FrameSpec, Selection, StreamInfo, StreamSpec
 from hiss.transport import GrpcServer, RemoteStore, shm_server
+from hiss.transport.read_call import ReadCall
 from hiss.transport.shm_client import ShmAppend, Slots
 from transport.memory_store import MemoryStore
 from transport.test_append import Producer, frames_of
@@ -34,9 +38,9 @@ def memories() -> list[str]:
     return [each for each in found if "memfd:hiss" in each]
 
 
-@pytest.fixture
-def nothing_left(server: GrpcServer) -> Iterator[None]:
-    """No descriptor of either side outlives the lanes; both are in this process."""
+@pytest.fixture(autouse=True)
+def _nothing_left(server: GrpcServer) -> Iterator[None]:
+    """No descriptor of either side outlives the lanes and clients; both are in this process."""
     yield
     idle(server)
     gc.collect()  # errors refer to what was sent when they came
@@ -48,7 +52,6 @@ def test_a_lane_whose_memory_is_refused_falls_back_without_loss(
     server: GrpcServer,
     connect: Callable[..., RemoteStore],
     store: MemoryStore,
-    nothing_left: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As where the server has no descriptor left: the writer goes on over the Unix socket by itself."""
@@ -69,7 +72,7 @@ def test_a_lane_whose_memory_is_refused_falls_back_without_loss(
 
 
 def test_memory_outlives_the_lane_and_is_announced_again(
-    server: GrpcServer, connect: Callable[..., RemoteStore], store: MemoryStore, nothing_left: None
+    server: GrpcServer, connect: Callable[..., RemoteStore], store: MemoryStore
 ) -> None:
     """Lanes are cut while extents are under way; what was not acknowledged is sent again from where it lies."""
     data = np.random.default_rng(0).integers(0, 255, (400, BLOCK)).astype("u1")
@@ -82,7 +85,7 @@ def test_memory_outlives_the_lane_and_is_announced_again(
         for number, block in enumerate(data):
             s.append(block)
             if number % 100 == 50:
-                wait_until(lambda: server.lanes and server.lanes._calls, "a lane is open")
+                wait_until(lambda: s._session.acknowledged, "the lane carried something")  # type: ignore[attr-defined]
                 for call in list(server.lanes._calls.values()):
                     call.cut()
                 cuts += 1
@@ -114,7 +117,7 @@ def test_trusted_are_producers_of_the_servers_own_user(
 
 
 def test_a_trusted_writer_that_is_not_says_so(
-    connect: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch, nothing_left: None
+    connect: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shm_server, "peer_user", lambda _: os.geteuid() + 1)
     buffer = Buffer(connect(lane="shm:trusted"))
@@ -152,9 +155,7 @@ def test_slots_are_pages_of_one_memory_and_cold_ones_take_none(monkeypatch: pyte
     assert again.all()
 
 
-def test_memory_of_both_sides_goes_with_its_lane(
-    connect: Callable[..., RemoteStore], server: GrpcServer, nothing_left: None
-) -> None:
+def test_memory_of_both_sides_goes_with_its_lane(connect: Callable[..., RemoteStore], server: GrpcServer) -> None:
     buffer = Buffer(connect())
 
     def write(number: int) -> None:
@@ -170,3 +171,159 @@ def test_memory_of_both_sides_goes_with_its_lane(
         thread.join()
     for number in range(16):
         assert (buffer[f"c/s{number}"][0] == number).all()
+
+
+# ------------------------------------------------------------------------------------------------- readers
+
+SIZE = 100_000
+
+
+@pytest.fixture
+def stream(connect: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch) -> StreamInfo:
+    """Twelve blocks in as many extents, and a client to which each read is worth a lane."""
+    monkeypatch.setattr(limits, "SHARED_READ_WORTH_BYTES", 0)
+    remote = connect(lane="grpc")
+    remote.create_collection("c", {}, [])
+    info = remote.create_stream("c", "s", StreamSpec(FrameSpec("u1", (SIZE,))))
+    producer = Producer(remote, info.id)
+    for index in range(12):
+        producer.session.send(Extent.of([index], np.full(SIZE, index, "u1"), [SIZE]))
+    producer.session.close()
+    return info
+
+
+def read_of(remote: RemoteStore, info: StreamInfo, selection: Selection | None = None) -> Iterator[Extent]:
+    remote.stream("c/s")  # so that its size is known
+    return remote.read(info.id, selection or Selection())
+
+
+def lent(extent: Extent) -> bool:
+    return isinstance(extent.data.base, mmap.mmap | memoryview)
+
+
+def test_a_lease_that_ran_out_replaces_the_memory(
+    stream: StreamInfo, connect: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All leases run out at once and there are two memories: what is held stays as it is, and none is sent instead."""
+    monkeypatch.setattr(limits, "SHARED_LEASE_S", -1.0)
+    monkeypatch.setattr(limits, "SHARED_READ_MEMORIES_MAX", 2)
+    held = list(read_of(connect(), stream))
+    assert all(map(lent, held))
+    assert [set(extent.data.tolist()) for extent in held] == [{index} for index in range(12)]
+
+
+def test_leases_that_run_are_respected(
+    stream: StreamInfo, connect: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: while they run, the two memories are not replaced, and the other blocks are sent."""
+    monkeypatch.setattr(limits, "SHARED_READ_MEMORIES_MAX", 2)
+    held = list(read_of(connect(), stream))
+    assert [lent(extent) for extent in held] == [True] * 2 + [False] * 10
+    assert [set(extent.data.tolist()) for extent in held] == [{index} for index in range(12)]
+    assert not any(extent.data.flags.writeable for extent in held)
+
+
+def test_the_server_is_little_ahead_of_its_reader(
+    stream: StreamInfo, server: GrpcServer, connect: Callable[..., RemoteStore]
+) -> None:
+    reading = read_of(connect(), stream)
+    next(reading)
+    assert server.lanes is not None
+    (call,) = server.lanes._calls.values()
+    assert isinstance(call, ReadCall)
+    wait_until(lambda: not call._wanted._value, "it waits")
+    assert len(call._lent._leases) == limits.SHARED_READ_AHEAD
+    reading.close()  # type: ignore[attr-defined]
+
+
+def test_all_readers_together_are_lent_a_bounded_amount(
+    stream: StreamInfo, server: GrpcServer, connect: Callable[..., RemoteStore]
+) -> None:
+    assert server.lanes is not None
+    server.lanes._lent._left = 3 * limits.MiB  # of what each block takes one
+    remote = connect()
+    reads = [list(read_of(remote, stream)) for _ in range(2)]
+    assert sum(map(lent, (extent for read in reads for extent in read))) <= 6
+    for read in reads:
+        assert [int(extent.data[-1]) for extent in read] == list(range(12))
+
+
+def test_a_refused_lane_is_read_over_grpc(
+    stream: StreamInfo, connect: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "READ_LANES_MAX", 0)
+    found = list(read_of(connect(), stream))
+    assert [int(extent.data[0]) for extent in found] == list(range(12))
+    assert not any(map(lent, found))
+
+
+def test_an_idle_lane_that_broke_is_opened_again(
+    stream: StreamInfo, server: GrpcServer, connect: Callable[..., RemoteStore]
+) -> None:
+    remote = connect()
+    assert server.lanes is not None
+    for _ in range(3):
+        assert lent(next(read_of(remote, stream, Selection(newest=True))))
+        for call in list(server.lanes._calls.values()):
+            call.cut()
+        idle(server)
+
+
+def test_idle_lanes_are_few_and_take_no_place(
+    stream: StreamInfo, server: GrpcServer, connect: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = connect()
+    monkeypatch.setattr(limits, "READ_LANES_IDLE_MAX", 2)
+    for number in range(5):
+        info = remote.create_stream("c", f"s{number}", StreamSpec(FrameSpec("u1", (SIZE,))))
+        producer = Producer(remote, info.id)
+        producer.session.send(Extent.of([0], np.full(SIZE, number, "u1"), [SIZE]))
+        producer.session.close()
+        remote.stream(f"c/s{number}")
+        assert int(next(remote.read(info.id, Selection(newest=True))).data[0]) == number
+    assert server.lanes is not None
+    wait_until(lambda: server.lanes and len(server.lanes._calls) == 2, "the oldest ones went")
+    wait_until(lambda: not server._long_calls.inside, "none takes a place")
+    monkeypatch.setattr(limits, "SHARED_READ_IDLE_S", 0.0)
+    remote.close()
+    idle(server)
+
+
+def test_damaged_blocks_are_told(stream: StreamInfo, store: MemoryStore, connect: Callable[..., RemoteStore]) -> None:
+    """What is lent is hashed by its reader like what is sent."""
+    block = store._find(stream.id).blocks[5]
+    block.data[3] ^= 1
+    found = []
+    with pytest.raises(BlockDamaged, match="block 5"):
+        found.extend(extent.index[0] for extent in read_of(connect(), stream))
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_server_that_stops_ends_reads_by_name(
+    stream: StreamInfo, server: GrpcServer, connect: Callable[..., RemoteStore], follow: bool
+) -> None:
+    remote = connect()
+    reading = remote.follow(stream.id, None, threading.Event()) if follow else read_of(remote, stream)
+    first = next(reading)
+    stopper = threading.Thread(target=server.stop, args=(20.0,))
+    stopper.start()
+    if follow:
+        with pytest.raises(Stopping):
+            list(reading)
+    else:
+        assert len(list(reading)) == 11, "a read runs to its end"
+    stopper.join()
+    assert first.data[0] == 0
+
+
+def test_a_client_that_closes_ends_its_reads(
+    stream: StreamInfo, server: GrpcServer, connect: Callable[..., RemoteStore]
+) -> None:
+    remote = connect()
+    reading = remote.follow(stream.id, None, threading.Event())
+    first = next(reading)
+    remote.close()
+    with pytest.raises(Unavailable):
+        list(reading)
+    idle(server)
+    assert first.data[0] == 0
