@@ -26,7 +26,7 @@ demo: env        ## the main job end to end: pictures, a NeXus file and a report
 	$(RUN) hiss demo --out demo-out
 
 test: env        ## all tests but the long torture runs
-	$(RUN) pytest -q -m "not torture"
+	$(RUN) pytest -q -m "not torture" -n auto --maxprocesses 4 --dist worksteal
 
 check: env       ## lint, types, import contract, generated code up to date
 	$(RUN) ruff check .
@@ -43,7 +43,7 @@ bench: env       ## every benchmark, with its peers
 	$(RUN) python -m benchmarks all
 
 torture: env     ## the long runs: crashes, cuts, errors and simulated machines by the thousand, and a table of what came of them
-	$(RUN) pytest -q -m "torture or control"
+	$(RUN) pytest -q -m "torture or control" -n auto --maxprocesses 4 --dist worksteal
 
 clean:           ## remove what make built
 	rm -rf .venv .uv demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,5 +1,5 @@
 """`python -m benchmarks NAME [--quick] [--json FILE]`: run one benchmark, or `all`. `ingest --kernel` is a benchmark of
-its own: what kernels cost a stream."""
+its own: what kernels cost a stream. `plot RESULTS.json FIGURE.svg` draws what `ingest` wrote."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ import sys
 from pathlib import Path
 
 from benchmarks.measure import line, machine
+from benchmarks.plot import plot
 
-NAMES = ("ingest", "egress", "small", "recovery", "kernels", "schedule", "rules", "drain", "soak")
+NAMES = ("ingest", "egress", "latency", "small", "recovery", "kernels", "schedule", "rules", "drain", "soak")
 MODULES = (NAMES[0], "ingest_kernels", *NAMES[1:])
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["plot"]:
+        if len(sys.argv) != 4:
+            sys.exit("usage: python -m benchmarks plot RESULTS.json FIGURE.svg")
+        plot(Path(sys.argv[2]), Path(sys.argv[3]))
+        return 0
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=[*NAMES, "all"])
     parser.add_argument("--quick", action="store_true", help="fewer bytes and rounds: a smoke test, not a figure")

@@ -7,6 +7,12 @@ writes, syncs, drops the page cache, reads all back, compares, and gives the fil
 from memory, one a chunk, with the same filter, and syncs; `h5py-read-back` also drops the page cache, reads all back
 and compares digests, as ours does; `direct-write` is write and one fsync of the bare frames, `direct-read-back` reads
 and compares them as well.
+
+`readthrough/8MiB`: milliseconds until an 8 MiB block of an evicted stream is there that nobody has read before, from
+its archive and compared with its digest; the process that reads archives runs already. `h5py` opens the file and reads
+the block, `h5py-open` reads it from an open file. The page cache is dropped before each read. Blocks are parts of the
+same frames, with the filter that a drain takes by itself. The first read of all, with the start of that process and the
+table of the stream, is `readthrough/start`.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ import numpy as np
 
 import hiss
 from benchmarks.measure import Case, measure
+from hiss.client import Buffer
 from hiss.drain import drain
 from hiss.drain.compression import filters
 from hiss.drain.publish import sync_file
@@ -31,6 +38,7 @@ from hiss.limits import MiB
 from hiss.model import digest_of
 
 Frames = list[np.ndarray]
+_SHAPE = (1024, 2048)  # of a block of 8 MiB of uint32
 
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:
@@ -49,6 +57,7 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
                 print(f"drain/nexus/{compression} absent: pip install 'hiss[hdf5]'")
                 continue
             yield measure(_case(buffer.store, frames, compression, directory), rounds)
+        yield from read_through(buffer, frames, directory, 3 if quick else 15)
 
 
 def _frames() -> Frames:
@@ -70,6 +79,45 @@ def _case(store: Any, frames: Frames, compression: str, directory: Path) -> Case
     return Case(
         f"drain/nexus/{compression}", "throughput", "GB/s", lambda: _ours(store, frames, compression, directory), peers
     )
+
+
+def read_through(
+    buffer: Buffer, frames: Frames, directory: Path, rounds: int, shape: tuple[int, int] = _SHAPE
+) -> Iterator[dict[str, Any]]:
+    """An evicted stream of 8 MiB blocks, each of them read once."""
+    content = np.concatenate([frame.reshape(-1).view(np.uint8) for frame in frames])
+    data = np.resize(content, (3 * rounds + 2, shape[0], 4 * shape[1])).view(np.uint32)
+    file = directory / "evicted.nxs"
+    with buffer.collection("bench").create_stream("evicted", dtype=data.dtype, shape=data.shape[1:]) as stream:
+        stream.extend(data)
+    drain(buffer.store, "bench/evicted", file)
+    buffer.evict("bench/evicted")
+    evicted = buffer["bench/evicted"]
+    path = evicted.info.archives[-1].location.rpartition("::")[2]
+
+    def ours(places: Iterator[int]) -> Callable[[], float]:
+        return lambda: _milliseconds(file, lambda: evicted[next(places)])
+
+    def theirs(places: Iterator[int]) -> float:
+        with h5py.File(file) as opened:
+            return np.asarray(opened[path][next(places)])
+
+    yield measure(Case("readthrough/start", "latency", "ms", ours(iter([0])), less_is_better=True), 1)
+    assert np.array_equal(evicted[1], data[1])
+    places = iter(range(2, len(data)))
+    with h5py.File(file) as opened:
+        peers = {
+            "h5py": lambda: _milliseconds(file, lambda: theirs(places)),
+            "h5py-open": lambda: _milliseconds(file, lambda: opened[path][next(places)]),
+        }
+        yield measure(Case("readthrough/8MiB", "latency", "ms", ours(places), peers, less_is_better=True), rounds)
+
+
+def _milliseconds(file: Path, read: Callable[[], Any]) -> float:
+    sync_file(file)
+    began = time.perf_counter()
+    read()
+    return 1000 * (time.perf_counter() - began)
 
 
 def _ours(store: Any, frames: Frames, compression: str, directory: Path) -> float:

@@ -1,4 +1,4 @@
-"""Blocks out again: 8 MiB frames, from the arena and from the disk, embedded.
+"""Blocks out again: 8 MiB frames, from the arena and from the disk, embedded; from a server `egress_wire`.
 
 Workload: random uint16 frames (they do not compress) in one stream. `arena`: as many as the arena keeps, read right
 after they were written. `disk`: the buffer is closed, the page cache told to forget its files, and the buffer opened
@@ -20,6 +20,7 @@ import numpy as np
 
 import hiss
 from benchmarks import disk_peers as peers
+from benchmarks import egress_wire
 from benchmarks.measure import Case, measure
 from hiss.limits import GiB, MiB
 
@@ -27,6 +28,12 @@ _STREAM = "bench/frames"
 
 
 def run(quick: bool, *, frame_bytes: int = 8 * MiB, arena_bytes: int = 1 * GiB) -> Iterator[dict[str, Any]]:
+    yield from _embedded(quick, frame_bytes, arena_bytes)
+    with tempfile.TemporaryDirectory(prefix="hiss-bench-") as folder:
+        yield from egress_wire.run(quick, Path(folder), arena_bytes)
+
+
+def _embedded(quick: bool, frame_bytes: int, arena_bytes: int) -> Iterator[dict[str, Any]]:
     rounds, repeat = (2, 2) if quick else (5, 16)
     frames = np.random.default_rng(0).integers(0, 1 << 16, (8, frame_bytes // 2)).astype("u2")
     with tempfile.TemporaryDirectory(prefix="hiss-bench-") as folder:

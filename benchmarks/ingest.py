@@ -1,22 +1,17 @@
-"""Blocks in and out: each lane and ack level, 8 MiB frames and 4 KiB blocks, beside memory copy, a bare socket, the
-raw disk.
+"""Blocks in: embedded, beside the raw disk, and by each lane of a server, beside the peers (`ingest_wire`).
 
-Workload: one producer, random uint16 frames made once (they do not compress), one stream for each round, deleted
-afterwards. The clock runs from the first `append` to the last ack. The server is a process of its own on the same
-machine, reached by each lane in turn. Each log is written through before the first figure, so that what is measured
-goes into recycled segments, as in a buffer that has run for a while; `ingest/fresh` is the same into a new one.
+Workload here: one producer in this process, random uint16 frames made once (they do not compress), one stream for each
+round, deleted afterwards. The clock runs from the first `append` to the last ack. The log is written through before the
+first figure, so that what is measured goes into recycled segments, as in a buffer that has run for a while;
+`ingest/fresh` is the same into a new one. A full run takes some 12 minutes, most of them the lanes'.
 
-Peers and limits: `bare-socket` sends the same bytes to a process that throws them away, over a Unix socket where the
-lane is one, else over TCP; `direct-write` is pwrite with O_DIRECT and one fdatasync at the end, to a preallocated file
-that was written before (`ingest/fresh`: to one that was not); `h5py` is one frame a chunk, flushed for each; `sqlite`
-one blob a frame, each a durable transaction; `copy` is numpy.copyto on warm pages.
+Peers and limits: `direct-write` is pwrite with O_DIRECT and one fdatasync at the end, to a preallocated file that was
+written before (`ingest/fresh`: to one that was not); `h5py` is one frame a chunk, flushed for each; `sqlite` one blob a
+frame, each a durable transaction; `copy` is numpy.copyto on warm pages. `8MiB-lent` appends with `copy=False`.
 """
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,27 +23,15 @@ from typing import Any
 import numpy as np
 
 import hiss
-from benchmarks import disk_peers
+from benchmarks import disk_peers, ingest_wire
+from benchmarks.ingest_wire import ACKS
 from benchmarks.measure import Case, measure
 from hiss.client import Buffer
 from hiss.limits import SEGMENT_BYTES, GiB, KiB
 from hiss.testing.processes import DataProcess
+from hiss.transport.lane_choice import GRPC, TRUSTED_SHM
 
-Sink = str | tuple[str, int]  # a Unix socket's path, or host and port
-
-_SINK = """
-import socket, sys
-if len(sys.argv) > 1: server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen()
-else: server = socket.create_server(("127.0.0.1", 0))
-print("0" if len(sys.argv) > 1 else server.getsockname()[1], flush=True)
-while True:
-    peer, _ = server.accept(); buffer = bytearray(8 << 20); left = int.from_bytes(peer.recv(8), "big")
-    while left: left -= peer.recv_into(buffer, min(left, len(buffer)))
-    peer.sendall(b"k"); peer.close()
-"""
-
-
-LANES = ("embedded", "shm", "shm:trusted", "unix", "tcp", "grpc")
+LANES = ("embedded", "shm", TRUSTED_SHM, "unix", "tcp", GRPC)
 
 
 def run(
@@ -61,27 +44,34 @@ def run(
         big = np.random.default_rng(0).integers(0, 1 << 16, (8, side, side)).astype("u2")
         repeat = 2 if quick else 8
         small = min(2_000 if quick else 50_000, segment_bytes // (4 * KiB))
-        with (
-            _sink() as tcp,
-            _sink(directory / "sink") as unix,
-            buffers(directory, segment_bytes, lanes) as found,
-        ):
-            for lane in [lane for lane in ("embedded", "unix") if lane in found]:
-                yield measure(_fresh(lane, found[lane], big, repeat, directory), 1)
-            for lane, buffer in found.items():
+        if "embedded" in lanes:
+            with hiss.open(directory / "embedded", arena_bytes=1 * GiB, segment_bytes=segment_bytes) as buffer:
+                yield measure(_fresh("embedded", buffer, big, repeat, directory), 1)
                 warm(buffer, big, segment_bytes)
-                sink = {"embedded": None, "shm": unix, "shm:trusted": unix, "unix": unix}.get(lane, tcp)
-                for ack in ("received", "written", "durable"):
-                    yield measure(_big(lane, ack, buffer, big, repeat, sink, directory), rounds)
-                with _stored(buffer, big, repeat) as stored:
-                    yield measure(_read(lane, stored, big, repeat), rounds)
-                for ack in ("received", "written", "durable"):
-                    yield measure(_small(lane, ack, buffer, small), rounds)
-                yield measure(_small_extend(lane, buffer, small), rounds)
+                for ack in ACKS:
+                    yield measure(_big("embedded", ack, buffer, big, repeat, directory), rounds)
+                yield measure(_lent("embedded", buffer, big, repeat, directory), rounds)
+                for ack in ACKS:
+                    yield measure(_small("embedded", ack, buffer, small), rounds)
+                yield measure(_small_extend("embedded", buffer, small), rounds)
+        if served := [lane for lane in lanes if lane != "embedded"]:
+            (directory / "served").mkdir()
+            process = DataProcess(directory / "served", arena_bytes=1 * GiB, segment_bytes=segment_bytes)
+            lane = "unix" if "unix" in served else served[0]
+            with process, process.connect(lane) as buffer:
+                yield measure(_fresh(lane, buffer, big, repeat, directory), 1)
+                warm(buffer, big, segment_bytes)
+                yield from ingest_wire.run(quick, process, directory, served)
+
+
+def _lent(lane: str, buffer: Buffer, frames: np.ndarray, repeat: int, directory: Path) -> Case:
+    """As `received`, but the producer lends its frames until their ack instead of having them copied."""
+    case = _big(lane, "received", buffer, frames, repeat, directory, copy=False)
+    return Case(f"ingest/{lane}/received/8MiB-lent", case.metric, case.unit, case.run, case.peers)
 
 
 def _big(
-    lane: str, ack: str, buffer: Buffer, frames: np.ndarray, repeat: int, sink: Sink | None, directory: Path
+    lane: str, ack: str, buffer: Buffer, frames: np.ndarray, repeat: int, directory: Path, *, copy: bool = True
 ) -> Case:
     size = frames.nbytes * repeat
 
@@ -90,13 +80,11 @@ def _big(
             begin = time.perf_counter()
             for _ in range(repeat):
                 for frame in frames:
-                    s.append(frame)
+                    s.append(frame, copy=copy)
             s.flush()
             return size / (time.perf_counter() - begin) / 1e9
 
     peers: dict[str, Callable[[], float]] = {"copy": lambda: disk_peers.copy(frames, repeat)}
-    if sink is not None:
-        peers["bare-socket"] = lambda: _bare_socket(frames, repeat, sink)
     if ack == "durable":
         peers["direct-write"] = lambda: disk_peers.direct_write(frames, repeat, directory / "raw", fresh=False)
     if ack == "durable" and lane == "embedded":
@@ -107,7 +95,7 @@ def _big(
 
 
 def _fresh(lane: str, buffer: Buffer, frames: np.ndarray, repeat: int, directory: Path) -> Case:
-    case = _big(lane, "durable", buffer, frames, repeat, None, directory)
+    case = _big(lane, "durable", buffer, frames, repeat, directory)
     peers = {
         "copy": case.peers["copy"],
         "direct-write": lambda: disk_peers.direct_write(frames, repeat, directory / "fresh", fresh=True),
@@ -150,28 +138,6 @@ def _small_extend(lane: str, buffer: Buffer, blocks: int) -> Case:
     return Case(f"ingest/{lane}/durable/4KiB-extend", "rate", "blocks/s", ours)
 
 
-def _read(lane: str, stored: hiss.Stream, frames: np.ndarray, repeat: int) -> Case:
-    size = frames.nbytes * repeat
-
-    def ours() -> float:
-        begin = time.perf_counter()
-        assert sum(block.data.nbytes for block in stored) == size
-        return size / (time.perf_counter() - begin) / 1e9
-
-    return Case(f"read/{lane}/8MiB", "throughput", "GB/s", ours, {"copy": lambda: disk_peers.copy(frames, repeat)})
-
-
-@contextmanager
-def _stored(buffer: Buffer, frames: np.ndarray, repeat: int) -> Iterator[hiss.Stream]:
-    """A stream to read, and its space given back: what stays in the log keeps its segment from being used again."""
-    name = f"read-{next(_numbers)}"
-    with buffer.collection("bench").create_stream(name, dtype="u2", shape=frames.shape[1:]) as s:
-        for _ in range(repeat):
-            s.extend(frames)
-    yield buffer[f"bench/{name}"]
-    buffer.store.delete_stream(s.info.id)
-
-
 _numbers = count()
 
 
@@ -199,33 +165,3 @@ def buffers(directory: Path, segment_bytes: int, lanes: Sequence[str]) -> Iterat
             )
             found |= {lane: stack.enter_context(server.connect(lane)) for lane in served}
         yield found
-
-
-# ---- peers and limits
-
-
-@contextmanager
-def _sink(path: Path | None = None) -> Iterator[Sink]:
-    command = [sys.executable, "-c", _SINK, *([] if path is None else [str(path)])]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        port = int(process.stdout.readline())
-        yield ("127.0.0.1", port) if path is None else str(path)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def _bare_socket(frames: np.ndarray, repeat: int, sink: Sink) -> float:
-    size = frames.nbytes * repeat
-    with socket.socket(socket.AF_UNIX if isinstance(sink, str) else socket.AF_INET) as peer:
-        peer.connect(sink)
-        begin = time.perf_counter()
-        peer.sendall(size.to_bytes(8, "big"))
-        for _ in range(repeat):
-            for frame in frames:
-                peer.sendall(frame.data)
-        peer.recv(1)
-        return size / (time.perf_counter() - begin) / 1e9

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,16 +32,24 @@ class Case:
 
 def measure(case: Case, rounds: int) -> dict[str, Any]:
     """Run a case; an entry of `results` in the JSON format."""
-    ours: list[float] = []
-    theirs: dict[str, list[float]] = {name: [] for name in case.peers}
+    return measure_together([case], rounds)[0]
+
+
+def measure_together(cases: Sequence[Case], rounds: int) -> list[dict[str, Any]]:
+    """Run several cases in turn, round by round; a peer that several of them name is run once a round for all."""
+    values: dict[Run, list[float]] = {run: [] for case in cases for run in (case.run, *case.peers.values())}
     for _ in range(rounds):
-        ours.append(case.run())
-        for name, run in case.peers.items():
-            theirs[name].append(run())
+        for run, found in values.items():
+            found.append(run())
+    return [_entry(case, values) for case in cases]
+
+
+def _entry(case: Case, values: Mapping[Run, list[float]]) -> dict[str, Any]:
+    ours = values[case.run]
     value = statistics.median(ours)
     peers: dict[str, Any] = {}
-    for name, values in theirs.items():
-        other = statistics.median(values)
+    for name, run in case.peers.items():
+        other = statistics.median(values[run])
         peers[name] = {"value": other, "ratio": other / value if case.less_is_better else value / other}
     for name, line in case.absent.items():
         peers[name] = {"absent": line}
@@ -52,7 +60,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         "value": value,
         "min": min(ours),
         "max": max(ours),
-        "rounds": rounds,
+        "rounds": len(ours),
         "peers": peers,
     }
 

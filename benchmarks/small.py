@@ -7,7 +7,9 @@ index for each block of a typed stream. `memory`: growth of the process between 
 and the last, in a process of its own, arena and page cache not counted.
 
 Peers write the same blocks: `direct-write` as whole extents of 8 MiB with O_DIRECT, `h5py` one block a chunk, flushed
-for each, `sqlite` one row a block, each a durable transaction; the latter two fewer of them, as they take so long.
+for each, `sqlite` one row a block, each a durable transaction; the latter two fewer of them, as they take so long. For
+`streams`, `syncs-alone` makes the three syncs that each stream needs, or that those in flight share, and nothing else:
+what the disk allows. `sqlite` is the same streams as rows of one database.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 
 import hiss
 from benchmarks import disk_peers as peers
+from benchmarks import stream_peers
 from benchmarks.measure import Case, measure
 from hiss.limits import KiB, MiB
 
@@ -49,13 +52,8 @@ def run(quick: bool, *, scale: float = 1.0) -> Iterator[dict[str, Any]]:
             yield measure(_blocks_case(buffer, "append", data[: blocks // 4], directory), rounds)
             for in_flight in (1, _IN_FLIGHT):
                 name = "in-flight" if in_flight > 1 else "in-turn"
-                case = Case(
-                    f"small/streams/{streams}x{_BLOCKS_A_STREAM}/{in_flight}-{name}",
-                    "rate",
-                    "streams/s",
-                    lambda in_flight=in_flight: _streams(buffer, streams, in_flight),  # type: ignore[misc]
-                )
-                yield measure(case, min(rounds, 3))
+                title = f"small/streams/{streams}x{_BLOCKS_A_STREAM}/{in_flight}-{name}"
+                yield measure(_streams_case(title, buffer, streams, in_flight, directory), min(rounds, 3))
         index_bytes, growth = _memory(directory / "memory", many)
         yield measure(_fixed(f"small/index/{many}-blocks", "index", "B/block", index_bytes), 1)
         yield measure(_fixed(f"small/memory/{many}-blocks", "growth", "MiB", growth / MiB), 1)
@@ -110,6 +108,20 @@ def _timed(buffer: hiss.Buffer, data: np.ndarray, write: Any) -> float:
         seconds = time.perf_counter() - begin
     buffer.store.delete_stream(writer.info.id)
     return len(data) / seconds
+
+
+def _streams_case(title: str, buffer: hiss.Buffer, number: int, in_flight: int, directory: Path) -> Case:
+    blocks = np.zeros((_BLOCKS_A_STREAM, _BLOCK_BYTES), "u1")
+    return Case(
+        title,
+        "rate",
+        "streams/s",
+        lambda: _streams(buffer, number, in_flight),
+        {
+            "syncs-alone": lambda: stream_peers.syncs(blocks, number, in_flight, directory),
+            "sqlite": lambda: stream_peers.sqlite_streams(blocks, number, in_flight, directory / "streams.db"),
+        },
+    )
 
 
 def _streams(buffer: hiss.Buffer, number: int, in_flight: int) -> float:

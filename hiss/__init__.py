@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hiss.client import Collection as Collection
     from hiss.client import connect as connect
     from hiss.client import open as open
+    from hiss.drain_policy import DrainTarget as DrainTarget
     from hiss.errors import HissError as HissError
     from hiss.job import job as job
     from hiss.kernels import column as column
@@ -37,6 +38,7 @@ _WHERE = {
     "Block": "hiss.reader",
     "Buffer": "hiss.client",
     "Collection": "hiss.client",
+    "DrainTarget": "hiss.drain_policy",
     "HissError": "hiss.errors",
     "Join": "hiss.reader",
     "Overload": "hiss.overload",

@@ -49,7 +49,16 @@ def record(bound: BoundKernel, catalog: Catalog, read: ReadParam) -> StageInfo:
         )
     params = {name: _record_param(param, catalog, read) for name, param in bound.params.items()}
     kernel = bound.kernel
-    return StageInfo(kernel.name, kernel.kind, checked.hash, kernel.source, params, bound.budget_s, every=bound.every)
+    return StageInfo(
+        kernel.name,
+        kernel.kind,
+        checked.hash,
+        kernel.source,
+        params,
+        bound.budget_s,
+        every=bound.every,
+        feedback_every=bound.feedback_every,
+    )
 
 
 def stage(info: StageInfo, catalog: Catalog) -> ResolvedStage:

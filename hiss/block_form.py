@@ -36,11 +36,17 @@ class BlockForm:
         self._what = what
         self._frame = frame
         self._dtype = frame.numpy_dtype
+        self._shape = None if frame.opaque else frame.shape  # of arrays
+        self._is_bytes = self._dtype == np.uint8 and len(frame.shape) == 1  # a block is its bytes as it comes
         self._columns_dtype = columns_dtype(columns)
         self._names = tuple(column.name for column in columns)
 
     def view(self, block: Any) -> ByteArray:
         """One block's bytes, copied only where they do not lie in a row."""
+        alike = type(block) is np.ndarray and block.dtype == self._dtype and block.shape == self._shape
+        if alike and block.flags.c_contiguous:  # as most are
+            flat: ByteArray = block if self._is_bytes else block.reshape(-1).view(np.uint8)
+            return flat
         if self._frame.opaque:
             if isinstance(block, np.ndarray) or not isinstance(block, bytes | bytearray | memoryview):
                 raise SpecMismatch(f"{self._what} takes bytes, not {type(block).__name__}")
@@ -65,6 +71,8 @@ class BlockForm:
 
     def row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         """One block's columns, in their order."""
+        if not values and not self._names:
+            return ()
         self._check_columns(values)
         return tuple(values[name] for name in self._names)
 

@@ -10,6 +10,7 @@ np.asarray(buf["beamtime42/scan7/proj"])
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import access, limits
-from hiss.errors import CollectionNotFound, InvalidInput, NotFound, StreamNotFound
+from hiss.drain_policy import DrainPolicy, DrainTarget
+from hiss.errors import CollectionNotFound, InvalidInput, KernelWarning, NotFound, StreamNotFound
+from hiss.link import Link
 from hiss.model import (
     AckLevel,
     Attachment,
@@ -38,25 +41,39 @@ from hiss.overload import Overload
 from hiss.reader import Join, Stream, bound_kernels
 from hiss.space import Evicted, Reservation, Retention, parse_size
 from hiss.store import Store
+from hiss.tls import ClientTls
+from hiss.tokens import NewToken, TokenInfo
 from hiss.workflow import Meow
 from hiss.writer import StreamWriter
 
 DEFAULT_ADDRESS = "localhost:5001"
 
 
-def connect(address: str | None = None, token: str | None = None, *, lane: str | None = None) -> Buffer:
+def connect(
+    address: str | None = None,
+    token: str | None = None,
+    *,
+    lane: str | None = None,
+    tls: ClientTls | Path | str | bool | None = None,
+) -> Buffer:
     """Connect to a running buffer.
 
     Parameters
     ----------
     address : str, optional
-        `host:port` or `unix:PATH`; by default `HISS_ADDRESS`, else `localhost:5001`.
+        `host:port`, `unix:PATH`, or a share link, `hiss://host:port/collection#TOKEN`; by default `HISS_ADDRESS`, else
+        `localhost:5001`.
     token : str, optional
-        By default `HISS_TOKEN`, else the one that a server of this user on this machine left for its clients.
+        By default that of the link, else `HISS_TOKEN`, else the one that a server of this user on this machine left for
+        its clients.
     lane : str, optional
-        How producers send: `shm`, `shm:trusted`, `unix`, `tcp` or `grpc`. By default the fastest that can be opened,
-        and none that is trusted (docs/lanes.md); what cannot be opened falls back to gRPC. Readers get blocks through
-        shared memory by default and with `shm`, else over gRPC.
+        How producers send: `shm`, `shm:trusted`, `unix`, `tcp`, `tls` or `grpc`. By default the fastest that can be
+        opened, and none that is trusted; over TLS `tls` alone (docs/lanes.md). What cannot be opened falls back to
+        gRPC. Readers get blocks through shared memory by default and with `shm`, never over TLS, else over gRPC.
+    tls : path, bool or ClientTls, optional
+        Connect by TLS, and never without: True trusts the system's authorities, a path those in that PEM file, or the
+        server's own certificate; a `hiss.tls.ClientTls` also has a client's. By default as the link and `HISS_TLS_CA`,
+        `HISS_TLS_CERT` and `HISS_TLS_KEY` say, else plain.
 
     Raises
     ------
@@ -64,9 +81,16 @@ def connect(address: str | None = None, token: str | None = None, *, lane: str |
     """
     from hiss.transport.remote import RemoteStore
 
-    address = address or os.environ.get("HISS_ADDRESS") or DEFAULT_ADDRESS
-    found = token or os.environ.get("HISS_TOKEN") or partial(_local_token, address)
-    store = RemoteStore.connect(address, found, lane=lane)
+    link = Link.parse(address or os.environ.get("HISS_ADDRESS") or DEFAULT_ADDRESS)
+    trusted = ClientTls.of(tls)
+    if link.tls and trusted is None:
+        if tls is False:
+            raise InvalidInput("this link is for TLS, and tls=False asks for none; nothing is sent without it")
+        trusted = ClientTls()
+    found = token or link.token or os.environ.get("HISS_TOKEN") or partial(_local_token, link.address)
+    here = None if trusted is not None else _local_socket(link.address)
+    store = RemoteStore.connect(here or link.address, found, lane=lane, tls=trusted)
+    store.link = Link(link.address, trusted is not None or here is not None)
     return Buffer(store)
 
 
@@ -106,9 +130,19 @@ def open(
 
 
 def _local_token(address: str) -> str | None:
+    return _left_here(address, access.token_file)
+
+
+def _local_socket(address: str) -> str | None:
+    """The Unix socket of a server of this user that speaks TLS at its port: on its own machine there is no network."""
+    return _left_here(address, access.socket_file)
+
+
+def _left_here(address: str, file: Callable[[int], Path]) -> str | None:
+    """What a server of this user on this machine left for its clients."""
     host, _, port = address.rpartition(":")
     if host in ("localhost", "127.0.0.1", "[::1]", "::1") and port.isdigit():
-        path = access.token_file(int(port))
+        path = file(int(port))
         if path.is_file():
             return path.read_text().strip()
     return None
@@ -159,6 +193,54 @@ class Buffer:
             except NotFound:
                 raise missing from None
 
+    def put(
+        self,
+        sources: str | Path | Sequence[str | Path],
+        target: str,
+        *,
+        whole: bool = False,
+        rows: bool = False,
+        as_bytes: bool = False,
+        columns: Sequence[str] = (),
+        attrs: Attrs | None = None,
+        ack: str | AckLevel = AckLevel.DURABLE,
+        new_version: bool = False,
+        join: str = "",
+    ) -> list[Stream]:
+        """Store files as sealed streams (docs/intake.md).
+
+        Parameters
+        ----------
+        sources : path or sequence of paths
+            `FILE[::DATASET]`; several are one series, in natural order of their names.
+        target : str
+            `COLLECTION/STREAM`, or `COLLECTION/` for all that the file has.
+        whole, rows, as_bytes : bool
+            One block of the whole array; one for each entry of the first axis; the file as it is.
+        columns : sequence of str
+            `"NAME=DATASET UNIT"`, beside those that are found.
+        join : str
+            The streams become modules of this join of the collection.
+
+        Raises
+        ------
+        InvalidInput, SpecMismatch, AlreadyExists, MissingExtra
+        """
+        from hiss.intake import Wishes, put
+
+        names = [sources] if isinstance(sources, str | Path) else sources
+        made = put(
+            self.store,
+            [str(name) for name in names],
+            target,
+            wishes=Wishes(whole=whole, rows=rows, as_bytes=as_bytes, columns=tuple(columns)),
+            attrs=attrs,
+            ack=AckLevel.parse(ack),
+            new_version=new_version,
+            join=join,
+        )
+        return [Stream(self.store, info) for info in made]
+
     def register(self, kernel: Any) -> KernelInfo:
         """Register a kernel under its name, for others to use."""
         return self.store.register_kernel(kernel.definition)
@@ -176,6 +258,45 @@ class Buffer:
     def evict(self, path: str = "", *, dry_run: bool = False) -> list[Evicted]:
         """Evict a stream, or what may go of a collection; without a path what the policies take now."""
         return self.store.evict(path, dry_run=dry_run)
+
+    def create_token(
+        self,
+        label: str,
+        rights: Sequence[str] = ("read",),
+        *,
+        prefix: str = "",
+        hours: float | None = None,
+        addresses: str = "",
+    ) -> NewToken:
+        """Make a token for somebody else; what he shows is its `text`, which the buffer tells once.
+
+        Parameters
+        ----------
+        label : str
+            For people.
+        rights : sequence of str
+            Some of `read`, `write`, `run`, `admin`.
+        prefix : str
+            A collection; it is good there and below. Empty: everywhere.
+        hours : float, optional
+            How long it is good; by default until it is revoked.
+        addresses : str
+            Where from, such as `10.1.0.0/16`; empty: from anywhere.
+
+        Raises
+        ------
+        PermissionRefused
+            For more than the caller's own token allows.
+        """
+        return self.store.create_token(label, rights, prefix=prefix, hours=hours, addresses=addresses)
+
+    def tokens(self) -> list[TokenInfo]:
+        """The tokens that were handed out and not revoked."""
+        return self.store.tokens()
+
+    def revoke_token(self, token_id: str) -> list[TokenInfo]:
+        """End a token and those that were handed out with it, at once. Raises `TokenNotFound`."""
+        return self.store.revoke_token(token_id)
 
 
 class Collection:
@@ -271,6 +392,11 @@ class Collection:
         Raises
         ------
         AlreadyExists, CollectionSealed, KernelRejected, ParameterMismatch, SpecMismatch
+
+        Warns
+        -----
+        KernelWarning
+            A line of a kernel may not mean what it says on these blocks; `stream.info.stages` keeps it.
         """
         found = Overload.parse(overload, patience_s)
         spec = StreamSpec(
@@ -283,6 +409,9 @@ class Collection:
             expendable=expendable,
         )
         info = self._store.create_stream(self.path, name, spec, resume=resume, new_version=new_version)
+        for stage in (*info.stages, *info.shadows):
+            for text in stage.warnings:
+                warnings.warn(text, KernelWarning, stacklevel=2)
         return StreamWriter(
             self._store,
             info,
@@ -368,6 +497,58 @@ class Collection:
     def retain(self, policy: Retention | None) -> Retention:
         """Give it, and those below it, a policy of its own; None takes it away."""
         return self._store.set_retention(self.path, policy)
+
+    def share(
+        self,
+        rights: Sequence[str] = ("read",),
+        *,
+        hours: float | None = 24.0,
+        address: str | None = None,
+        addresses: str = "",
+        label: str = "",
+    ) -> str:
+        """A link for somebody else to this collection and those below it: `hiss.connect(LINK)`.
+
+        Parameters
+        ----------
+        rights : sequence of str
+            `read`, `write`, or both.
+        hours : float, optional
+            How long it is good; None: until its token is revoked.
+        address : str, optional
+            `host:port` as others reach the server; by default as this client does.
+        addresses : str
+            Where it is good from, such as `10.1.0.0/16`; empty: anywhere.
+        label : str
+            Of the token, for people; by default `link to` the collection.
+        """
+        there = getattr(self._store, "link", Link(DEFAULT_ADDRESS))
+        if address is None and there.address.startswith("unix:"):
+            raise InvalidInput(f"a link to {there.address} is good on this machine only; say address='HOST:PORT'")
+        made = self._store.create_token(
+            label or f"link to {self.path}"[: limits.NAME_CHARS_MAX],
+            rights,
+            prefix=self.path,
+            hours=hours,
+            addresses=addresses,
+        )
+        return Link(address or there.address, there.tls, self.path, made.text).url()
+
+    @property
+    def drain_policy(self) -> DrainPolicy:
+        """To where its streams are drained by themselves."""
+        return self._store.drain_policy(self.path)
+
+    def drain_to(self, *targets: DrainTarget | str) -> DrainPolicy:
+        """Drain its streams, and those of the collections below it, there by themselves; without targets nowhere.
+
+        Parameters
+        ----------
+        *targets : DrainTarget or str
+            A URL alone means: as soon as a stream is final, in the format that the name says.
+        """
+        chosen = tuple(DrainTarget(each) if isinstance(each, str) else each for each in targets)
+        return self._store.set_drain_policy(self.path, DrainPolicy(chosen))
 
     def seal(self) -> None:
         """No more streams; raises `StreamNotFinal` while one is open."""

@@ -13,7 +13,7 @@
     │   └── LimitExceeded                    any other bound of `limits.py`
     ├── NotFound (LookupError)
     │   ├── CollectionNotFound, StreamNotFound, KernelNotFound, PatternNotFound, RecipeNotFound, JobNotFound
-    │   ├── ReservationNotFound
+    │   ├── ReservationNotFound, TokenNotFound
     │   ├── BlockMissing (IndexError)        no such block in the stream; says why it is not there
     │   └── StreamEvicted                    the stream has left the log; says where it is archived
     ├── Conflict                             what was asked does not fit the present state
@@ -27,6 +27,7 @@
     │   ├── ServerUnreachable
     │   ├── PortInUse
     │   ├── DataDirectoryLocked
+    │   ├── ArchiveUnreachable           an evicted stream whose archive cannot be read now; says where it is
     │   └── Stopping                         the server is shutting down
     ├── Exhausted                            a resource has run out; back-pressure came first
     │   ├── SpaceExhausted (OSError)         the disk, with its path
@@ -146,6 +147,10 @@ class ReservationNotFound(NotFound):
     """No reservation of that id, or it has run out."""
 
 
+class TokenNotFound(NotFound):
+    """No token of that id was handed out, or it was revoked."""
+
+
 class StreamEvicted(NotFound):
     """The stream's blocks have left the log; `details["archive"]` says where they are, '' where nowhere."""
 
@@ -194,6 +199,10 @@ class DataDirectoryLocked(Unavailable):
     """Another process has the data directory open."""
 
 
+class ArchiveUnreachable(Unavailable):
+    """The stream was evicted, and its archive cannot be read now; `details["archive"]` says where it is."""
+
+
 class Stopping(Unavailable):
     """The server is shutting down."""
 
@@ -240,6 +249,10 @@ class JobFailed(HissError, RuntimeError):
 
 class MissingExtra(HissError, ImportError):
     """An optional package is absent; the message carries the line that installs it."""
+
+
+class KernelWarning(UserWarning):
+    """A line of a kernel is allowed, and may not mean what it says on the stream that it is attached to."""
 
 
 def from_name(name: str, message: str, details: Mapping[str, str]) -> HissError:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from hiss import limits
 from hiss.blocks import Reservations, Storage
 from hiss.blocks.retention import REQUEST, evicted, may_go, planned, policy_of
+from hiss.drain_policy import policy_of as drain_policy_of
 from hiss.errors import Conflict, HissError, NotFound, Unavailable
 from hiss.model import StreamInfo
 from hiss.space import Evicted, Retention
@@ -97,7 +98,21 @@ class Evictor:
         if not short_bytes and all(each.age_s is None and each.drained_s is None for each in policies):
             return iter(())
         candidates = self._records.candidates(undrained=any(each.undrained for each in policies))
-        return planned(candidates, own, self.default, self._clock_ns(), short_bytes)
+        return planned(candidates, own, self.default, self._clock_ns(), short_bytes, self._archived())
+
+    def _archived(self) -> Callable[[StreamInfo], bool]:
+        """Tells of a stream whether it is archived wherever its drain policy, as it is now, wants it."""
+        drains = self._storage.catalog.drains
+        policies = drains.policies()
+
+        def archived(info: StreamInfo) -> bool:
+            return bool(info.archives) and not drain_policy_of(info.collection, policies).lacks(info, drains.state)
+
+        return archived
+
+    def archived(self, info: StreamInfo) -> bool:
+        """Whether it is archived wherever its drain policy wants it; without such a policy, anywhere."""
+        return self._archived()(info)
 
     def evict(self, path: str, version: int | None, *, dry_run: bool) -> list[Evicted]:
         """Evict a stream, or all that may go of a collection and of those below it.
@@ -107,7 +122,8 @@ class Evictor:
         NotFound
             No stream and no collection of that path.
         Conflict
-            The stream is archived nowhere, and nobody allowed that it goes.
+            The stream is archived nowhere, or lacks a place that its drain policy names, and nobody allowed that it
+            goes.
         Unavailable
             The stream is being read.
         """
@@ -120,11 +136,12 @@ class Evictor:
             if not found:
                 raise NotFound(f"{path}: no stream and no collection of that path; `hiss ls` shows what there is")
         wanted = [info for info in found if version in (None, info.version) and info.eviction is None]
-        going = [info for info in wanted if may_go(info, self.policy(info.collection))]
+        archived = self._archived()
+        going = [info for info in wanted if may_go(info, self.policy(info.collection), archived)]
         if not collections and wanted and not going:
             raise Conflict(
-                f"stream {path} is open, or archived nowhere; drain it first, or allow it for its collection with "
-                "`hiss retention COLLECTION --undrained`",
+                f"stream {path} is open, or not archived wherever it is to be; drain it first (`hiss drains` shows "
+                "what waits), or allow it for its collection with `hiss retention COLLECTION --undrained`",
                 stream=path,
             )
         taken = self._take(((info, REQUEST) for info in going), dry_run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,10 @@ class Extent:
 
 def block_digests(data: ByteArray, length: IntArray) -> UIntArray:
     """The digest of each block of an extent: `n` values."""
+    count = len(length)
+    if count > 1 and data.size and (length == data.size // count).all() and data.size % count == 0:
+        each: Iterator[int] = map(xxhash.xxh3_64_intdigest, data.reshape(count, -1))  # type: ignore[arg-type]
+        return np.fromiter(each, np.uint64, count)
     ends = np.cumsum(length)
     view = data.data
     starts = ends - length

@@ -5,6 +5,7 @@ Used by `writer` only, under its lock.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,12 @@ class Buffers:
         self._free: list[ByteArray] = []
         self._closed = False
 
-    def take(self, size: int) -> ByteArray:
-        """At least `size` bytes."""
-        if size > self.size:
+    def take(self, size: int, *, grows: bool = False) -> ByteArray:
+        """At least `size` bytes; as many as there are in one piece where the extent `grows`.
+
+        Little memory is not worth keeping: it comes and goes without the operating system.
+        """
+        if size > self.size or (size <= limits.DIRECT_BYTES and not grows):
             return np.empty(size, np.uint8)
         slot = self.slots.take() if self.slots is not None else None
         if slot is not None:
@@ -107,19 +111,23 @@ class Gathering:
 
     def fits(self, size: int) -> bool:
         """Whether a block of `size` bytes can be added; one always can to nothing."""
-        room = self._used + size <= len(self._buffer) and len(self.index) < limits.EXTENT_BLOCKS_MAX
-        return room or not self.index
+        blocks = len(self.index)
+        return not blocks or (self._used + size <= len(self._buffer) and blocks < limits.EXTENT_BLOCKS_MAX)
 
-    def add(self, index: int, time_ns: int, block: ByteArray, row: tuple[Any, ...], now_s: float) -> None:
+    def add(
+        self, index: int, time_ns: int, block: ByteArray, row: tuple[Any, ...], clock_s: Callable[[], float]
+    ) -> None:
         if not self.index:
-            self.since_s = now_s
-            self._buffer = self._buffers.take(len(block))
+            self.since_s = clock_s()
+            self._buffer = self._buffers.take(len(block), grows=True)
         self.index.append(index)
         self._time_ns.append(time_ns)
-        self._length.append(len(block))
+        size = len(block)
+        self._length.append(size)
         self._rows.append(row)
-        self._buffer[self._used : self._used + len(block)] = block
-        self._used += len(block)
+        end = self._used + size
+        self._buffer[self._used : end] = block
+        self._used = end
 
     def take(self) -> Packet:
         columns = np.array(self._rows, self._columns)

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiss.errors import JobNotFound
+from hiss.errors import InvalidInput, JobNotFound
 from hiss.meow_bridge.file_paths import is_file, local_path
 
 if TYPE_CHECKING:
@@ -50,13 +50,14 @@ class CurrentJob:
     def buffer(self) -> Buffer:
         """The buffer, connected with this attempt's token."""
         from hiss.client import Buffer
+        from hiss.tls import ClientTls
         from hiss.transport.remote import RemoteStore
 
         address = os.environ.get("HISS_ADDRESS")
         if not address:
             raise JobNotFound("this job's process was given no address of a buffer (HISS_ADDRESS)")
         line, token = os.environ.get("HISS_LINE"), os.environ.get("HISS_TOKEN")
-        store: Store = RemoteStore.connect(address, token, line=line)
+        store: Store = RemoteStore.connect(address, token, line=line, tls=ClientTls.of(None))
         if "pinned" in self.specification:  # run once more, a job reads what it read then
             from hiss.pinned import PinnedStore
 
@@ -116,6 +117,30 @@ class CurrentJob:
         """Store a picture or file as a stream of one opaque block; its kind is the attribute `media_type`."""
         with self._writer(name, dtype=None, attrs={"media_type": media_type}) as writer:
             writer.append(bytes(data))
+
+    def feedback(self, data: Any, *, stream: str | None = None) -> bool:
+        """Send small JSON to the producer of the job's input, or of another stream.
+
+        A job may send to streams that it may write to, and with the right `feedback` of its pattern to all. Unlike what
+        it writes, this is not held back until the job has ended well, and an attempt that is repeated sends it again.
+
+        Parameters
+        ----------
+        data
+            JSON: text, numbers, lists, objects.
+        stream : str, optional
+            The path of the stream, in its newest version; by default the one that triggered the job.
+
+        Returns
+        -------
+        bool
+            Whether a producer is connected that hears it; the producer of a sealed stream is not.
+        """
+        if stream is None:
+            if is_file(self.specification["path"]) or not self.specification["version"]:
+                raise InvalidInput(f"{self!r} has no stream as its input; name one: feedback(…, stream='scan/proj')")
+            return self.buffer.stream(self.specification["path"], self.specification["version"]).send_feedback(data)
+        return self.buffer.stream(stream).send_feedback(data)
 
     def _writer(self, name: str, **stream: Any) -> StreamWriter:
         collection, _, last = name.rpartition("/")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ class KernelReport:
     done, and `skipped` the blocks that came while it was busy.
     """
 
-    def __init__(self, total: KernelReport | None = None) -> None:
+    def __init__(self, total: KernelReport | None = None, on_ran: Callable[..., None] | None = None) -> None:
         self._total = total
+        self._on_ran = on_ran  # told the counts of each extent
         self._lock = threading.Lock()
         self._counts: dict[str, int] = dict.fromkeys(
             ("extents", "blocks", "bytes", "vetoed", "vetoed_bytes", "failed", "faults", "result_bytes", "skipped"), 0
@@ -38,6 +40,8 @@ class KernelReport:
         self.count(extents=1, **counts)
         if self._total is not None:
             self._total.ran(seconds, **counts)
+        if self._on_ran is not None:
+            self._on_ran(**counts)
 
     def count(self, **counts: int) -> None:
         with self._lock:

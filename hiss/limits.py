@@ -25,6 +25,7 @@ EXPECTED_STREAMS_MAX: Final = 10_000
 BLOCK_BYTES_MAX: Final = 256 * MiB
 EXTENT_BYTES_TARGET: Final = 8 * MiB  # the client closes an extent at this size; one block may be larger
 EXTENT_BLOCKS_MAX: Final = 4096
+DIRECT_BYTES: Final = 256 * KiB  # up to here handing an extent to another thread takes longer than writing it
 GAP_BLOCKS_MAX: Final = 1_000_000  # declared missing in one call
 LINGER_S: Final = 0.02  # a block waits so long in the client for its extent to fill, unless its writer says otherwise
 LINGER_S_MAX: Final = 60.0
@@ -62,6 +63,24 @@ COMPACTION_BYTES_PER_S: Final = 64 * MiB  # copied by it, unless somebody waits 
 COMPACTION_BATCH_BYTES: Final = 8 * MiB  # copied before it waits for their sync; one record may be larger
 CATALOG_BATCH_MAX: Final = 64  # changes of the catalog that share one commit
 DELETED_STREAMS_MAX: Final = 1_000_000  # ids of deleted streams that the catalog keeps; the oldest go first
+
+LATE_RECORDS_KEPT: Final = 1024  # that an index remembers as late; who has not looked since looks at all
+
+# Consumer groups
+SHARE_GROUPS_MAX: Final = 64  # of one stream
+SHARE_MEMBERS_MAX: Final = 256  # of one group that hold blocks
+SHARE_HELD_MAX: Final = 10_000  # blocks that the members of a group hold together
+SHARE_BLOCKS_MAX: Final = 1_000  # that a member takes at once
+SHARE_BATCH_BYTES: Final = 64 * MiB  # that a member takes at once, or one block
+SHARE_RANGES_MAX: Final = 100_000  # in which what a group has acknowledged may be
+SHARE_TIMEOUT_S: Final = 30.0  # of a lease, unless its taker says otherwise
+SHARE_TIMEOUT_S_MAX: Final = 7 * 86_400.0
+SHARE_WAIT_S: Final = 1.0  # that the server lets a member wait for a block in one call
+SHARE_WAITS_MAX: Final = 32  # members that wait so at the same time; others come again
+SHARE_AGAIN_S: Final = 0.1  # after which they do
+SHARE_FLUSH_S: Final = 0.25  # after which what was acknowledged is written to the catalog
+
+AIO_THREADS: Final = 16  # of one buffer in asyncio, besides those of its writers and iterators
 
 # Space
 RESERVATIONS_MAX: Final = 1000
@@ -110,6 +129,10 @@ ATTACHMENTS_MAX: Final = 256  # kernels attached to one collection
 # The wire
 MESSAGE_BYTES_MAX: Final = BLOCK_BYTES_MAX + 1 * MiB
 LONG_CALLS_MAX: Final = 64  # appends, follows, watches at once
+LONG_CALLS_OF_TOKEN_MAX: Final = 24  # of them for one token that was handed out, so that it leaves some for others
+CONNECTIONS_MAX: Final = 1024  # at one address; fewer where the process may open few files
+CONNECTIONS_FRACTION: Final = 4  # 1/4 of the files that the process may open at most
+DESCRIPTORS_WANTED: Final = 16_384  # that a server asks the system for
 SHORT_CALL_THREADS: Final = 16  # left for everything else
 CONNECT_S: Final = 10.0
 RECONNECT_S: Final = 60.0  # a producer gives up after this long without a server
@@ -125,6 +148,8 @@ REQUEST_FIELDS_MAX: Final = 65_536  # fields, repeated ones counted singly, of o
 STATUS_TEXT_BYTES_MAX: Final = 512  # of an error, for clients that do not know its details
 ERROR_TEXT_BYTES_MAX: Final = 2 * KiB  # message of an error that travels, and as much again of details
 TOKEN_CHARS_MAX: Final = 1024
+TOKENS_MAX: Final = 10_000  # that were handed out and are good
+TOKEN_HOURS_MAX: Final = 100_000.0
 
 # Lanes and lines
 LINES_MAX: Final = 256  # connections of jobs at once
@@ -134,6 +159,7 @@ LANE_HELLOS_MAX: Final = 64  # connections that have not shown a ticket; the old
 LANE_STALL_S: Final = 30.0  # a frame that has begun is whole by then, and what is said is taken by then
 LANE_COLUMNS_BYTES_MAX: Final = 32 * KiB  # the names and types of columns, as JSON
 LANE_REPLY_BYTES_MAX: Final = 4 * MiB  # what a server says in one frame
+LANE_TLS_BYTES: Final = 256 * KiB  # go through OpenSSL at once; whoever goes the other way waits for so long
 LANE_SOCKET_BYTES: Final = 4 * MiB  # asked for the buffers of a Unix socket; the system gives what it allows
 SHARED_MEMORY_BYTES_MAX: Final = 1 * GiB  # of one producer
 SHARED_SLOTS_MAX: Final = 64  # extents of one producer in shared memory; what does not fit travels by the socket
@@ -146,9 +172,19 @@ SHARED_READ_REQUEST_BYTES_MAX: Final = 1 * MiB
 SHARED_READ_IDLE_S: Final = 10.0  # a read lane is kept so long for the next read of its stream
 SHARED_READ_IDLE_BYTES: Final = 16 * MiB  # of memory that is kept with it
 READ_LANES_MAX: Final = 64  # of a server, idle ones counted
+READ_LANES_OF_TOKEN_MAX: Final = 24  # of them for one token that was handed out
 READ_LANES_IDLE_MAX: Final = 4  # of a client
 SHARED_READ_WORTH_BYTES: Final = 4 * MiB  # smaller reads take less time over gRPC than a lane takes to open
 LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are announced and have not come
+
+# HTTP for operators
+HTTP_CONNECTIONS_MAX: Final = 64
+HTTP_IDLE_S: Final = 5.0  # a connection without requests is closed
+HTTP_TOKENS_MAX: Final = 16  # connections to the data process, one for each token
+HTTP_STREAMS_MAX: Final = 500  # on the page that lists them
+HTTP_HEALTH_S: Final = 1.0  # health is looked at so often at most
+HTTP_DISK_FREE_BYTES: Final = 2 * SEGMENT_BYTES  # with less the disk is not healthy
+METRICS_KERNELS_MAX: Final = 100  # kernels with metrics of their own
 
 # The rule engine
 RERUN_S: Final = 570.0  # of a job that is run once more; the call that asks waits for it
@@ -194,13 +230,72 @@ STORE_RETRY_FIRST_S: Final = 0.1  # the rule engine's pause after a call that fo
 STORE_RETRY_MOST_S: Final = 5.0
 PROVENANCE_NODES_MAX: Final = 5_000
 
+# Views of stored streams: files, arrays, datasets
+VIEW_CONNECTIONS_MAX: Final = 64  # that one process keeps for them; the oldest is forgotten
+VIEW_PIECE_BYTES: Final = 4 * MiB  # read and kept at once; a larger block is a piece of its own
+VIEW_CACHE_BYTES: Final = 256 * MiB  # of pieces, in the memory of one process; the newest stays, whatever its size
+VIEW_DISK_CACHE_BYTES: Final = 10 * GiB  # of pieces, in the directory that a user names, unless he says otherwise
+VIEW_READS_AT_ONCE: Final = 4  # pieces of one range, and ranges of one call
+VIEW_CHUNK_BYTES: Final = 32 * MiB  # of dask's arrays; a larger block is a chunk of its own
+VIEW_SPAN_MAX: Final = 1 << 28  # indices from a stream's first to its last for which a mask is made
+
 # The way out
 DRAIN_THREADS_MAX: Final = 16  # that compress for one drain
+LIVE_SEGMENT_BYTES: Final = 1 * GiB  # of blocks in one segment of a live drain, and one extent more
+LIVE_SEGMENT_S: Final = 30.0  # the longest that a new block waits for its segment
+LIVE_SINGLY_MAPPED_MAX: Final = 4096  # frames that a master maps one by one; of more, runs of them
+LIVE_LOOK_S: Final = 1.0  # between two looks at the streams
 DRAIN_WINDOW_BYTES: Final = 64 * MiB  # of chunks that wait to be compressed or written
+DRAIN_URL_CHARS_MAX: Final = 2048  # of a policy's target, before its fields are filled in
+DRAIN_TARGETS_MAX: Final = 8  # of one policy
+DRAIN_PRIORITY_MAX: Final = 1000
+DRAINS_LISTED_MAX: Final = 10_000  # entries of the queue in one answer, those that go first
+DRAIN_REASON_CHARS_MAX: Final = 1_000  # kept of why a drain failed
+DRAIN_LOOK_S: Final = 1.0  # the drain process looks for work so often
+DRAIN_RETRY_FIRST_S: Final = 1.0  # before a failed drain is tried again; then twice as long
+DRAIN_RETRY_MOST_S: Final = 600.0
+DRAIN_BURST_S: Final = 0.25  # of a drain's bandwidth may be taken at once
+S3_PART_BYTES: Final = 16 * MiB  # of a multipart upload; larger where more than `S3_PARTS_MAX` would be needed
+S3_PARTS_MAX: Final = 9_000  # the protocol allows 10,000
+S3_PARTS_AT_ONCE: Final = 4
+S3_RETRIES_MAX: Final = 5  # of one request
+S3_RETRY_S: Final = 180.0  # all tries of one request together
+S3_CALL_S: Final = 120.0  # for one request and its answer
+ARCHIVE_READERS_MAX: Final = 4  # processes that read archives at once
+ARCHIVE_READ_S: Final = 60.0  # an archive that does not answer for so long is unreachable, and its reader is ended
+ARCHIVE_WAITING_MAX: Final = 28  # reads that wait for one of them; more are refused, so that producers find a thread
+ARCHIVE_SILENT_S: Final = 30.0  # an archive that did not answer is not asked again for so long
+ARCHIVE_REPLY_BYTES_MAX: Final = 4 * GiB  # of one of them at once: a block, or one vector of a table
+ARCHIVE_IDLE_S: Final = 600.0  # a reader that nobody asks for so long ends
+ARCHIVES_OPEN_MAX: Final = 16  # streams that one reader keeps open
+ARCHIVE_CACHE_BYTES: Final = 128 * MiB  # of blocks that were read from archives, kept by the data process
+ARCHIVE_TABLES_BYTES: Final = 64 * MiB  # of what stands beside them; the newest stays, whatever its size
 DAMAGE_RANGES_MAX: Final = 1_000  # of damaged blocks named for each stream; a verification then goes on to the next
 
+assert DRAIN_TARGETS_MAX < ARCHIVES_MAX, "the places of all targets are remembered"
+assert DRAIN_URL_CHARS_MAX + PATH_CHARS_MAX < LOCATION_CHARS_MAX
+# The way in from files and controls
+INTAKE_RUN_BYTES: Final = 32 * MiB  # read of a file at once; one block may be larger
+INTAKE_PACKET_BYTES: Final = 256 * KiB  # of an event file's chunks that make one block; one chunk may be larger
+INTAKE_FILES_MAX: Final = 1_000_000  # of one series
+INTAKE_ATTRS_BYTES_MAX: Final = 64 * KiB  # of a stream's attributes that come from its file
+INTAKE_ATTR_VALUES_MAX: Final = 32  # values of one of them
+INTAKE_TEXT_CHARS_MAX: Final = 4 * KiB  # of a text among them
+WATCH_BLOCK_BYTES: Final = 8 * MiB  # of a watched file that is sent as bytes
+WATCH_BATCH_FILES_MAX: Final = 100_000  # whose frames are one stream
+BRIDGE_QUEUE_IMAGES: Final = 64  # of a pvAccess channel that wait to be stored, unless the bridge says otherwise
+BRIDGE_QUEUE_IMAGES_MAX: Final = 10_000
+WATCH_ASKED_MAX: Final = 100  # streams that one look asks for, whether they are archived
+WATCH_LOOK_S: Final = 1.0  # between two looks where nothing says that there is something to see
+
 assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_FRACTION
+assert 2 * VIEW_READS_AT_ONCE * VIEW_READS_AT_ONCE <= LONG_CALLS_MAX, "one reader of files leaves calls for others"
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
+assert 2 * LONG_CALLS_OF_TOKEN_MAX < LONG_CALLS_MAX, "one or two tokens leave room for others"
+assert 2 * READ_LANES_OF_TOKEN_MAX < READ_LANES_MAX
+assert EXTENT_BYTES_TARGET <= ARCHIVE_CACHE_BYTES
+assert ARCHIVE_READERS_MAX + ARCHIVE_WAITING_MAX <= LONG_CALLS_MAX // 2, "archives that hang leave calls to producers"
+assert BLOCK_BYTES_MAX <= ARCHIVE_REPLY_BYTES_MAX
 assert LANE_REPLY_BYTES_MAX > 16 * LEDGER_RANGES_MAX, "where a stream stands, gaps and all, fits into one frame"
 assert FEEDBACK_BYTES_MAX + KiB < LANE_REPLY_BYTES_MAX
 assert SHARED_MEMORY_BYTES_MAX >= 2 * BLOCK_BYTES_MAX, "one is filled while the other is on its way"

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 PROGRESS_ATTRIBUTE: Final = "progress_every"
 STALLED_ATTRIBUTE: Final = "stalled_after_s"
+_WISHES: Final = {PROGRESS_ATTRIBUTE, STALLED_ATTRIBUTE}
 _RETRY_S: Final = 1.0  # after a disk or catalog that failed
 
 
@@ -95,6 +96,9 @@ class Milestones:
         self._opened(info, begin_here=True)
 
     def _opened(self, info: StreamInfo, *, begin_here: bool) -> None:
+        nobody_asks = not (self._watches or info.id in self._watched or _WISHES & info.attrs.keys())
+        if nobody_asks:
+            return
         if info.raw_of is None and not info.state.final and self._catalog.attempt_of(info.id) is None:
             with self._telling:
                 self._watch(info, begin_here=begin_here)

@@ -32,6 +32,7 @@ ByteArray = npt.NDArray[np.uint8]
 E = TypeVar("E", bound=enum.IntEnum)
 
 RAW_SUFFIX: Final = ".raw"
+_NO_COLUMNS: Final = {"index", "time_ns", "copy"}  # every block's own, and what `append` takes besides
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _GLOB = re.compile(r"[A-Za-z0-9_.\-*?\[\]!]+")
 _DTYPE_KINDS = "biufc"  # bool, signed, unsigned, float, complex
@@ -365,7 +366,8 @@ class BoundKernel:
 
     `budget_s` bounds the run on one extent; an overrun is a fault. With `shadow` it runs beside the stream, on what
     leaves the pipeline, and reports what it would have done; nothing that is stored changes. A reduction with `every`
-    gives a result for each so many indices: result k for the blocks from k * every on; 0 is one for the stream.
+    gives a result for each so many indices: result k for the blocks from k * every on; 0 is one for the stream. With
+    `feedback_every` the stream's producer is told, each time that so many blocks have reached it, what became of them.
     """
 
     kernel: KernelDef
@@ -373,11 +375,17 @@ class BoundKernel:
     budget_s: float = limits.KERNEL_BUDGET_S
     shadow: bool = False
     every: int = 0
+    feedback_every: int = 0
 
     def __post_init__(self) -> None:
         if self.every < 0 or (self.every and self.kernel.kind is not KernelKind.REDUCE):
             raise InvalidInput(
                 f"kernel {self.kernel.name!r}: every={self.every}; it is a number of blocks, and of a reduction"
+            )
+        if self.feedback_every < 0 or (self.feedback_every and self.kernel.kind is KernelKind.REDUCE):
+            raise InvalidInput(
+                f"kernel {self.kernel.name!r}: feedback_every={self.feedback_every}; it is a number of blocks, and not "
+                "of a reduction, which runs when the stream is sealed"
             )
         if not self.budget_s > 0:
             raise InvalidInput(f"kernel {self.kernel.name!r}: budget_s {self.budget_s}; it is above 0, in seconds")
@@ -400,6 +408,7 @@ class StageInfo:
     `{"stream": PATH, "version": n, "reduce": …, "digest": …}`, `{"column": NAME}`. `report` is how it fared since the
     stream was opened (`kernel_report`), `since` the first index that a stage may have decided on which was promoted
     while the stream was open. `attached`: not the producer named it, but the stream's collection had it attached.
+    `warnings` tell of lines that may not mean what they say, on these blocks.
     """
 
     name: str
@@ -413,6 +422,8 @@ class StageInfo:
     since: int | None = None
     every: int = 0
     attached: bool = False
+    feedback_every: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,8 +462,8 @@ class StreamSpec:
         names = [column.name for column in self.columns]
         if len(names) > limits.COLUMNS_MAX:
             raise LimitExceeded(f"{len(names)} columns, allowed are {limits.COLUMNS_MAX}")
-        if len(set(names)) != len(names) or {"index", "time_ns"} & set(names):
-            raise InvalidInput(f"columns {names}: names differ, and 'index' and 'time_ns' are every block's own")
+        if len(set(names)) != len(names) or _NO_COLUMNS & set(names):
+            raise InvalidInput(f"columns {names}: names differ, and are not among {', '.join(sorted(_NO_COLUMNS))}")
         if len(self.kernels) > limits.PIPELINE_STAGES_MAX:
             raise LimitExceeded(f"{len(self.kernels)} kernels, allowed are {limits.PIPELINE_STAGES_MAX}")
 
@@ -707,15 +718,22 @@ class NodeStatus:
     kernel_backend: str = ""  # what runs kernels
     kernel_notice: str = ""  # why that is not what was configured
     kernels: Attrs = field(default_factory=dict)  # how they fared since the start, by hash (`kernel_report`)
+    last_event: int = 0  # `seq` of the newest event
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the operator, or the attempt of a job."""
+    """Who calls: the owner, whoever shows a token that was handed out, or the attempt of a job.
+
+    The owner may do everything, an attempt reads everything and writes below its prefix; of a token, `rights` are those
+    of `tokens.RIGHTS` that it has. `rights.Rights` says what follows from that.
+    """
 
     attempt: str | None = None  # id of the job's attempt whose outputs are staged until it commits
     write_prefix: str = ""  # paths that it may write, '' for all
-    rights: tuple[str, ...] = ()  # of an attempt: `rules`, to add, change and remove patterns and recipes
+    rights: tuple[str, ...] = ()  # of an attempt, beyond that: of `workflow.RIGHTS`
+    token: str | None = None  # the id of the token that was handed out
+    read_prefix: str = ""  # paths that it may see, '' for all
 
 
 def now_text(time_ns: int) -> str:

@@ -13,13 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hiss import limits, reductions, scan_memory
+from hiss.archives import Archives
 from hiss.blocks import Reservations, Storage, StorageOptions
 from hiss.blocks.space_records import covers
 from hiss.errors import HissError, InvalidInput, KernelNotFound, ProducerFenced, StreamFinal
 from hiss.eviction import Evictor
 from hiss.ingest import Ingest
+from hiss.kernel_feedback import KernelFeedback
 from hiss.kernel_report import KernelReport
 from hiss.kernels import Compiler
 from hiss.landing import Spaces, share_of
@@ -40,6 +43,7 @@ from hiss.refinery import Refinery
 from hiss.scan_memory import ScanMemory
 from hiss.session import Session
 from hiss.shadow import Shadows
+from hiss.shares import Shares
 from hiss.space import Retention
 
 
@@ -85,7 +89,8 @@ class Node:
         self.storage = Storage(directory, options or StorageOptions(), clock_ns=clock_ns)
         self.catalog = self.storage.catalog
         self.spaces = Spaces(self.storage.arena)
-        self.readout = Readout(self.storage, Compiler(directory / "kernels", backend))
+        self.archives = Archives()
+        self.readout = Readout(self.storage, Compiler(directory / "kernels", backend), self.archives)
         self.boot_id = uuid.uuid4().hex
         self.clock_ns = clock_ns
         self.started_ns = clock_ns()
@@ -105,6 +110,7 @@ class Node:
         self._lock = threading.Lock()
         self._received_blocks = self._received_bytes = 0
         self.closing = threading.Event()
+        self.shares = Shares(self.storage, monotonic_s, self.closing)
 
     def close(self) -> None:
         """Finish what is on its way, make it durable, and let the directory go."""
@@ -116,7 +122,9 @@ class Node:
                 self._end_session(life, None)
                 self._end_shadows(life)
         self.milestones.close()
+        self.shares.close()
         self.evictor.close()
+        self.archives.close()
         self.storage.close()
 
     def _log_bytes(self, collection: str) -> int:
@@ -139,6 +147,7 @@ class Node:
             self.reservations.freed(collection, self.storage.delete(stream_id))
             scan_memory.forget(self.directory, stream_id)
             self.milestones.closed(stream_id)
+            self.shares.forget(stream_id)
         with self._lock:
             self._lives.pop(stream_id, None)
 
@@ -156,7 +165,7 @@ class Node:
             taken = ProducerFenced(f"stream {info.path}: another producer took over; this one may not write any more")
             self._end_session(life, taken)
             self.catalog.fence(stream_id)
-            self.storage.sync()  # so that what is already here is durable when it is sent and acknowledged again
+            self.storage.sync([stream_id])  # what is already here is durable when it is sent and acknowledged again
             if life.ingest is None:
                 life.ingest = self._ingest(info)
             if life.ingest.refinery is not None:
@@ -174,19 +183,35 @@ class Node:
 
         def quarantined(stage: int) -> None:
             self.catalog.set_stage(info.id, stage, quarantined=True)
+            name = self.catalog.stream_by_id(info.id).stages[stage].name
+            self.feed_back(info.id, {"kernel": name, "quarantined": True})
 
         memory = ScanMemory(self.directory, info.id, self.storage.sync) if pipeline.scans else None
         stages = [stage for stage in info.stages if stage.kind is not KernelKind.REDUCE]
-        reports = [self._report_of(stage) for stage in stages]
-        beside = [(stage, self.readout.shadow(stage, info), self._report_of(stage)) for stage in info.shadows]
+        reports = [self._report_of(info.id, stage) for stage in stages]
+        beside = [
+            (stage, self.readout.shadow(stage, info), self._report_of(info.id, stage, shadow=True))
+            for stage in info.shadows
+        ]
         shadows = Shadows(info.path, beside)
         refinery = Refinery(info, came_as, pipeline, quarantined, memory, reports, shadows)
         return Ingest(info, came_as, self.storage, self.spaces, refinery, self.reservations)
 
-    def _report_of(self, stage: StageInfo) -> KernelReport:
-        """A report that counts for the kernel, too."""
+    def _report_of(self, stream_id: str, stage: StageInfo, *, shadow: bool = False) -> KernelReport:
+        """A report that counts for the kernel, too, and tells the stream's producer where the stage wants that."""
+        tell = None
+        if stage.feedback_every:
+            send = partial(self.feed_back, stream_id)
+            tell = KernelFeedback(stage.name, stage.feedback_every, send, shadow=shadow)
         with self._lock:
-            return KernelReport(self.kernel_reports.setdefault(stage.hash, KernelReport()))
+            return KernelReport(self.kernel_reports.setdefault(stage.hash, KernelReport()), tell)
+
+    def feed_back(self, stream_id: str, data: Any) -> bool:
+        """Send a message to the producer of a stream, if one is connected; whether one is. Does not block."""
+        with self._lock:
+            life = self._lives.get(stream_id)
+        session = None if life is None else life.session
+        return session is not None and session.feed_back(Feedback(data, self.clock_ns()))
 
     def promote(self, stream_id: str, kernel: str) -> StreamInfo:
         """Make a filter among the shadows of an open stream the last stage of its pipeline, from the next extent on.
@@ -216,7 +241,7 @@ class Node:
                 )
                 others = [stage for stage in info.shadows if stage.name != kernel]
                 self.catalog.set_stages(stream_id, stages, others, promoted=kernel)
-                refinery.promote(place, pipeline, self._report_of(shadow))
+                refinery.promote(place, pipeline, self._report_of(stream_id, shadow))
             refinery.shadows.drop(kernel)
         return self.complete(self.catalog.stream_by_id(stream_id))
 
@@ -270,7 +295,8 @@ class Node:
             streams = [info, *self._companions(info)]
             if state is StreamState.SEALED:
                 streams += reductions.store(info, self.storage, self.readout, attempt, self.clock_ns())
-            self.storage.sync()
+                info = self.catalog.stream_by_id(stream_id)  # one of them may have been quarantined
+            self.storage.sync([stream.id for stream in streams])
             whole = {stream.id: self.complete(stream, end_index).completeness for stream in streams}
             digests = {stream.id: self.storage.stream_digest(stream.id) for stream in streams}
             self.milestones.tell_progress(stream_id)
@@ -278,12 +304,12 @@ class Node:
             known = self._reported(info)
             if known != info:
                 self.catalog.set_stages(stream_id, known.stages, known.shadows)
-            self.catalog.finalise([stream.id for stream in streams], state, whole, digests, reason)
+            final = self.catalog.finalise([stream.id for stream in streams], state, whole, digests, reason)[0]
             scan_memory.forget(self.directory, stream_id)
         self.milestones.closed(stream_id)
         with self._lock:
             self._lives.pop(stream_id, None)
-        return self.catalog.stream_by_id(stream_id)
+        return final
 
     def _companions(self, info: StreamInfo) -> list[StreamInfo]:
         return [] if info.raw_id is None else [self.catalog.stream_by_id(info.raw_id)]

@@ -86,6 +86,8 @@ class Shedding:
 
     Attributes
     ----------
+    waits : bool
+        Whether every block is kept, however long that takes.
     shed_blocks : int
         How many were not kept.
     """
@@ -98,6 +100,7 @@ class Shedding:
         half_is_free: Callable[[], bool],
     ) -> None:
         self._policy = policy
+        self.waits = policy.waits
         self._wait_for_room = wait_for_room
         self._check = check
         self._half_is_free = half_is_free
@@ -111,9 +114,9 @@ class Shedding:
 
     def lets_in(self, index: int, size: int) -> bool:
         """Whether a block is kept, else it counts as shed; waits for room as long as the policy lets it."""
-        policy = self._policy
-        if policy.waits:
+        if self.waits:
             return self._wait_for_room(size, None)
+        policy = self._policy
         self._look()
         if not self._overloaded or policy.keeps(index):
             if self._wait_for_room(size, policy.patience_s):
@@ -126,7 +129,7 @@ class Shedding:
 
     def lets_all_in(self, size: int) -> bool:
         """Whether blocks of `size` bytes together are kept, all of them. If not, none counts as shed yet."""
-        if self._policy.waits:
+        if self.waits:
             return self._wait_for_room(size, None)
         self._look()
         return not self._overloaded and self._wait_for_room(size, 0.0)

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hiss.errors import BlockMissing, SpecMismatch
+from hiss import limits
+from hiss.archived import wait_archived
+from hiss.consumer import Share
+from hiss.errors import BlockMissing, MissingExtra, SpecMismatch
 from hiss.extent import Extent
 from hiss.kernels import BUILTIN
 from hiss.model import Attrs, BoundKernel, ColumnRange, IntArray, LedgerEntry, Param, Selection, StreamInfo, StreamParam
@@ -78,6 +81,10 @@ class Stream:
         if not self._info.state.final:
             self._info = self._store.stream(self._info.path, self._info.version)
         return self._info
+
+    def wait_archived(self, timeout_s: float | None = None) -> StreamInfo:
+        """As `StreamWriter.wait_archived`."""
+        return wait_archived(self._store, self.info, timeout_s)
 
     @property
     def path(self) -> str:
@@ -172,7 +179,7 @@ class Stream:
         frame = self._store.out_frame(self._info.id, bound) if bound else self._info.frame
         if frame.variable:
             info = replace(self._info, frame=frame)
-            return [block.data for extent in extents for block in _blocks(extent, info)]
+            return [block.data for extent in extents for block in blocks_of(extent, info)]
         if not extents:
             return np.empty((0, *[size for size in frame.shape if size is not None]), frame.numpy_dtype)
         return np.concatenate([extent.frames(frame) for extent in extents])
@@ -186,7 +193,7 @@ class Stream:
             It is not stored; says why.
         """
         for extent in self._extents(Selection(index, index + 1)):
-            return next(_blocks(extent, self._info))
+            return next(blocks_of(extent, self._info))
         raise self._missing(index)
 
     def find(self, *, time: TimeRange = (None, None), where: Where = MappingProxyType({})) -> IntArray:
@@ -201,21 +208,47 @@ class Stream:
         there is none."""
         selection = Selection(newest=True, time_ns=_time_ns(time), where=_ranges(where))
         for extent in self._extents(selection):
-            return next(_blocks(extent, self._info))
+            return next(blocks_of(extent, self._info))
         return None
 
     def __iter__(self) -> Iterator[Block]:
         for extent in self._extents(Selection()):
-            yield from _blocks(extent, self._info)
+            yield from blocks_of(extent, self._info)
 
-    def follow(self, start: int | None = None) -> Iterator[Block]:
-        """Blocks as they become readable, from index `start` on, until the stream is final."""
-        stop = threading.Event()
+    def follow(self, start: int | None = None, *, stop: threading.Event | None = None) -> Iterator[Block]:
+        """Blocks as they become readable, from index `start` on, until the stream is final, or another thread sets
+        `stop`."""
+        stop = stop or threading.Event()
         try:
             for extent in self._store.follow(self._info.id, start, stop):
-                yield from _blocks(extent, self._info)
+                yield from blocks_of(extent, self._info)
         finally:
             stop.set()
+
+    def share(self, group: str, *, timeout_s: float = limits.SHARE_TIMEOUT_S, blocks: int = 1) -> Share:
+        """Be one of several consumers that share the stream's blocks: each block goes to one member of the group.
+
+        `for block in stream.share("fit"): ...; block.done()`. What is not acknowledged within `timeout_s` is given to
+        another member: a block reaches at least one, and after a time-out or a crash perhaps more than one.
+
+        Parameters
+        ----------
+        group : str
+            Members that give the same name share; other groups have the stream to themselves. How far a group is is
+            kept, also over restarts of the server and of all members.
+        timeout_s : float
+            From the moment that a block is taken; above the time that a member needs for the blocks that it takes at
+            once.
+        blocks : int
+            That are taken at once, at most; fewer where they would be more than `limits.SHARE_BATCH_BYTES`. More save
+            round trips where blocks are small.
+        """
+        return Share(self._store, self._info, group, timeout_s=timeout_s, blocks=blocks)
+
+    def send_feedback(self, data: Any) -> bool:
+        """Send small JSON to the stream's producer, who gets it from `StreamWriter.feedback`; whether one is connected
+        that hears it."""
+        return self._store.send_feedback(self._info.id, data)
 
     # ---- reductions
 
@@ -226,6 +259,25 @@ class Stream:
     def maximum(self) -> Reduced:
         """The maximum of all blocks, pixel by pixel."""
         return Reduced(self._store, self.path, self.version, "maximum")
+
+    # ---- as arrays of others
+
+    def to_dask(self, *, chunk_bytes: int = limits.VIEW_CHUNK_BYTES) -> Any:
+        """All stored blocks as an array of dask's, `(n, *shape)`, in chunks of about so many bytes; a chunk is read
+        when it is computed, by another process over a connection of its own."""
+        from hiss.views.array import StreamArray, to_dask
+
+        return to_dask(StreamArray.of(self._store, self.info), chunk_bytes)
+
+    def to_xarray(self) -> Any:
+        """All stored blocks as an `xarray.DataArray` with its coordinates; blocks are read when they are indexed."""
+        try:
+            from hiss.views.dataset import stream_array
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "xarray":
+                raise
+            raise MissingExtra("datasets need xarray: pip install 'hiss[xarray]'", package="xarray") from None
+        return stream_array(self._store, self.info)
 
     def _extents(self, selection: Selection) -> Iterator[Extent]:
         return self._store.read(self._info.id, selection)
@@ -325,7 +377,8 @@ def _ranges(where: Where) -> tuple[ColumnRange, ...]:
     return tuple(ColumnRange(name, low, high) for name, (low, high) in plain.items())
 
 
-def _blocks(extent: Extent, info: StreamInfo) -> Iterator[Block]:
+def blocks_of(extent: Extent, info: StreamInfo) -> Iterator[Block]:
+    """The blocks of an extent as users hold them; they share its memory."""
     offsets = extent.offsets
     for i in range(len(extent)):
         raw = extent.data[offsets[i] : offsets[i + 1]]

@@ -1,7 +1,8 @@
 """The way out: stored blocks, kernels on the way, and reductions over a whole stream.
 
 A stream with `keep="raw"` stores no result: its blocks are computed here, from the raw companion, with the pipeline
-that ran in transit. Called from any thread; keeps no state but the storage and the compiler."""
+that ran in transit. A stream that was evicted is read from its archive. Called from any thread; keeps no state but the
+storage, the archives and the compiler."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import binding, limits
+from hiss.archives import Archives
 from hiss.blocks import Storage
 from hiss.elements import elements
 from hiss.errors import InvalidInput, SpecMismatch, StreamEvicted, StreamNotFinal
@@ -37,23 +39,31 @@ _EMPTY = np.zeros(0, np.uint8)
 
 
 def check_here(info: StreamInfo) -> None:
-    """Raise `StreamEvicted` where the stream has left the log; says where it is."""
-    if info.eviction is None:
+    """Raise `StreamEvicted` where the stream has left the log, and is archived nowhere."""
+    if info.eviction is None or info.archives:
         return
-    where = info.archives[-1].location if info.archives else ""
     raise StreamEvicted(
         f"stream {info.path} version {info.version} was evicted ({info.eviction.policy}) at "
-        f"{now_text(info.eviction.time_ns)}; " + (f"it is archived at {where}" if where else "it is archived nowhere"),
-        archive=where,
+        f"{now_text(info.eviction.time_ns)}; it is archived nowhere",
+        archive="",
         policy=info.eviction.policy,
     )
 
 
 class Source:
-    """Where the blocks of one stream come from: the log, or, with `keep="raw"`, the log and the pipeline."""
+    """Where the blocks of one stream come from: the log, its archive where it was evicted, and with `keep="raw"` the
+    pipeline."""
 
-    def __init__(self, storage: Storage, info: StreamInfo, raw: StreamInfo | None, pipeline: Pipeline | None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        archives: Archives,
+        info: StreamInfo,
+        raw: StreamInfo | None,
+        pipeline: Pipeline | None,
+    ) -> None:
         self._storage = storage
+        self._archives = archives
         self._info = info
         self._raw = raw
         self._pipeline = pipeline
@@ -69,13 +79,25 @@ class Source:
         from_disk: bool = False,
     ) -> Iterator[Extent]:
         """Stored blocks of a range, in index order. The stream is not evicted meanwhile; `StreamEvicted` where it was
-        before. Without `data` stored bytes are not read; computed ones come all the same."""
+        before and is archived nowhere. Without `data` stored bytes are not read; computed ones come all the same."""
         with self.held():
-            if self._raw is None:
-                yield from self._storage.read(self._info.id, start, stop, step, choose, data=data, from_disk=from_disk)
+            if self._raw is None or self.evicted:
+                yield from self._stored(self._info, start, stop, step, choose, data=data, from_disk=from_disk)
             else:
-                for extent in self._storage.read(self._raw.id, start, stop, step, choose, from_disk=from_disk):
+                for extent in self._stored(self._raw, start, stop, step, choose, from_disk=from_disk):
                     yield from self._compute(extent)
+
+    def _stored(self, info: StreamInfo, *range_: Any, **how: Any) -> Iterator[Extent]:
+        """Of a stream that is held: from the log, or its archive."""
+        now = self._storage.catalog.stream_by_id(info.id)
+        if now.eviction is None:
+            return self._storage.read(info.id, *range_, **how)
+        return self._archives.read(now, *range_, **how)
+
+    @property
+    def evicted(self) -> bool:
+        """Whether the stream has left the log; while it is held it does not."""
+        return self._storage.catalog.stream_by_id(self._info.id).eviction is not None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -88,7 +110,9 @@ class Source:
 
     def newest(self, choose: Chooser | None = None) -> Iterator[Extent]:
         """The stored block of the highest index of those that are chosen, if there is one."""
-        if choose is not None:
+        if self.evicted:
+            last = self._archives.newest(self._storage.catalog.stream_by_id(self._info.id), choose)
+        elif choose is not None:
             last = self._last(choose)
         else:
             last = self._storage.index(self._info.id).newest(
@@ -100,7 +124,7 @@ class Source:
         """The highest index that is chosen."""
         last = None
         with self.held():
-            for extent in self._storage.read((self._raw or self._info).id, choose=choose, data=False):
+            for extent in self._stored(self._raw or self._info, choose=choose, data=False):
                 index = extent.index
                 if self._raw is not None:
                     index = index[self._storage.index(self._info.id).status(index) == BlockStatus.RAW_ONLY]
@@ -129,8 +153,9 @@ class Source:
 class Readout:
     """Reads of one node."""
 
-    def __init__(self, storage: Storage, compiler: Compiler) -> None:
+    def __init__(self, storage: Storage, compiler: Compiler, archives: Archives) -> None:
         self._storage = storage
+        self._archives = archives
         self.compiler = compiler
 
     def warm(self) -> None:
@@ -139,10 +164,10 @@ class Readout:
 
     def source(self, info: StreamInfo) -> Source:
         check_here(info)
-        if info.keep is not Keep.RAW or info.raw_id is None:
-            return Source(self._storage, info, None, None)
+        if info.keep is not Keep.RAW or info.raw_id is None or info.eviction is not None:
+            return Source(self._storage, self._archives, info, None, None)
         raw = self._storage.catalog.stream_by_id(info.raw_id)
-        return Source(self._storage, info, raw, self.pipeline(info, raw.frame))
+        return Source(self._storage, self._archives, info, raw, self.pipeline(info, raw.frame))
 
     def read(self, info: StreamInfo, selection: Selection) -> Iterator[Extent]:
         """Stored blocks in index order, through the selection's kernels."""
@@ -223,8 +248,16 @@ class Readout:
 
     def out_frame(self, stages: Sequence[StageInfo], info: StreamInfo) -> FrameSpec:
         """The blocks that leave `stages` when those of `info` enter them; compiles."""
+        return self.fitted(stages, info)[0]
+
+    def fitted(self, stages: Sequence[StageInfo], info: StreamInfo) -> tuple[FrameSpec, tuple[StageInfo, ...]]:
+        """The same, and the stages with what there is to warn of. Reductions are checked and compiled, too."""
         pipeline = self._build(stages, info.frame, info)
-        return _leaving(pipeline)
+        leaving = replace(info, frame=_leaving(pipeline))
+        reductions = [stage for stage in stages if stage.kind is KernelKind.REDUCE]
+        built = [self.reduction(leaving, binding.stage(stage, self._storage.catalog)) for stage in reductions]
+        texts = [*pipeline.warnings, *(text for each in built for text in each.warnings)]
+        return leaving.frame, tuple(with_warnings(stage, texts) for stage in stages)
 
     def _build(self, stages: Sequence[StageInfo], came_as: FrameSpec, info: StreamInfo) -> Pipeline:
         inner = [stage for stage in stages if stage.kind is not KernelKind.REDUCE]
@@ -282,3 +315,9 @@ def _fixed_shape(frame: FrameSpec, info: StreamInfo) -> tuple[int, ...]:
             "before it may make something of one shape of each"
         )
     return tuple(size for size in frame.shape if size is not None)
+
+
+def with_warnings(stage: StageInfo, texts: Sequence[str]) -> StageInfo:
+    """The stage with those of the texts that are about it."""
+    begin = f"kernel {stage.name!r}, "
+    return replace(stage, warnings=tuple(text for text in texts if text.startswith(begin)))

@@ -1,11 +1,14 @@
 """Reductions that are attached to a stream: computed when it is sealed, stored as streams of their own.
 
 A reduction reads the stored blocks in index order, so that its value depends neither on the order in which they came
-nor on how often the server was restarted meanwhile. It becomes final in the same transaction as its stream."""
+nor on how often the server was restarted meanwhile. It becomes final in the same transaction as its stream. One that
+fails is left out, with the event `kernel.quarantined`: it never keeps a stream from being sealed."""
 
 from __future__ import annotations
 
+import logging
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,10 +16,12 @@ import numpy.typing as npt
 
 from hiss import binding
 from hiss.blocks import Catalog, Storage
-from hiss.errors import HissError
+from hiss.errors import HissError, Stopping, Unavailable
 from hiss.extent import Extent
 from hiss.model import AckLevel, Completeness, FrameSpec, Keep, KernelKind, StageInfo, StreamInfo, StreamState
 from hiss.readout import Readout
+
+log = logging.getLogger(__name__)
 
 
 def store(info: StreamInfo, storage: Storage, readout: Readout, attempt: str | None, now_ns: int) -> list[StreamInfo]:
@@ -25,18 +30,31 @@ def store(info: StreamInfo, storage: Storage, readout: Readout, attempt: str | N
     Where there is no block there is no result, and no stream.
     """
     made = []
-    for stage in info.stages:
+    for place, stage in enumerate(info.stages):
         if stage.kind is not KernelKind.REDUCE:
             continue
-        reduction = readout.reduction(info, binding.stage(stage, storage.catalog))
-        frame = FrameSpec(reduction.out_dtype.str, reduction.out_shape)
         stream: StreamInfo | None = None
-        for index, value in readout.results(info, reduction, stage.every):
+        for index, value in _results(info, place, stage, storage, readout):
             if stream is None:
+                frame = FrameSpec(value.dtype.str, value.shape)
                 stream = _stream_for(info, stage, frame, storage.catalog, attempt, now_ns)
                 made.append(stream)
             _write(storage, stream, index, np.ascontiguousarray(value))
     return made
+
+
+def _results(
+    info: StreamInfo, place: int, stage: StageInfo, storage: Storage, readout: Readout
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """The results as far as they can be had: a reduction that fails costs its own, and neither blocks nor the seal."""
+    try:
+        reduction = readout.reduction(info, binding.stage(stage, storage.catalog))
+        yield from readout.results(info, reduction, stage.every)
+    except (Stopping, Unavailable):
+        raise
+    except Exception as error:  # of the kernel or its parameters, or of a block that is damaged
+        log.error("stream %s: reduction %r failed and is quarantined: %r", info.path, stage.name, error)
+        storage.catalog.set_stage(info.id, place, quarantined=True)
 
 
 def _stream_for(

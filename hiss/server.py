@@ -1,6 +1,8 @@
 """The composition root: builds a buffer's processes from the configuration and wires them together.
 
     hiss serve ── supervisor ─┬─ data process    Node, gRPC at host:port and DATA/run/data.sock
+                              ├─ drain process   drain.DrainWorker, a client of data.sock
+                              ├─ http process    operators.HttpServer at host:http, a client of data.sock
                               └─ rules process   meow_bridge.Engine, a client of data.sock; Meow service at rules.sock
                                     └─ zygote ── a keeper and a job for each attempt, a client of line.sock or data.sock
 
@@ -21,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from hiss import limits
-from hiss.access import Access, token_file, write_secret
+from hiss.access import Access, socket_file, token_file, write_secret
 from hiss.blocks import StorageOptions
 from hiss.config import EXIT_UNUSABLE, ServeConfig, run_directory
 from hiss.errors import HissError
 from hiss.local import LocalStore
 from hiss.node import Node
-from hiss.process import StopSignal, die_with_parent, keep_memory_warm, pid_file
+from hiss.process import StopSignal, allow_descriptors, die_with_parent, keep_memory_warm, pid_file
+from hiss.s3_options import S3Options
 from hiss.store import Store
 from hiss.workflow import Meow
 
@@ -56,20 +59,30 @@ def run_data(config: ServeConfig) -> None:
     stop = StopSignal()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     keep_memory_warm()
+    allow_descriptors(limits.DESCRIPTORS_WANTED)
     node = Node(config.data, storage_options(config), backend=config.backend, retention=config.retention)
     node.readout.warm()
     run = run_directory(config.data)
-    tokens = Access.of_directory(config.data)
+    tokens = Access.of_directory(config.data, node.catalog.tokens)
     server = GrpcServer(
         [config.address, f"unix:{run / 'data.sock'}"],
         store_for=lambda caller: LocalStore(node, caller),
-        authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
+        authenticate=lambda token, peer: tokens.authenticate(token, time.time_ns(), peer),
         meow=f"unix:{run / 'rules.sock'}",
-        lanes=[f"unix:{run / 'lane.sock'}", f"{config.host}:0"],
+        lanes=[f"unix:{run / 'lane.sock'}", f"{'tls:' if config.tls else ''}{config.host}:0"],
         line=f"unix:{run / 'line.sock'}",
+        is_valid=lambda caller: tokens.is_valid(caller, time.time_ns()),
+        vouch=lambda caller: tokens.vouch(caller, time.time_ns()),
+        tls=config.tls,
+        plain_network=config.plain_network_is_trusted,
     )
+    node.catalog.tokens.on_revoked = server.look_at_tokens
     server.start()
     write_secret(token_file(config.port), tokens.owner_token)
+    if config.tls is not None:
+        write_secret(socket_file(config.port), f"unix:{run / 'data.sock'}")
+    else:
+        socket_file(config.port).unlink(missing_ok=True)
     with pid_file(run / "data.pid"):
         log.info("data process %d: %s, recovery %s", os.getpid(), config.address, node.storage.recovery.attrs())
         stop.wait()
@@ -96,7 +109,7 @@ def run_rules(config: ServeConfig) -> None:
     server = GrpcServer(
         [f"unix:{run / 'rules.sock'}"],
         store_for=None,
-        authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
+        authenticate=lambda token, peer: tokens.authenticate(token, time.time_ns(), peer),
         meow=engine,
     )
     engine.start()
@@ -106,6 +119,45 @@ def run_rules(config: ServeConfig) -> None:
         server.stop(1.0)
         engine.stop()
         store.close()
+
+
+def run_drain(config: ServeConfig) -> None:
+    """The process that drains by itself, until it is told to stop."""
+    from hiss.drain.worker import DrainWorker
+    from hiss.transport.remote import RemoteStore
+
+    stop = StopSignal()
+    run = run_directory(config.data)
+    tokens = Access.of_directory(config.data)
+    store = RemoteStore.connect(f"unix:{run / 'data.sock'}", tokens.owner_token)
+    worker = DrainWorker(store, config.data / "drain", S3Options.of_environment(os.environ))
+    thread = threading.Thread(target=worker.run, name="hiss drain", daemon=True)  # a call of S3's may take minutes
+    with pid_file(run / "drain.pid"):
+        thread.start()
+        stop.wait()
+        worker.stop()
+        thread.join(_STOP_GRACE_S)
+        store.close()
+
+
+def run_http(config: ServeConfig) -> None:
+    """HTTP for operators, until it is told to stop."""
+    from hiss.operators.server import HttpServer, bind
+    from hiss.transport.remote import RemoteStore
+
+    run = run_directory(config.data)
+    listener = bind(config.http_host, config.http)
+    address = f"unix:{run / 'data.sock'}"
+    tokens = Access.of_directory(config.data)
+    server = HttpServer(
+        listener,
+        lambda token: RemoteStore.connect(address, token),
+        tokens.owner_token,
+        config.data,
+        config.http_host,
+    )
+    with pid_file(run / "http.pid"):
+        server.run()
 
 
 def _dask_executor(scheduler: str) -> Callable[[Path, int], Any]:
@@ -160,7 +212,7 @@ class _Embedded:
         from hiss.meow_bridge import Engine
         from hiss.transport.server import GrpcServer
 
-        tokens = Access.of_directory(self._data)
+        tokens = Access.of_directory(self._data, self._node.catalog.tokens)
         run = run_directory(self._data)
         address, line = f"unix:{run / 'data.sock'}", run / "line.sock"
         environment = job_environment(address, tokens, line=line)
@@ -168,11 +220,13 @@ class _Embedded:
         server = GrpcServer(
             [address],
             store_for=lambda caller: LocalStore(self._node, caller),
-            authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
+            authenticate=lambda token, peer: tokens.authenticate(token, time.time_ns(), peer),
             meow=engine,
             lanes=[f"unix:{run / 'lane.sock'}"],
             line=f"unix:{line}",
+            is_valid=lambda caller: tokens.is_valid(caller, time.time_ns()),
         )
+        self._node.catalog.tokens.on_revoked = server.look_at_tokens
         server.start()
         engine.start()
         self._stops = [engine.stop, lambda: server.stop(1.0)]
@@ -194,12 +248,12 @@ def open_embedded(
 
 
 def main(role: str, text: str) -> int:
-    """A process of the supervisor's: `python -m hiss.server data|rules CONFIG-AS-JSON`."""
+    """A process of the supervisor's: `python -m hiss.server data|rules|drain|http CONFIG-AS-JSON`."""
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     config = ServeConfig.from_json(text)
     try:
-        {"data": run_data, "rules": run_rules}[role](config)
+        {"data": run_data, "rules": run_rules, "drain": run_drain, "http": run_http}[role](config)
     except HissError as error:
         sys.stderr.write(f"hiss: {error}\n")
         return EXIT_UNUSABLE

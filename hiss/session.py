@@ -3,7 +3,10 @@
 The receiving thread calls `send`; the session's own thread runs the kernels and writes the log; the log's committer
 settles what is durable. Watermarks count blocks in the order in which they were sent. The queue between the two
 threads is bounded by `limits.STREAM_QUEUE_EXTENTS_MAX` and by the arena. A session dies of its first error, which its
-producer is told once; what it sent before and is in the log stays there."""
+producer is told once; what it sent before and is in the log stays there.
+
+The session's thread starts with the first extent that is worth handing over: small ones without kernels are written by
+the receiving thread, which is done with them sooner than another thread would wake up."""
 
 from __future__ import annotations
 
@@ -55,8 +58,8 @@ class Session:
         self._written = self._durable = 0
         self._error: HissError | None = None
         self._closed = False
-        self._worker = threading.Thread(target=self._work, name=f"ingest {ingest.info.path}", daemon=True)
-        self._worker.start()
+        self._sending = threading.RLock()  # one thread sends, or ends the session
+        self._worker: threading.Thread | None = None
 
     def send(self, extent: Extent) -> None:
         self._check_alive()
@@ -76,6 +79,10 @@ class Session:
             landing.release()
 
     def _take(self, extent: Extent, space: Space | None, *, trusted: bool = False) -> None:
+        with self._sending:
+            self._take_in(extent, space, trusted)
+
+    def _take_in(self, extent: Extent, space: Space | None, trusted: bool) -> None:
         try:
             charge = self._let_in(None) or self._admit(len(extent), extent.data.size)
         except HissError as error:
@@ -91,12 +98,22 @@ class Session:
                     self.blocks_received += len(landed.extent)
                     self.bytes_received += landed.extent.data.size
                     self._acknowledge()
-                self._queue.put(landed)
+                self._pass_on(landed)
         except HissError as error:
             self.fail(error)
             raise
         finally:
             charge.settled()
+
+    def _pass_on(self, landed: Landed) -> None:
+        if self._worker is None:
+            if self._ingest.refinery is None and landed.extent.data.size <= limits.DIRECT_BYTES:
+                self._process(landed)
+                return
+            name = f"ingest {self._ingest.info.path}"
+            self._worker = threading.Thread(target=self._work, name=name, daemon=True)
+            self._worker.start()
+        self._queue.put(landed)
 
     def _admit(self, blocks: int, data_bytes: int) -> Charge:
         return self._ingest.admit(blocks, data_bytes, lambda: self._error is None and not self._closed)
@@ -114,9 +131,12 @@ class Session:
         """Finish and acknowledge what was sent, then end the session's thread. More than once is fine."""
         with self._progress:
             first, self._closed = not self._closed, True
-        if first:
-            self._queue.put(None)
-        self._worker.join()
+        with self._sending:  # what is being sent is in the queue, or written
+            worker = self._worker
+        if worker is not None:
+            if first:
+                self._queue.put(None)
+            worker.join()
         with self._progress:
             self._progress.wait_for(lambda: not self._unsettled)
         unused = self._let_in(None)
@@ -147,23 +167,26 @@ class Session:
 
     def _work(self) -> None:
         while (landed := self._queue.get()) is not None:
-            error = self._error
-            if error is None:
-                try:
-                    self._charges[landed].written(self._ingest.process(landed))
-                except HissError as failure:
-                    error = failure
-                except Exception as failure:
-                    log.exception("stream %s: a bug while blocks were processed", self._ingest.info.path)
-                    error = HissError(f"stream {self._ingest.info.path}: {failure!r} while its blocks were processed")
-                if error is not None:
-                    self.fail(error)  # before the next extent: what follows a failure is not acknowledged
-                else:
-                    with self._progress:
-                        self._written += len(landed.extent)
-                        self._acknowledge()
-                    self._on_written()
-            landed.done(error)
+            self._process(landed)
+
+    def _process(self, landed: Landed) -> None:
+        error = self._error
+        if error is None:
+            try:
+                self._charges[landed].written(self._ingest.process(landed))
+            except HissError as failure:
+                error = failure
+            except Exception as failure:
+                log.exception("stream %s: a bug while blocks were processed", self._ingest.info.path)
+                error = HissError(f"stream {self._ingest.info.path}: {failure!r} while its blocks were processed")
+            if error is not None:
+                self.fail(error)  # before the next extent: what follows a failure is not acknowledged
+            else:
+                with self._progress:
+                    self._written += len(landed.extent)
+                    self._acknowledge()
+                self._on_written()
+        landed.done(error)
 
     def _settled(self, landed: Landed, error: HissError | None) -> None:
         with self._progress:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from hiss.drain_policy import Drain, DrainPolicy, DrainState
 from hiss.errors import HissError
 from hiss.extent import Extent
 from hiss.model import (
@@ -32,7 +33,9 @@ from hiss.model import (
     StreamSpec,
     StreamWatch,
 )
+from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
 from hiss.space import Evicted, Reservation, Retention
+from hiss.tokens import NewToken, TokenInfo
 from hiss.workflow import Meow, StreamRef
 
 
@@ -217,6 +220,35 @@ class Store(Protocol):
         """Send small JSON to the stream's producer; whether one is connected."""
         ...
 
+    # ---- consumer groups
+    def take_blocks(self, stream_id: str, member: Member, wish: Wish) -> Taken:
+        """Give a member of a consumer group blocks that nobody has and nobody has acknowledged, lowest index first.
+
+        The group is made by its first member. What is not acknowledged in time is given to others. Waits for a block a
+        moment at most, and comes back with none; ask again until all is complete.
+
+        Raises
+        ------
+        LimitExceeded
+            Too many groups or members.
+        """
+        ...
+
+    def settle_blocks(
+        self, stream_id: str, member: Member, done: Sequence[IndexRange], back: Sequence[IndexRange] = ()
+    ) -> tuple[IndexRange, ...]:
+        """Acknowledge blocks and give others back. Returns what was not acknowledged: its time had run out, and another
+        member has it now. What nobody has may be acknowledged late, or after the server was restarted."""
+        ...
+
+    def consumer_groups(self, stream_id: str) -> list[GroupInfo]:
+        """The groups of a stream, by name."""
+        ...
+
+    def delete_consumer_group(self, stream_id: str, group: str) -> None:
+        """Forget a group; one of that name starts anew. Raises `NotFound`."""
+        ...
+
     # ---- kernels
     def register_kernel(self, definition: KernelDef) -> KernelInfo: ...
 
@@ -273,6 +305,10 @@ class Store(Protocol):
         """
         ...
 
+    def record_archives(self, archives: Sequence[tuple[str, str, str]]) -> None:
+        """`record_archive` of all streams of one file, each with its id, location and digest: all of them or none."""
+        ...
+
     def retention(self, collection: str = "") -> Retention:
         """What holds for a collection: its own policy, that of the nearest above it, or the buffer's."""
         ...
@@ -287,10 +323,72 @@ class Store(Protocol):
         Raises
         ------
         Conflict
-            The stream is open, or archived nowhere and not allowed to go.
+            The stream is open, or not archived wherever it is to be and not allowed to go.
         Unavailable
             The stream is being read.
         """
+        ...
+
+    # ---- tokens
+    def create_token(
+        self,
+        label: str,
+        rights: Sequence[str],
+        *,
+        prefix: str = "",
+        hours: float | None = None,
+        addresses: str = "",
+    ) -> NewToken:
+        """Make a token that is good below `prefix`, for so many hours (None: until it is revoked), from a range of
+        addresses ('': from any). Nobody hands out more than he has. Raises `LimitExceeded`."""
+        ...
+
+    def tokens(self) -> list[TokenInfo]:
+        """Those that were not revoked; the oldest first."""
+        ...
+
+    def revoke_token(self, token_id: str) -> list[TokenInfo]:
+        """End a token, and those that were handed out with it, at once: also what they have open. Returns them.
+        Raises `TokenNotFound`."""
+        ...
+
+    # ---- draining by itself
+    def drain_policy(self, collection: str) -> DrainPolicy:
+        """What holds for a collection: its own policy, that of the nearest above it, or one without targets."""
+        ...
+
+    def set_drain_policy(self, collection: str, policy: DrainPolicy | None) -> DrainPolicy:
+        """Give a collection, and those below it, a policy; None takes it away. Returns what holds now.
+
+        Raises `PermissionRefused` for a token that is bound to a part of the buffer: targets are places of the server.
+        """
+        ...
+
+    def plan_drains(
+        self, paths: Sequence[str], *, cursor: int | None = None, ask: bool = False, dry_run: bool = False
+    ) -> list[Drain]:
+        """Bring into the queue what the policies want of the final streams below `paths`, '' for all; those entries.
+
+        With `ask` they are due now, with `dry_run` nothing is changed. `cursor` is the last event that was planned for.
+        """
+        ...
+
+    def drains(self, path: str = "", *, unfinished: bool = False) -> list[Drain]:
+        """The queue below a path, in the order in which it goes; without `unfinished` what is done and dropped too. At
+        most `limits.DRAINS_LISTED_MAX`."""
+        ...
+
+    def next_drain(self) -> tuple[Drain | None, int]:
+        """The entry to drain now, and the number of the last event that was planned for."""
+        ...
+
+    def mark_drain(self, entry: str, state: DrainState, *, reason: str = "", began: bool = False) -> None:
+        """Where an entry of the queue stands now. `began`: what lies at its place may be its own."""
+        ...
+
+    def archived(self, stream_id: str) -> bool:
+        """Whether every block of a stream was read back from all places that its drain policy names, and compared;
+        without a policy from one place at least."""
         ...
 
     # ---- attempts of jobs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from types import MappingProxyType
@@ -38,9 +39,11 @@ class StreamPart(Stream):
         index: IntArray = self.find(time=time, where=where)
         return self.block(int(index[-1])) if len(index) else None
 
-    def follow(self, start: int | None = None) -> Iterator[Block]:
+    def follow(self, start: int | None = None, *, stop: threading.Event | None = None) -> Iterator[Block]:
         """The blocks from index `start` on, up to the end; none of them is to come."""
         for block in self:
+            if stop is not None and stop.is_set():
+                return
             if start is None or block.index >= start:
                 yield block
 

@@ -1,8 +1,8 @@
-"""`hiss serve`: starts the data process and the rules process, starts again one that died, stops both when told to.
+"""`hiss serve`: starts the processes of a buffer, starts again one that died, stops all when told to.
 
-A process that ends with `EXIT_UNUSABLE` said why on stderr, and the supervisor ends too. One that died is started
-again after a pause that doubles up to `_PAUSE_MAX_S` while it keeps dying young. The supervisor is single-threaded
-and imports no gRPC."""
+A process that ends with `EXIT_UNUSABLE` said why on stderr, and the supervisor ends too; without HTTP it goes on. One
+that died is started again after a pause that doubles up to `_PAUSE_MAX_S` while it keeps dying young. The supervisor is
+single-threaded and imports no gRPC."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hiss.config import EXIT_UNUSABLE, ServeConfig, run_directory
+from hiss.operators.installed import INSTALL, missing
 
 _PAUSE_MIN_S = 0.1
 _PAUSE_MAX_S = 5.0
@@ -40,7 +41,9 @@ class Supervisor:
         self._say = say
         self._stopping = False
         self._pid_file = run_directory(config.data) / "data.pid"
-        self._children = [_Child("data"), _Child("rules")]
+        self._children = [_Child("data"), _Child("rules"), _Child("drain")]
+        if config.http and not missing():
+            self._children.append(_Child("http"))
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; the exit status."""
@@ -48,8 +51,13 @@ class Supervisor:
             signal.signal(number, self._stop)
         status = 0
         while not self._stopping:
-            for child in self._children:
-                if self._look(child) == EXIT_UNUSABLE:
+            for child in list(self._children):
+                if self._look(child) != EXIT_UNUSABLE:
+                    continue
+                if child.role == "http":
+                    self._children.remove(child)
+                    self._say("the buffer goes on without HTTP")
+                else:
                     status, self._stopping = EXIT_UNUSABLE, True
             time.sleep(_LOOK_S)
         self._end()
@@ -86,11 +94,12 @@ class Supervisor:
     def _start(self, child: _Child, now_s: float) -> None:
         command = [sys.executable, "-m", "hiss.server", child.role, self._config.to_json()]
         # a session of its own: Ctrl-C at the terminal reaches the supervisor, which stops them in order
-        child.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        environment = {**os.environ, **self._config.s3.to_environment()} if child.role == "drain" else None
+        child.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
         child.started_s = now_s
 
     def _end(self) -> None:
-        for child in reversed(self._children):  # the rules first: they are a client of the data process
+        for child in reversed(self._children):  # the others first: they are clients of the data process
             if child.process is None:
                 continue
             child.process.send_signal(signal.SIGTERM)
@@ -114,7 +123,11 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
     say : callable
         Takes a line for the operator.
     """
-    say(f"gRPC  {config.address}")
+    say(f"gRPC  {config.address}{' over TLS' if config.tls else ''}")
+    if config.http and (absent := missing()):
+        say(f"HTTP  none: {', '.join(absent)} is not installed: {INSTALL}")
+    elif config.http:
+        say(f"HTTP  http://{config.http_host}:{config.http}/")
     say(f"data  {config.data}")
     say(f"pid   {os.getpid()} (stop with Ctrl-C or SIGTERM)")
     return Supervisor(config, say).run()

@@ -30,6 +30,8 @@ class RecipeKind(enum.IntEnum):
     COMMAND = 4  # a command line as a JSON list; `{name}` stands for a variable
 
 
+FEEDBACK: Final = "feedback"
+RIGHTS: Final = ("rules", FEEDBACK)  # to change patterns and recipes; to send feedback to streams that it may not write
 INPUT_FORMS: Final = ("stream", "nexus", "npy", "path")
 _PACKAGE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\s*(?:==|!=|>=|<=|>|<)\s*\d+(?:\.\d+)*\s*(?:,(?=.)|$))*\s*")
 
@@ -221,7 +223,7 @@ class Pattern:
     where: Attrs = field(default_factory=dict)
     complete_only: bool = False  # only streams without gaps
     writes: str | None = None
-    rights: Sequence[str] = ()  # of its jobs: 'rules', to add, change and remove patterns and recipes
+    rights: Sequence[str] = ()  # of its jobs, from RIGHTS
     timeout_s: float | None = None
     retries: int | None = None
     cores: int | None = None
@@ -277,9 +279,9 @@ class Pattern:
 
     def _check_rights(self) -> None:
         object.__setattr__(self, "rights", tuple(dict.fromkeys(self.rights)))
-        unknown = [right for right in self.rights if right != "rules"]
+        unknown = [right for right in self.rights if right not in RIGHTS]
         if unknown or isinstance(self.rights, str):
-            raise InvalidPattern(f"pattern {self.name!r}: rights {unknown}; the one that there is is 'rules'")
+            raise InvalidPattern(f"pattern {self.name!r}: rights {unknown}; there are {', '.join(RIGHTS)}")
 
     def _check_file(self) -> None:
         is_file = self.trigger.startswith("file:")
@@ -458,6 +460,14 @@ def acting_caller() -> Caller:
     return _acting.get(_PERSON)
 
 
+@dataclass(frozen=True, slots=True)
+class EngineCounts:
+    """How the rule engine stands."""
+
+    jobs: Mapping[str, int]  # by state, in lower case
+    event_seq: int  # of the last event that was dealt with
+
+
 class Meow(Protocol):
     """The rule engine, as users and faces see it; here or behind gRPC. Implementations inherit from it."""
 
@@ -498,6 +508,10 @@ class Meow(Protocol):
 
     def job(self, job_id: str) -> Job:
         """By its id, or a prefix of it that no other job has."""
+        ...
+
+    def counts(self) -> EngineCounts:
+        """How many jobs there are in each state, and how far the engine is with the events."""
         ...
 
     def cancel_job(self, job_id: str) -> Job: ...

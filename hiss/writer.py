@@ -1,10 +1,11 @@
 """A stream's producer, as users hold it: gathers blocks into extents, keeps them until they are acknowledged, and
 goes on after a lost connection without loss or duplicates.
 
-Two threads: the user's (`append`, `extend`, `flush`, `close`), and the writer's own, which sends and reconnects. Acks
-and errors come from a third, the session's. What is unacknowledged is bounded by the credit that the server gives;
-`append` waits when it is used up. After a reconnect all that was not acknowledged is sent again; the server keeps one
-of each."""
+Two threads: the user's (`append`, `extend`, `flush`, `close`), and the writer's own, which sends and reconnects; it is
+started when there is something for it to do. To a buffer in this process a user's thread hands small extents itself, as
+long as it is the only one, and not Python's main thread, where an interrupt may come in the middle. Acks and errors
+come from a third, the session's. What is unacknowledged is bounded by the credit that the server gives; `append` waits
+when it is used up. After a reconnect all that was not acknowledged is sent again; the server keeps one of each."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hiss import limits
+from hiss.archived import wait_archived
 from hiss.block_form import BlockForm
 from hiss.errors import (
     DeadlineExceeded,
@@ -37,6 +39,7 @@ from hiss.model import (
     Ack,
     AckLevel,
     BlockStatus,
+    ByteArray,
     Completeness,
     Feedback,
     FrameSpec,
@@ -122,7 +125,8 @@ class StreamWriter:
         self._clock_s = clock_s
         self._started_s = clock_s()
         self._ended_s = 0.0
-        self._cond = threading.Condition()
+        self._lock = threading.RLock()
+        self._cond = threading.Condition(self._lock)
         self._shedding = Shedding(overload or Overload(), self._wait_for_room, self._raise_error, self._half_is_free)
         self._extent_bytes = extent_bytes
         self._linger_s = linger_s
@@ -142,10 +146,11 @@ class StreamWriter:
         self._sent_blocks = self._sent_bytes = self._reconnects = 0
         self._flushing = False
         self._generation = 0  # of the session; what an old one still says is not heard
+        self._sender: threading.Thread | None = None
         self._session: AppendSession = self._open()
+        # a `LandingSession` is in this process; and nothing is to be decided while it has no room
+        self._direct = self._shedding.waits and hasattr(self._session, "reserve")
         self.next_index = self._session.start.next_index
-        self._sender = threading.Thread(target=self._send_all, name=f"writer {info.path}", daemon=True)
-        self._sender.start()
 
     # ---- what users call
 
@@ -154,9 +159,15 @@ class StreamWriter:
         return self._info
 
     def append(
-        self, block: npt.ArrayLike | bytes | memoryview, *, index: int | None = None, time_ns: int = 0, **columns: Any
+        self,
+        block: npt.ArrayLike | bytes | memoryview,
+        *,
+        index: int | None = None,
+        time_ns: int = 0,
+        copy: bool = True,
+        **columns: Any,
     ) -> int:
-        """Add one block; it is copied. Waits while too much is unacknowledged.
+        """Add one block. Waits while too much is unacknowledged.
 
         Parameters
         ----------
@@ -166,6 +177,10 @@ class StreamWriter:
             The producer's number of it; by default one more than the last. A jump is a gap.
         time_ns : int
             The producer's clock, ns since 1970 UTC.
+        copy : bool
+            False lends the block's memory, for large blocks: it travels at once and alone, and must stay as it is until
+            it is acknowledged (`acknowledged`, `on_ack`, `flush`). A block that was changed before it travelled ends
+            the stream's writer with `DigestMismatch`.
         **columns
             A value for each of the stream's columns.
 
@@ -186,22 +201,30 @@ class StreamWriter:
         number = self.next_index if index is None else int(index)
         if number < 0:
             raise InvalidInput(f"stream {self._info.path}: block index {number}; indices are at least 0")
-        with self._cond:
+        with self._lock:
             if not self._shedding.lets_in(number, len(view)):
                 self._declare(GapRange(number, number, self._shedding.status))
                 self.next_index = number + 1
                 return number
-            if not self._gathering.fits(len(view)):
-                self._ready.append(self._gathering.take())
-            if not self._gathering.index:  # the sender has an extent to send, or its linger time to start
-                self._cond.notify_all()
-            self._gathering.add(number, int(time_ns), view, row, self._clock_s())
-            if not self._gathering.fits(len(view)):  # nor would the next block: do not let it linger
-                self._ready.append(self._gathering.take())
-                self._cond.notify_all()
-            self._held_bytes += len(view)
-            self.next_index = number + 1
+            if copy:
+                self._gather(number, int(time_ns), view, row)
+        if not copy:
+            rows = np.array([row], self._columns_dtype)
+            self._add(Packet(Extent.of([number], view, [len(view)], time_ns=[int(time_ns)], columns=rows), None))
+        self.next_index = number + 1
         return number
+
+    def _gather(self, number: int, time_ns: int, view: ByteArray, row: tuple[Any, ...]) -> None:
+        """Copy a block into the extent that is filling; the lock is held."""
+        if not self._gathering.fits(len(view)):
+            self._ready.append(self._gathering.take())
+        if not self._gathering.index:  # the sender has an extent to send, or its linger time to start
+            self._wake_sender()
+        self._gathering.add(number, time_ns, view, row, self._clock_s)
+        if not self._gathering.fits(len(view)):  # nor would the next block: do not let it linger
+            self._ready.append(self._gathering.take())
+            self._wake_sender()
+        self._held_bytes += len(view)
 
     def extend(
         self,
@@ -209,9 +232,13 @@ class StreamWriter:
         *,
         index: npt.ArrayLike | None = None,
         time_ns: npt.ArrayLike | None = None,
+        copy: bool = True,
         **columns: npt.ArrayLike,
     ) -> None:
-        """Add `n` blocks: an array `(n, *shape)`, and `n` values for each of `index`, `time_ns` and the columns."""
+        """Add `n` blocks: an array `(n, *shape)`, and `n` values for each of `index`, `time_ns` and the columns.
+
+        With `copy=False` the array is lent until all of it is acknowledged, as a block is by `append`.
+        """
         array = self._form.stack(blocks)
         count = len(array)
         numbers = np.arange(self.next_index, self.next_index + count) if index is None else np.asarray(index, np.int64)
@@ -222,19 +249,24 @@ class StreamWriter:
                 f"stream {self._info.path}: {count} blocks, index {numbers.shape}, time_ns {times.shape}"
             )
         step = max(1, min(self._extent_bytes // self._frame.item_bytes, limits.EXTENT_BLOCKS_MAX))
+        lent = not copy and array.flags.c_contiguous
         for first in range(0, count, step):
             part = slice(first, min(first + step, count))
             size = (part.stop - part.start) * self._frame.item_bytes
             with self._cond:
                 together = self._shedding.lets_all_in(size)
-                buffer = self._buffers.take(size) if together else None
-            if buffer is None:  # overloaded: each block is looked at
+                buffer = self._buffers.take(size) if together and not lent else None
+            if not together:  # overloaded: each block is looked at
                 for place in range(part.start, part.stop):
                     row = {name: rows[name][place] for name in columns}
-                    self.append(array[place], index=int(numbers[place]), time_ns=int(times[place]), **row)
+                    at, when = int(numbers[place]), int(times[place])
+                    self.append(array[place], index=at, time_ns=when, copy=copy, **row)
                 continue
-            data = buffer[:size]
-            data.view(array.dtype).reshape(-1, *array.shape[1:])[:] = array[part]
+            if buffer is None:
+                data = array[part].reshape(-1).view(np.uint8)
+            else:
+                data = buffer[:size]
+                data.view(array.dtype).reshape(-1, *array.shape[1:])[:] = array[part]
             length = np.full(part.stop - part.start, self._frame.item_bytes, np.int64)
             extent = Extent.of(numbers[part], data, length, time_ns=times[part], columns=rows[part])
             self._add(Packet(extent, buffer))
@@ -307,6 +339,21 @@ class StreamWriter:
         self._info = self._retry(lambda: self._store.abort_stream(self._info.id, reason))
         return self._info
 
+    def wait_archived(self, timeout_s: float | None = None) -> StreamInfo:
+        """Wait until every block of the stream was read back from permanent storage and compared: from all places that
+        the drain policy of its collection names, without one from any place. The stream is final before.
+
+        For producers that keep their data until then (`ack="archived"`); any other may wait, too.
+
+        Raises
+        ------
+        StreamNotFinal
+            It is open: seal it first.
+        DeadlineExceeded
+            Not within `timeout_s`; the drain goes on.
+        """
+        return wait_archived(self._store, self._info, timeout_s, self._clock_s)
+
     def detach(self) -> None:
         """Flush, and leave the stream open, for another producer or for `resume=True`."""
         try:
@@ -318,7 +365,9 @@ class StreamWriter:
         with self._cond:
             self._closing = True
             self._cond.notify_all()
-        self._sender.join()
+            sender = self._sender
+        if sender is not None:
+            sender.join()
         with contextlib.suppress(HissError):  # what matters of the session was acknowledged, or raised by `flush`
             self._session.close()
         with self._cond:
@@ -368,7 +417,16 @@ class StreamWriter:
             self._ready.append(packet)
             self._held_bytes += packet.extent.data.size
             self.next_index = max(self.next_index, int(packet.extent.index[-1]) + 1)
-            self._cond.notify_all()
+            direct = self._sender is None and self._may_send_itself(packet)
+            if not direct:
+                self._wake_sender()
+                return
+            packet, session, generation = self._take_ready()
+        self._send(packet, session, generation)
+
+    def _may_send_itself(self, packet: Packet) -> bool:
+        small = packet.extent.data.size <= limits.DIRECT_BYTES
+        return self._direct and small and threading.current_thread() is not threading.main_thread()
 
     # ---- the window; with the lock held
 
@@ -384,12 +442,15 @@ class StreamWriter:
             last.last = gap.last
         else:
             self._ready.append(gap)
-        self._cond.notify_all()
+        self._wake_sender()
 
     def _wait_for_room(self, size: int, timeout_s: float | None = None) -> bool:
         self._raise_error()
         if self._closing:
             raise StreamFinal(f"stream {self._info.path}: this writer is closed")
+
+        if self._held_bytes + size <= self._session.start.credit_bytes:
+            return True
 
         def room() -> bool:
             fits = self._held_bytes + size <= self._session.start.credit_bytes
@@ -414,16 +475,24 @@ class StreamWriter:
 
     # ---- the writer's thread
 
-    def _send_all(self) -> None:
-        while (packet := self._next()) is not None:
-            try:
-                self._session.send(packet.extent)
-            except Unavailable as error:
-                self._on_error(self._generation, error)
-            except HissError as error:
-                self._fail(error)
+    def _wake_sender(self) -> None:
+        """There is something for the writer's thread to do; the lock is held."""
+        if self._sender is None and not self._closing:
+            self._sender = threading.Thread(target=self._send_all, name=f"writer {self._info.path}", daemon=True)
+            self._sender.start()
+        self._cond.notify_all()
 
-    def _next(self) -> Packet | None:
+    def _send_all(self) -> None:
+        while (taken := self._next()) is not None:
+            self._send(*taken)
+
+    def _send(self, packet: Packet, session: AppendSession, generation: int) -> None:
+        try:
+            session.send(packet.extent)
+        except HissError as error:
+            self._on_error(generation, error)
+
+    def _next(self) -> tuple[Packet, AppendSession, int] | None:
         """The next extent to send, or None when the writer closes. Mends the connection first."""
         while True:
             with self._cond:
@@ -436,11 +505,7 @@ class StreamWriter:
                         self._ready.append(self._gathering.take())
                     if not self._sendable():
                         continue
-                    packet = self._take_ready()
-                    self._session_blocks += len(packet.extent)
-                    packet.count = self._session_blocks
-                    self._sent.append(packet)
-                    return packet
+                    return self._take_ready()
             self._mend()
 
     def _something_to_do(self) -> bool:
@@ -453,15 +518,16 @@ class StreamWriter:
             return bool(self._ready)
         return sum(not packet.extent.data.size for packet in self._sent) < limits.GAP_EXTENTS_UNDER_WAY
 
-    def _take_ready(self) -> Packet:
+    def _take_ready(self) -> tuple[Packet, AppendSession, int]:
+        """The oldest that is ready, counted as sent, and the session that it goes to."""
         head = self._ready[0]
-        if isinstance(head, Packet):
+        packet = head if isinstance(head, Packet) else head.cut(self._columns_dtype)
+        if isinstance(head, Packet) or head.first > head.last:
             self._ready.popleft()
-            return head
-        packet = head.cut(self._columns_dtype)
-        if head.first > head.last:
-            self._ready.popleft()
-        return packet
+        self._session_blocks += len(packet.extent)
+        packet.count = self._session_blocks
+        self._sent.append(packet)
+        return packet, self._session, self._generation
 
     def _linger_left_s(self) -> float | None:
         if not self._gathering.index:
@@ -573,7 +639,7 @@ class StreamWriter:
                 return
             if isinstance(error, Unavailable) and not self._closing:
                 self._broken = error
-                self._cond.notify_all()
+                self._wake_sender()
                 return
         self._fail(error)
 

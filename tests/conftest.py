@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import S3Server
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,6 +20,21 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no instrument data at {folder}; set HISS_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    pytest.importorskip("obstore", reason="obstore is not installed: pip install 'hiss[s3]'")
+    pytest.importorskip("moto", reason="moto is not installed")
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server) -> Iterator[S3Server]:
+    """An S3 endpoint over HTTP, empty at the beginning and at the end."""
+    yield s3_server
+    s3_server.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +82,23 @@ _TALLY = Tally()
 @pytest.fixture(scope="session")
 def tally() -> Tally:
     return _TALLY
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where several processes run the tests, each hands on what it counted."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["tally"] = {"parts": _TALLY.parts, "controls": _TALLY.controls}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """A process has ended: its counts join the others."""
+    counted = getattr(node, "workeroutput", {}).get("tally", {"parts": {}, "controls": {}})
+    for part, row in counted["parts"].items():
+        _TALLY(part, None, **row)
+    for part, count in counted["controls"].items():
+        _TALLY.controls[part] = _TALLY.controls.get(part, 0) + count
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

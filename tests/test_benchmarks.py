@@ -8,7 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import hiss
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,6 +22,14 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the processes that they start
     yield
     assert not multiprocessing.active_children()
+
+
+@pytest.fixture
+def no_peers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on a machine where none is installed: each is reported as absent, with its line."""
+    import benchmarks.peers
+
+    monkeypatch.setattr(benchmarks.peers, "HOME", tmp_path / "none")
 
 
 def by_case(results) -> dict[str, dict]:
@@ -63,12 +74,25 @@ def test_kernels_of_the_library_give_what_their_peers_give(tmp_path):
     assert {"dark_flat", "jungfrau", "photons", "hot_pixels", "spots", "azimuthal", "common_mode"} <= set(names)
 
 
-def test_egress():
+def test_egress(no_peers):
     from benchmarks import egress
 
     found = by_case(egress.run(True, frame_bytes=64 << 10, arena_bytes=16 << 20))
     assert {"copy"} == found["egress/embedded/arena/8MiB"]["peers"].keys()
     assert {"copy", "direct-read", "h5py"} == found["egress/embedded/disk/8MiB"]["peers"].keys()
+    beside = found["egress/grpc/arena/64KiB"]["peers"]
+    assert {"bare-socket", "grpc-bytes", "copy"} <= {name for name, peer in beside.items() if "value" in peer}
+
+
+def test_reading_through_to_an_archive(tmp_path):
+    from benchmarks import drain
+
+    with hiss.open(tmp_path / "buffer", arena_bytes=16 << 20, segment_bytes=8 << 20) as buffer:
+        frames = [np.arange(5000, dtype=np.uint32)]
+        found = by_case(drain.read_through(buffer, frames, tmp_path, 2, (16, 32)))
+    assert found.keys() == {"readthrough/start", "readthrough/8MiB"}
+    assert found["readthrough/8MiB"]["peers"].keys() == {"h5py", "h5py-open"}
+    assert all(result["unit"] == "ms" and result["value"] > 0 for result in found.values())
 
 
 def test_small():
@@ -101,3 +125,32 @@ def test_soak(tmp_path):
     assert found["soak/speed"]["value"] >= 0
     if "matplotlib" in sys.modules:
         assert (out / "soak.png").stat().st_size > 1000
+
+
+def test_ingest_by_lanes_and_its_picture(no_peers, tmp_path):
+    from benchmarks import ingest_wire, plot
+    from benchmarks.measure import machine
+    from hiss.testing.processes import DataProcess
+
+    (tmp_path / "data").mkdir()
+    with DataProcess(tmp_path / "data") as server:
+        sizes = {"sizes": ["4KiB"], "producers": [], "run_bytes": 1 << 18}
+        found = by_case(ingest_wire.run(True, server, tmp_path, ["unix"], **sizes))
+    peers = found["ingest/unix/durable/4KiB"]["peers"]
+    assert {"bare-socket", "grpc-bytes", "copy"} <= {name for name, peer in peers.items() if "value" in peer}
+    assert peers["flight"]["absent"] == "python -m benchmarks.peers wire"
+    assert "ingest/unix/written/4KiB-extend" in found
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"machine": machine(), "results": list(found.values())}))
+    plot.plot(results, tmp_path / "figures" / "ingest.svg")
+    assert (tmp_path / "figures" / "ingest.svg").stat().st_size > 5_000
+
+
+def test_latency(no_peers):
+    from benchmarks import latency
+
+    found = by_case(latency.run(True, lanes=["unix"], count=20, stored_bytes=32 << 20))
+    p50 = found["latency/unix/received/64KiB/p50"]
+    assert {"bare-socket", "grpc-bytes"} <= {name for name, peer in p50["peers"].items() if "value" in peer}
+    assert p50["value"] <= found["latency/unix/received/64KiB/p99"]["max"]
+    assert found["latency/unix/received/64KiB/p50/draining"]["value"] > 0

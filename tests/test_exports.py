@@ -11,6 +11,7 @@ PUBLIC = {
     "Block",
     "Buffer",
     "Collection",
+    "DrainTarget",
     "HissError",
     "Join",
     "Overload",

@@ -56,6 +56,19 @@ def test_a_process_that_is_killed_comes_back(served: Served, role: str) -> None:
         assert buffer.status().collections == 0
 
 
+def test_what_is_sealed_is_archived_by_a_drain_process_that_comes_back(served: Served, tmp_path: Path) -> None:
+    with hiss.connect(f"localhost:{served.port}") as buffer:
+        scan = buffer.collection("scan")
+        scan.drain_to(f"{tmp_path}/{{stream}}.nxs")
+        for number in range(2):
+            with scan.create_stream(f"s{number}", dtype="u1", shape=(2,), ack="archived") as s:
+                s.append(bytes_of(number))
+            location = s.wait_archived(120).archives[0].location
+            assert location == f"{tmp_path}/s{number}.nxs::/entry/instrument/s{number}/data"
+            served.kill("drain")
+        served.wait_for("drain")
+
+
 def names_of_recipes(buffer: hiss.Buffer) -> list[str]:
     try:
         return [recipe.name for recipe in buffer.meow.recipes()]
@@ -64,13 +77,13 @@ def names_of_recipes(buffer: hiss.Buffer) -> list[str]:
 
 
 def test_it_stops_cleanly_and_leaves_no_process(served: Served) -> None:
-    pids = [served.pid("data"), served.pid("rules")]
+    pids = [served.pid(role) for role in ("data", "rules", "drain")]
     assert served.stop() == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def test_the_processes_do_not_outlive_a_supervisor_that_is_killed(served: Served) -> None:
-    pids = [served.pid("data"), served.pid("rules")]
+    pids = [served.pid(role) for role in ("data", "rules", "drain")]
     served.process.kill()
     served.process.wait(60)
     wait_for(lambda: not any(running(pid) for pid in pids))
@@ -78,6 +91,7 @@ def test_the_processes_do_not_outlive_a_supervisor_that_is_killed(served: Served
 
 def test_a_port_in_use_is_named(served: Served, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hiss.cli", "serve", "--data", str(tmp_path / "other"), "--port", str(served.port)]
+    command += ["--http", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=served.environment)
     assert done.returncode != 0
     assert str(served.port) in done.stderr

@@ -18,7 +18,11 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "meow": (
         "mig_meow==0.37", "nbformat==5.1.2", "setuptools<81", "paramiko", "six", "watchdog<5", "meow-base==1.0.5",
     ),
+    "wire": ("numpy", "pyarrow", "redis", "nats-py"),
+    "pvapy": ("numpy", "pvapy"),
 }  # fmt: skip
+
+PROGRAMS = {"redis-server": "apt-get install redis-server", "nats-server": "apt-get install nats-server"}
 
 
 def interpreter(environment: str) -> Path | None:

@@ -1,6 +1,7 @@
 """`python -m benchmarks.peers [NAME ...]`: make the environments of the peers, all or those named.
 
-What is there stays. One that cannot be made (no wheel for this machine, no network) is told and passed over.
+What is there stays. One that cannot be made (no wheel for this machine, no network) is told and passed over. Programs
+that come from the system are not installed: the line that does is told.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from benchmarks.peers import ENVIRONMENTS, HOME, interpreter
+from benchmarks.peers import ENVIRONMENTS, HOME, PROGRAMS, interpreter
 
 
 def main(names: list[str]) -> int:
@@ -26,6 +27,9 @@ def main(names: list[str]) -> int:
         except (OSError, subprocess.CalledProcessError) as error:
             shutil.rmtree(directory, ignore_errors=True)
             sys.stderr.write(f"the peers {name} cannot be installed here: {error}\n")
+    for program, line in PROGRAMS.items():
+        if shutil.which(program) is None:
+            sys.stderr.write(f"the peer {program} is not here: {line}\n")
     return 0
 
 

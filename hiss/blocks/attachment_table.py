@@ -41,9 +41,13 @@ class AttachmentTable:
         self._insert_event = insert_event
         self._events = events
         self._check_open = check_open
+        # collections that may have some: most have none, and are asked about for each of their streams
+        self._some = {row["collection"] for row in database.rows("SELECT DISTINCT collection FROM attachment")}
 
     def of(self, collection: str) -> tuple[Attachment, ...]:
         """What is attached to one collection, in the order in which a stream runs it."""
+        if collection not in self._some:
+            return ()
         found = self._database.rows("SELECT * FROM attachment WHERE collection = ? ORDER BY ordinal", collection)
         return tuple(map(rows.attachment, found))
 
@@ -58,6 +62,7 @@ class AttachmentTable:
         """
         with self._events(), self._database.transaction() as writer:
             self._check_open(collection)
+            self._some.add(collection)
             stage, streams = attachment.stage, attachment.streams
             others = [one for one in self.of(collection) if (one.streams, one.stage.name) != (streams, stage.name)]
             if len(others) >= limits.ATTACHMENTS_MAX:

@@ -25,8 +25,12 @@ from hiss.blocks import catalog_rows as rows
 from hiss.blocks.array_store import ArrayStore
 from hiss.blocks.attachment_table import AttachmentTable
 from hiss.blocks.catalog_database import CatalogDatabase
+from hiss.blocks.drain_table import DrainTable
+from hiss.blocks.fresh_streams import FreshStreams
 from hiss.blocks.milestone_table import MilestoneTable
+from hiss.blocks.share_table import ShareTable
 from hiss.blocks.space_records import SpaceRecords
+from hiss.blocks.token_table import TokenTable
 from hiss.errors import (
     AlreadyExists,
     CatalogDamaged,
@@ -84,6 +88,7 @@ class Catalog:
 
     def __init__(self, directory: Path, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._database = CatalogDatabase(directory / FILE_NAME)
+        self._fresh = FreshStreams(self._database)
         self._arrays = ArrayStore(directory / "arrays")
         self._clock_ns = clock_ns
         properties = self._database.properties()
@@ -98,16 +103,25 @@ class Catalog:
         self.node: Final = node
         self.salt: Final = salt
         self.milestones: Final = MilestoneTable(self._database, self._insert_event)
+        self.shares: Final = ShareTable(self._database)
         self._event_added = threading.Condition()
+        self._inserted = threading.local()  # `seq` of the last event that this thread inserted
         self.space: Final = SpaceRecords(self._database, self._insert_event, self._events, clock_ns)
+        self.drains: Final = DrainTable(self._database, self._insert_event, self._events, clock_ns)
         self.attachments: Final = AttachmentTable(
             self._database, self._insert_event, self._events, self.check_takes_streams
         )
+        self.tokens: Final = TokenTable(self._database, self._insert_event, self._events, clock_ns)
         last = self._database.row("SELECT max(seq) AS seq FROM event")
         self._last_seq = int((last and last["seq"]) or 0)
 
     def close(self) -> None:
         self._database.close()
+
+    @property
+    def last_seq(self) -> int:
+        """Of the newest event; 0 where there is none."""
+        return self._last_seq
 
     # ---- collections
 
@@ -169,9 +183,11 @@ class Catalog:
             self.collection(path)
             ids = [row["id"] for row in self._database.rows("SELECT id FROM stream WHERE collection = ?", path)]
             writer.execute("DELETE FROM stream WHERE collection = ?", (path,))
+            self._fresh.changed(ids)
             self._bury(writer, ids)
             for table in ("attachment", "retention"):  # a new collection of that name inherits neither
                 writer.execute(f"DELETE FROM {table} WHERE collection = ?", (path,))
+            self.drains.forget_collection(writer, path)
             writer.execute("DELETE FROM collection WHERE path = ?", (path,))
         return ids
 
@@ -251,6 +267,7 @@ class Catalog:
                 path=info.path,
             )
         info = replace(info, version=max((row["version"] for row in there), default=0) + 1)
+        attrs = rows.dumps(info.attrs)
         writer.execute(
             "INSERT INTO stream VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '[]', '')",
             (
@@ -261,7 +278,7 @@ class Catalog:
                 attempt,
                 int(info.state),
                 info.raw_of is not None,
-                rows.dumps(info.attrs),
+                attrs,
                 rows.stream_document(info),
                 "",
                 info.digest,
@@ -269,6 +286,7 @@ class Catalog:
                 info.abort_reason,
             ),
         )
+        self._fresh.made(info, attrs, attempt)
         return info
 
     def stream(self, path: str, version: int | None = None, attempt: str | None = None) -> StreamInfo:
@@ -286,6 +304,9 @@ class Catalog:
 
     def stream_by_id(self, stream_id: str) -> StreamInfo:
         """Whatever its attempt. Raises `StreamNotFound`."""
+        fresh = self._fresh.get(stream_id)
+        if fresh is not None:
+            return fresh
         row = self._database.row("SELECT * FROM stream WHERE id = ?", stream_id)
         if row is None:
             raise StreamNotFound(f"no stream with the id {stream_id[:64]!r}", id=stream_id[:64])
@@ -320,6 +341,9 @@ class Catalog:
 
     def attempt_of(self, stream_id: str) -> str | None:
         """The attempt whose staged output a stream is; None where it is public."""
+        fresh = self._fresh.attempt_of(stream_id)
+        if fresh is not None:
+            return fresh[0]
         row = self._database.row("SELECT attempt FROM stream WHERE id = ?", stream_id)
         return None if row is None else row["attempt"]
 
@@ -328,6 +352,7 @@ class Catalog:
         with self._database.transaction() as writer:
             info = self._open_stream(stream_id)
             writer.execute("UPDATE stream SET attrs = ? WHERE id = ?", (rows.dumps({**info.attrs, **attrs}), stream_id))
+            self._fresh.changed([stream_id])
         return self.stream_by_id(stream_id)
 
     def _open_stream(self, stream_id: str) -> StreamInfo:
@@ -343,7 +368,7 @@ class Catalog:
         completeness: Mapping[str, Completeness],
         digests: Mapping[str, str],
         reason: str = "",
-    ) -> None:
+    ) -> list[StreamInfo]:
         """Make streams final in one transaction with their events, and their collection's if that completes it.
 
         The caller has made their blocks durable first. Raw companions make no events; staged streams make theirs when
@@ -356,22 +381,28 @@ class Catalog:
         """
         assert state.final
         with self._events(), self._database.transaction() as writer:
+            public, finals = [], []
             for stream_id in ids:
-                self._open_stream(stream_id)
+                final = replace(
+                    self._open_stream(stream_id),
+                    state=state,
+                    completeness=completeness[stream_id],
+                    digest=digests[stream_id],
+                    final_ns=self._clock_ns(),
+                    abort_reason=reason,
+                )
+                if self.attempt_of(stream_id) is None:
+                    public.append(final)
+                self._fresh.changed([stream_id])
+                document = rows.completeness_document(final.completeness)
                 writer.execute(
                     "UPDATE stream SET state = ?, completeness = ?, digest = ?, final_ns = ?, abort_reason = ? "
                     "WHERE id = ?",
-                    (
-                        int(state),
-                        rows.completeness_document(completeness[stream_id]),
-                        digests[stream_id],
-                        self._clock_ns(),
-                        reason,
-                        stream_id,
-                    ),
+                    (int(state), document, final.digest, final.final_ns, reason, stream_id),
                 )
-            public = [stream_id for stream_id in ids if self.attempt_of(stream_id) is None]
-            self._announce_final(writer, [self.stream_by_id(stream_id) for stream_id in public])
+                finals.append(final)
+            self._announce_final(writer, public)
+        return finals
 
     def _announce_final(self, writer: sqlite3.Connection, infos: Sequence[StreamInfo]) -> None:
         for info in infos:
@@ -396,6 +427,7 @@ class Catalog:
         with self._events(), self._database.transaction() as writer:
             info = rows.with_quarantine(self.stream_by_id(stream_id), stage, quarantined)
             writer.execute("UPDATE stream SET document = ? WHERE id = ?", (rows.stream_document(info), stream_id))
+            self._fresh.changed([stream_id])
             if quarantined:
                 kernel = info.stages[stage]
                 data = {"id": info.id, "kernel": kernel.name, "hash": kernel.hash, "stage": stage}
@@ -408,6 +440,7 @@ class Catalog:
         with self._events(), self._database.transaction() as writer:
             info = replace(self.stream_by_id(stream_id), stages=tuple(stages), shadows=tuple(shadows))
             writer.execute("UPDATE stream SET document = ? WHERE id = ?", (rows.stream_document(info), stream_id))
+            self._fresh.changed([stream_id])
             for stage in stages if promoted else ():
                 if stage.name == promoted and stage.since is not None:
                     data = {"id": info.id, "kernel": stage.name, "hash": stage.hash, "since": stage.since}
@@ -416,8 +449,10 @@ class Catalog:
     def delete_stream(self, stream_id: str, *, missing_ok: bool = False) -> None:
         """Forget a stream. Raises `StreamNotFound` unless `missing_ok`."""
         with self._database.transaction() as writer:
+            self.drains.forget_stream(writer, stream_id)
             if not writer.execute("DELETE FROM stream WHERE id = ?", (stream_id,)).rowcount and not missing_ok:
                 raise StreamNotFound(f"no stream with the id {stream_id[:64]!r}", id=stream_id[:64])
+            self._fresh.changed([stream_id])
             self._bury(writer, [stream_id])
 
     @staticmethod
@@ -443,11 +478,11 @@ class Catalog:
         Nobody waits for the disk: after a crash no session is open that could go on under the old one.
         """
         with self._database.transaction(wait=False) as writer:
-            writer.execute("UPDATE stream SET epoch = epoch + 1 WHERE id = ?", (stream_id,))
-            row = self._database.row("SELECT epoch FROM stream WHERE id = ?", stream_id)
-        if row is None:
+            query = "UPDATE stream SET epoch = epoch + 1 WHERE id = ? RETURNING epoch"
+            found = writer.execute(query, (stream_id,)).fetchall()
+        if not found:
             raise StreamNotFound(f"no stream with the id {stream_id[:64]!r}", id=stream_id[:64])
-        return int(row["epoch"])
+        return int(found[0]["epoch"])
 
     # ---- kernels and their arrays
 
@@ -515,6 +550,7 @@ class Catalog:
                 "INSERT INTO event VALUES (NULL, ?, ?, ?, ?, ?, ?)", (kind, now, collection, stream, version, text)
             ).lastrowid
         assert seq is not None
+        self._inserted.seq = seq
         return Event(self.node, seq, kind, now, collection, stream, version, json.loads(text))
 
     def events_after(self, seq: int, limit: int) -> list[Event]:
@@ -544,9 +580,9 @@ class Catalog:
 
     def _announce(self) -> None:
         """Wake those who wait for events; after the commit."""
-        last = self._database.row("SELECT max(seq) AS seq FROM event")
+        seq = getattr(self._inserted, "seq", 0)
         with self._event_added:
-            self._last_seq = int((last and last["seq"]) or 0)
+            self._last_seq = max(self._last_seq, seq)
             self._event_added.notify_all()
 
     # ---- attempts of jobs
@@ -601,6 +637,7 @@ class Catalog:
                 self._check_final(infos, f"attempt {attempt}")
                 published = [[info.id, info.path, info.version, info.digest] for info in infos]
                 writer.execute("UPDATE stream SET attempt = NULL WHERE attempt = ?", (attempt,))
+                self._fresh.changed([info.id for info in infos])
                 writer.execute(
                     "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?)", (attempt, _COMMITTED, rows.dumps(published))
                 )
@@ -623,6 +660,7 @@ class Catalog:
                 raise Conflict(f"attempt {attempt} is committed; what it wrote is published", attempt=attempt)
             ids = [info.id for info in self._staged(attempt)]
             writer.execute("DELETE FROM stream WHERE attempt = ?", (attempt,))
+            self._fresh.changed(ids)
             self._bury(writer, ids)
             writer.execute("INSERT OR REPLACE INTO attempt VALUES (?, ?, '[]')", (attempt, _DISCARDED))
         return ids
@@ -639,7 +677,7 @@ class _Announcement:
         self._catalog = catalog
 
     def __enter__(self) -> None:
-        return None
+        self._catalog._inserted.seq = 0
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:

@@ -17,14 +17,14 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from hiss import limits
 from hiss.errors import CatalogDamaged, HissError, SpaceExhausted, Stopping, Unavailable
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 _SCHEMA: Final = """
 CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -65,14 +65,24 @@ _SINCE: Final = {  # what a version adds to the one before
         "kernel TEXT NOT NULL, shadow INTEGER NOT NULL, attached_ns INTEGER NOT NULL, stage TEXT NOT NULL, "
         "UNIQUE (collection, streams, kernel))",
     ),
+    5: (
+        "CREATE TABLE drain_policy (collection TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE drain (id TEXT PRIMARY KEY, source TEXT NOT NULL, collection TEXT NOT NULL, "
+        "version INTEGER NOT NULL, url TEXT NOT NULL, target TEXT NOT NULL, state TEXT NOT NULL, "
+        "priority INTEGER NOT NULL, attempts INTEGER NOT NULL, reason TEXT NOT NULL, due_ns INTEGER, "
+        "next_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL, began INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX drain_waiting ON drain (priority DESC, due_ns) WHERE state IN ('wanted', 'failed')",
+    ),
 }
 
 
 class _Batch:
     """Transactions that one commit makes durable."""
 
-    def __init__(self) -> None:
+    def __init__(self, settled: threading.Condition) -> None:
+        self.settled = settled  # told when it is over, to all but the one that commits it
         self.members = 0  # whose changes are in it
+        self.on_commit: list[Callable[[], object]] = []  # called in that order, under the lock
         self.led = False  # one of them will commit it
         self.over = False
         self.error: BaseException | None = None
@@ -89,7 +99,8 @@ class CatalogDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lock = threading.Condition(threading.RLock())
+        self._rlock = threading.RLock()
+        self.lock = threading.Condition(self._rlock)
         self._owner: int | None = None  # the thread whose transaction it is at the moment
         self._batch: _Batch | None = None  # begun and not committed
         self._arriving = 0  # threads that want to begin a transaction
@@ -161,13 +172,17 @@ class CatalogDatabase:
             with self._arriving_lock:
                 self._arriving -= 1
             batch = self._begin()
+            effects = len(batch.on_commit)
             self._owner = threading.get_ident()
             try:
                 with self.errors():
-                    self._connection.execute("SAVEPOINT one")
+                    if batch.members:
+                        self._connection.execute("SAVEPOINT one")
                     yield self._connection
-                    self._connection.execute("RELEASE one")
+                    if batch.members:
+                        self._connection.execute("RELEASE one")
             except BaseException as error:
+                del batch.on_commit[effects:]
                 self._undo(batch, error)
                 raise
             finally:
@@ -181,8 +196,14 @@ class CatalogDatabase:
         if self._batch is None:
             with self.errors():
                 self._connection.execute("BEGIN IMMEDIATE")
-            self._batch = _Batch()
+            self._batch = _Batch(threading.Condition(self._rlock))
         return self._batch
+
+    def on_commit(self, effect: Callable[[], object]) -> None:
+        """Called when the caller's transaction has committed, before anybody is told so; must be quick."""
+        assert self._owner == threading.get_ident(), "outside of a transaction"
+        assert self._batch is not None
+        self._batch.on_commit.append(effect)
 
     def _undo(self, batch: _Batch, error: BaseException) -> None:
         """Take back what one transaction changed; all of the batch where SQLite has given that up (a full disk)."""
@@ -199,7 +220,7 @@ class CatalogDatabase:
         """Return when the batch is committed; the first to come here does it, when nobody else is about to join."""
         if batch.led:
             while not batch.over:
-                self.lock.wait()
+                batch.settled.wait()
         batch.led = True
         while not batch.over and self._arriving and batch.members < limits.CATALOG_BATCH_MAX:
             self.lock.wait()
@@ -220,8 +241,12 @@ class CatalogDatabase:
         self._end(batch, error)
 
     def _end(self, batch: _Batch, error: BaseException | None) -> None:
+        if error is None:
+            for effect in batch.on_commit:
+                effect()
         batch.over, batch.error = True, error
         self._batch = None
+        batch.settled.notify_all()
         self.lock.notify_all()
 
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:

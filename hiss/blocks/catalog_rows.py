@@ -81,11 +81,14 @@ def _stage(stage: StageInfo) -> dict[str, Any]:
         **({} if stage.since is None else {"since": stage.since}),
         **({"every": stage.every} if stage.every else {}),
         **({"attached": True} if stage.attached else {}),
+        **({"feedback_every": stage.feedback_every} if stage.feedback_every else {}),
+        **({"warnings": list(stage.warnings)} if stage.warnings else {}),
     }
 
 
 def _stage_info(document: Mapping[str, Any]) -> StageInfo:
-    return StageInfo(**{**document, "kind": KernelKind(document["kind"])})
+    warnings = tuple(document.get("warnings", ()))
+    return StageInfo(**{**document, "kind": KernelKind(document["kind"]), "warnings": warnings})
 
 
 def _decoded(read: Callable[[sqlite3.Row], _Info]) -> Callable[[sqlite3.Row], _Info]:

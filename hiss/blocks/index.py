@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,7 +25,7 @@ import numpy.typing as npt
 import xxhash
 
 from hiss.blocks.record import BlockTable
-from hiss.limits import RECORD_ALIGN_BYTES
+from hiss.limits import LATE_RECORDS_KEPT, RECORD_ALIGN_BYTES
 from hiss.model import BlockStatus, ByteArray, IntArray, UIntArray, is_readable
 
 NOT_HANDLED: Final = 255  # no status
@@ -119,6 +120,7 @@ class StreamIndex:
         self._stored = 0
         self._stored_bytes = 0
         self._rolling: xxhash.xxh3_64 | None = xxhash.xxh3_64()  # of all blocks, while they came in order
+        self._late: deque[tuple[int, int]] = deque(maxlen=LATE_RECORDS_KEPT)  # (record, its first index)
         self.damaged: list[tuple[int, int]] = []  # indices whose blocks recovery found damaged
 
     # ---- what is there
@@ -166,6 +168,15 @@ class StreamIndex:
     def records(self) -> int:
         """Records that ever arrived."""
         return self._records.length
+
+    def news(self, records: int) -> tuple[int, int | None]:
+        """How many records there are, and the lowest index of those that came after the first `records` of them and not
+        in order; None where all came beyond the highest index."""
+        with self._lock:
+            found = [low for record, low in self._late if record >= records]
+            if len(found) == LATE_RECORDS_KEPT:  # older ones may be forgotten
+                return self._records.length, int(self._runs["first"][0])
+            return self._records.length, min(found, default=None)
 
     @property
     def log_bytes(self) -> int:
@@ -279,6 +290,8 @@ class StreamIndex:
             self._add_record(place, len(rows))
             if len(rows):
                 self._roll(index, status, table.digest[rows])
+                if int(index[0]) < self._next:
+                    self._late.append((record, int(index[0])))
                 self._add_runs(record, rows, index, status, cause)
                 self._next = max(self._next, int(index[-1]) + 1)
             self._stored += int(is_readable(status).sum())

@@ -1,12 +1,12 @@
 """Retention: which streams are to leave the log, why, and in which order. Pure functions over what the catalog says.
 
-A stream that is archived nowhere stays, whatever its age and whatever the pressure, unless its producer (`expendable`)
-or its collection's policy (`undrained`) allows that it goes.
+A stream that is archived nowhere, or that has not reached every target of its drain policy, stays, whatever its age and
+whatever the pressure, unless its producer (`expendable`) or its collection's policy (`undrained`) allows that it goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from hiss.blocks.space_records import covers
 from hiss.model import StreamInfo
@@ -21,19 +21,26 @@ def policy_of(collection: str, own: Mapping[str, Retention], default: Retention)
     return own[max(above, key=len)] if above else default
 
 
-def may_go(info: StreamInfo, policy: Retention) -> bool:
+Archived = Callable[[StreamInfo], bool]
+"""Whether a stream is archived, in all the places where it is to be."""
+
+
+def may_go(info: StreamInfo, policy: Retention, archived: Archived) -> bool:
     """Whether nothing is lost with it, or its owner allowed that."""
-    return info.state.final and info.eviction is None and (bool(info.archives) or policy.undrained or info.expendable)
+    if not info.state.final or info.eviction is not None:
+        return False
+    return policy.undrained or info.expendable or archived(info)
 
 
-def due(info: StreamInfo, policy: Retention, now_ns: int) -> str | None:
+def due(info: StreamInfo, policy: Retention, now_ns: int, archived: Archived) -> str | None:
     """The policy by which a stream goes now, space or not."""
-    if not may_go(info, policy):
+    if not may_go(info, policy, archived):
         return None
     if policy.age_s is not None and now_ns - info.final_ns >= policy.age_s * 1e9:
         return AGE
-    archived = info.archives and policy.drained_s is not None
-    if archived and now_ns - info.archives[0].verified_ns >= (policy.drained_s or 0.0) * 1e9:
+    if policy.drained_s is None or not archived(info):
+        return None
+    if now_ns - info.archives[0].verified_ns >= policy.drained_s * 1e9:
         return DRAINED
     return None
 
@@ -44,6 +51,7 @@ def planned(
     default: Retention,
     now_ns: int,
     short_bytes: int,
+    archived: Archived,
 ) -> Iterator[tuple[StreamInfo, str]]:
     """Streams to evict, each with its policy, in the order in which they go.
 
@@ -54,11 +62,11 @@ def planned(
     rest: list[StreamInfo] = []
     for info in streams:
         policy = policy_of(info.collection, own, default)
-        why = due(info, policy, now_ns)
+        why = due(info, policy, now_ns, archived)
         if why is not None:
             freed += info.completeness.bytes
             yield info, why
-        elif policy.pressure and may_go(info, policy):
+        elif policy.pressure and may_go(info, policy, archived):
             rest.append(info)
     for info in sorted(rest, key=_under_pressure):
         if freed >= short_bytes:

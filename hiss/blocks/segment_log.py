@@ -20,6 +20,7 @@ from the committer.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import logging
 import threading
@@ -117,7 +118,11 @@ class _Ticket:
 @dataclass(slots=True, eq=False)
 class _SyncWait:
     target: int
+    streams: set[str] | None  # None: all
     error: HissError | None = None
+
+    def covers(self, ordinal: int, stream_id: str) -> bool:
+        return ordinal <= self.target and (self.streams is None or stream_id in self.streams)
 
 
 class SegmentLog:
@@ -164,6 +169,7 @@ class SegmentLog:
         self._outstanding: dict[int, _Slot] = {}  # by lsn, rising
         self._doubted_lsn: int | None = None  # from here on recovery has torn records to see to
         self._ordinals: dict[int, int] = {}  # of writes that are not settled, rising; their bytes
+        self._unsettled: collections.Counter[str] = collections.Counter()  # writes of each stream, copies left out
         self._next_ordinal = 1
         self._written: list[_Write] = []
         self._ends: list[_Slot] = []  # end marks that wait for their sync
@@ -310,6 +316,8 @@ class SegmentLog:
             write.ordinal = self._next_ordinal
             self._next_ordinal += 1
             self._ordinals[write.ordinal] = size
+            if not write.copy:
+                self._unsettled[write.index.stream_id] += 1
 
     def _check_running(self) -> None:
         if self._broken is not None:
@@ -429,7 +437,13 @@ class SegmentLog:
     def _forget(self, write: _Write) -> None:
         """The write is over, in whatever way."""
         with self._changed:
-            self._unsynced_bytes -= self._ordinals.pop(write.ordinal, 0)
+            size = self._ordinals.pop(write.ordinal, None)
+            if size is not None:
+                self._unsynced_bytes -= size
+                if not write.copy:
+                    self._unsettled[write.index.stream_id] -= 1
+                    if not self._unsettled[write.index.stream_id]:
+                        del self._unsettled[write.index.stream_id]
             self._changed.notify_all()
 
     # ---- marks
@@ -595,7 +609,7 @@ class SegmentLog:
         self._drop(write.slot)
         with self._changed:
             for wait in self._sync_waits:
-                if error is not None and write.ordinal <= wait.target:
+                if error is not None and wait.covers(write.ordinal, write.index.stream_id):
                     wait.error = wait.error or error
             self._forget(write)
             ticket = write.ticket
@@ -627,18 +641,24 @@ class SegmentLog:
         """Whether anything is on its way."""
         return bool(self._ordinals)
 
-    def sync(self) -> None:
-        """Block until everything written so far is durable; raise if some of it cannot be."""
+    def sync(self, streams: set[str] | None = None) -> None:
+        """Block until everything written so far is durable, or nothing of these streams is on its way any more; raise
+        if some of it cannot be made durable."""
         with self._changed:
-            wait = _SyncWait(self._next_ordinal - 1)
+            wait = _SyncWait(self._next_ordinal - 1, streams)
             self._sync_waits.append(wait)
             try:
-                while next(iter(self._ordinals), self._next_ordinal) <= wait.target:
+                while self._awaits(wait):
                     self._changed.wait()
             finally:
                 self._sync_waits.remove(wait)
         if wait.error is not None:
             raise wait.error
+
+    def _awaits(self, wait: _SyncWait) -> bool:
+        if wait.streams is None:
+            return next(iter(self._ordinals), self._next_ordinal) <= wait.target
+        return any(stream in self._unsettled for stream in wait.streams)
 
     def close(self) -> None:
         """Make durable what is written, mark the tail, stop the committer."""

@@ -10,8 +10,10 @@ is refused is an error, since nobody can tell what is in it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -31,7 +33,7 @@ from hiss.errors import SegmentDamaged
 from hiss.limits import RECORD_ALIGN_BYTES, SCAN_BYTES
 from hiss.model import ByteArray
 
-_FIRST_READ_BYTES = RECORD_ALIGN_BYTES
+_NEAR_BYTES: Final = 128 * 1024  # a gap that takes less time to read than to leave out
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class SegmentScan:
     ----------
     header : SegmentHeader or None
         None where it is damaged or was never written; the generation is then that of the newest record.
-    generation, tail, last_lsn : int
+    tail, last_lsn : int
         Set when `records` has been exhausted: one past the last good record, and its sequence number.
     ended : bool
         The segment says that it takes no more records.
@@ -83,6 +85,7 @@ class SegmentScan:
     def __init__(self, files: Files, fd: int, size: int, number: int, salt: int) -> None:
         self._files, self._fd, self._size, self._number, self._salt = files, fd, size, number, salt
         self.refusals: list[tuple[int, OSError]] = []
+        self._ahead_at, self._ahead = 0, bytearray()  # what was read last, and where it stands
         header = decode_segment_header(self._bytes(0, HEADER_PAGE_BYTES))
         if self.refusals:
             raise SegmentDamaged(
@@ -91,13 +94,17 @@ class SegmentScan:
                 segment=number,
             )
         self.header: SegmentHeader | None = header if header and header.number == number else None
-        self.generation = self.header.generation if self.header else self._newest_generation()
         self.last_lsn = self.header.first_lsn - 1 if self.header else 0
         self.tail = HEADER_PAGE_BYTES
         self.ended = False
         self.durable_lsn = 0
         self.highest_lsn = 0  # of any good header, whatever became of its record
         self.holes: list[Hole] = []
+
+    @functools.cached_property
+    def generation(self) -> int:
+        """Of the segment's use; where its header does not tell, all of it is read for that."""
+        return self.header.generation if self.header else self._newest_generation()
 
     def records(self) -> Iterator[tuple[RecordHeader, BlockTable]]:
         """Every good record with blocks, in order."""
@@ -150,14 +157,33 @@ class SegmentScan:
         self.holes.append(Hole(self._number, offset, size, lsn, header, last, self.generation, refused))
 
     def _bytes(self, offset: int, size: int) -> bytearray:
-        """What is there; zeros where the disk refuses it."""
+        """What is there; zeros where the disk refuses it.
+
+        Where one small record follows another, they are read many at once.
+        """
+        ahead = offset - self._ahead_at
+        if 0 <= ahead - len(self._ahead) <= _NEAR_BYTES and size < SCAN_BYTES:
+            self._read_ahead(offset)
+            ahead = 0
+        if ahead >= 0 and ahead + size <= len(self._ahead):
+            return self._ahead[ahead : ahead + size]
         data = bytearray(max(0, min(size, self._size - offset)))
         try:
             read_fully(self._files, self._fd, data, offset)
         except OSError as error:
             self.refusals.append((offset, error))
             return bytearray(len(data))
+        if size < SCAN_BYTES:
+            self._ahead_at, self._ahead = offset, data
         return data
+
+    def _read_ahead(self, offset: int) -> None:
+        data = bytearray(max(0, min(SCAN_BYTES, self._size - offset)))
+        try:
+            read_fully(self._files, self._fd, data, offset)
+        except OSError:  # of something in it; what is asked for is read by itself
+            data = bytearray()
+        self._ahead_at, self._ahead = offset, data
 
     def _header(self, offset: int) -> RecordHeader | None:
         """The good header at `offset`, of this generation, and not left over from before a crash."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 
@@ -152,6 +152,12 @@ class SpaceRecords:
             data = {"id": info.id, "location": location, "digest": info.digest}
             self._insert_event("stream.archived", info.collection, info.name, info.version, data)
         return replace(info, archives=tuple(archives))
+
+    def add_archives(self, places: Sequence[tuple[str, str]]) -> None:
+        """`add_archive` of several streams and their locations, in one transaction."""
+        with self._events(), self._database.transaction():
+            for stream_id, location in places:
+                self.add_archive(stream_id, location)
 
     def evict(self, stream_id: str, policy: str) -> None:
         """The stream's blocks leave the log; the event `stream.evicted` says so. Its space may be freed afterwards.

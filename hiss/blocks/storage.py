@@ -244,12 +244,13 @@ class Storage:
             return
         self._log.append(index, extent, on_durable, region)
 
-    def sync(self) -> None:
-        """Block until everything written so far is durable; raises if some of it cannot be.
+    def sync(self, stream_ids: Iterable[str] | None = None) -> None:
+        """Block until everything written so far, or what was of these streams, is durable; raises if some of it
+        cannot be.
 
         The last callbacks of appends may still be running when it returns.
         """
-        self._log.sync()
+        self._log.sync(None if stream_ids is None else set(stream_ids))
 
     def delete(self, stream_id: str) -> int:
         """Forget a stream and free its space in the log. Deleting what is not there changes nothing.

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter; may be repeated.")
 @click.option("--shadow", is_flag=True, help="Only report what it would have done.")
 @click.option("--every", type=int, default=0, metavar="N", help="Of a reduction: a result for each N indices.")
+@click.option(
+    "--feedback-every", type=int, default=0, metavar="N", help="Tell the producer how it fares each N blocks."
+)
 @click.option("--budget-s", type=float, help="The longest that it may take for one extent.")
 def attach(reach: Reach, name: str, collection: str, streams: str, params: tuple[str, ...], **rest: Any) -> None:
     """Give a kernel to the streams that are created in a COLLECTION from now on, without kernels of their own.
@@ -56,12 +59,12 @@ def detach(reach: Reach, name: str, collection: str, streams: str | None) -> Non
         click.echo(f"{name}: detached from {info.path}" + (f" for streams {streams}" if streams else ""))
 
 
-def _bound(definition: Any, params: Sequence[str], *, shadow: bool, every: int, budget_s: float | None) -> BoundKernel:
+def _bound(definition: Any, params: Sequence[str], *, budget_s: float | None, **options: Any) -> BoundKernel:
     from hiss import limits
     from hiss.model import BoundKernel
 
     values = {name: _param(name, text) for name, text in map(specimen.split, params)}
-    return BoundKernel(definition, values, limits.KERNEL_BUDGET_S if budget_s is None else budget_s, shadow, every)
+    return BoundKernel(definition, values, limits.KERNEL_BUDGET_S if budget_s is None else budget_s, **options)
 
 
 def _param(name: str, text: str) -> Param:

@@ -25,6 +25,7 @@ from hiss.limits import GiB
 
 if TYPE_CHECKING:
     from hiss.model import NodeStatus
+    from hiss.tls import ClientTls
 
 _NEEDED: Final = {
     "numpy": "numpy",
@@ -45,6 +46,9 @@ _OPTIONAL: Final = {
     "zarr": ("zarr", "drain to Zarr", "pip install 'hiss[zarr]'"),
     "pyFAI": ("pyFAI", "azimuthal integration", "pip install 'hiss[azimuthal]'"),
     "distributed": ("distributed", "jobs on a Dask cluster", "pip install 'hiss[dask]'"),
+    "tifffile": ("tifffile", "TIFF files for hiss put", "pip install 'hiss[files]'"),
+    "fabio": ("fabio", "CBF and EDF files for hiss put", "pip install 'hiss[files]'"),
+    "pvapy": ("pvaccess", "the bridge from EPICS", "pip install 'hiss[pva]'"),
     "watchdog": ("watchdog", "watched directories", "pip install 'hiss[watch]'"),
     "rocrate": ("rocrate", "provenance as RO-Crates", "pip install 'hiss[provenance]'"),
 }
@@ -58,7 +62,7 @@ _RECOVERED: Final = {
 }
 
 
-def checkup(config: ServeConfig, address: str | None, token: str | None) -> list[Finding]:
+def checkup(config: ServeConfig, address: str | None, token: str | None, tls: ClientTls | None = None) -> list[Finding]:
     """All findings, in an order in which a later one may follow from an earlier one."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _python,
@@ -66,7 +70,8 @@ def checkup(config: ServeConfig, address: str | None, token: str | None) -> list
         _compiler,
         lambda: iter((Finding("log", Outcome.OK, f"{IO_MODE}: {IO_REASON}"),)),
         lambda: machine(config.data, config.arena_bytes or StorageOptions().arena_bytes),
-        lambda: _server(config, address, token),
+        lambda: _server(config, address, token, tls),
+        lambda: _access(config),
     )
     return [finding for check in checks for finding in check()]
 
@@ -112,15 +117,16 @@ def _compiler() -> Iterator[Finding]:
     yield Finding("compiler", Outcome.OK if right else Outcome.FAIL, f"compiled and ran in {took:.2f} s")
 
 
-def _server(config: ServeConfig, address: str | None, token: str | None) -> Iterator[Finding]:
+def _server(config: ServeConfig, address: str | None, token: str | None, tls: ClientTls | None) -> Iterator[Finding]:
     import hiss
+    from hiss.link import Link
 
-    where = address or config.address
+    where = Link.parse(address).address if address else config.address
     if _silent(where):
         yield Finding("server", Outcome.WARN, f"nothing listens at {where}", "start one: hiss serve")
         return
     try:
-        with hiss.connect(where, token=token) as buffer:
+        with hiss.connect(address or where, token=token, tls=tls) as buffer:
             status = buffer.status()
         yield Finding("server", Outcome.OK, f"hiss {status.version} at {where}: {status.streams} streams")
         yield promises(status)
@@ -128,6 +134,18 @@ def _server(config: ServeConfig, address: str | None, token: str | None) -> Iter
     except HissError as error:
         advice = "another program may have the port; `ss -ltnp` names it, `hiss serve --port` takes another"
         yield Finding("server", Outcome.FAIL, f"{where}: {type(error).__name__}: {error}", advice)
+
+
+def _access(config: ServeConfig) -> Iterator[Finding]:
+    """Who reaches the server that is configured here, and how."""
+    if config.tls is not None:
+        clients = ", clients show a certificate" if config.tls_client_ca else ""
+        yield Finding("access", Outcome.OK, f"{config.address}: TLS with {config.tls_cert}, and tokens{clients}")
+    elif config.is_loopback:
+        yield Finding("access", Outcome.OK, f"{config.address}: from this machine only, with a token")
+    else:
+        advice = "give it a certificate: docs/security.md"
+        yield Finding("access", Outcome.WARN, f"{config.address}: tokens and data cross the network in clear", advice)
 
 
 def promises(status: NodeStatus) -> Finding:

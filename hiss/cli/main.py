@@ -12,7 +12,10 @@ import sys
 import click
 
 from hiss.cli.attachments import group as kernel_commands
+from hiss.cli.consumers import group as consumer_commands
+from hiss.cli.draining import group as drain_commands
 from hiss.cli.failure import INTERRUPTED, exit_status, say_failure
+from hiss.cli.intake import group as intake_commands
 from hiss.cli.node import group as node_commands
 from hiss.cli.provenance import group as provenance_commands
 from hiss.cli.reach import Reach
@@ -20,6 +23,7 @@ from hiss.cli.rules import group as rule_commands
 from hiss.cli.settings import settings_of_this_process
 from hiss.cli.space import group as space_commands
 from hiss.cli.storage import group as storage_commands
+from hiss.cli.tokens import group as token_commands
 from hiss.cli.transfer import group as transfer_commands
 from hiss.cli.verification import group as verification_commands
 from hiss.errors import HissError
@@ -56,11 +60,15 @@ for _group in (
     node_commands,
     storage_commands,
     space_commands,
+    intake_commands,
     transfer_commands,
+    drain_commands,
+    consumer_commands,
     verification_commands,
     kernel_commands,
     rule_commands,
     provenance_commands,
+    token_commands,
 ):
     root.commands.update(_group.commands)
 

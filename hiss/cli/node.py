@@ -20,8 +20,18 @@ group = click.Group()
 )
 @click.option("--host", help="The address to listen at.  [127.0.0.1]")
 @click.option("--port", type=int, help="The gRPC port.  [5001]")
+@click.option("--http", type=int, help="The port of HTTP for operators, 0 for none.  [5080]")
 @click.option("--arena-bytes", type=int, help="Memory for blocks on their way.  [1 GiB, at most a quarter of all]")
 @click.option("--segment-bytes", type=int, help="Size of the log's files.  [512 MiB]")
+@click.option("--tls-cert", metavar="FILE", help="Speak TLS only, with this certificate (PEM).")
+@click.option("--tls-key", metavar="FILE", help="Its key.")
+@click.option("--tls-client-ca", metavar="FILE", help="Clients must show a certificate that one of these has signed.")
+@click.option(
+    "--plain-network-is-trusted",
+    is_flag=True,
+    default=None,
+    help="Listen beyond this machine without TLS: whoever is on the network may read and change what is sent.",
+)
 @click.option("--jobs", "jobs_at_once", type=int, help="Jobs that run at once.  [2]")
 @click.pass_context
 def serve(context: click.Context, /, **options: Any) -> None:
@@ -134,7 +144,7 @@ def doctor(context: click.Context, reach: Reach, address: str | None, data: Path
     from hiss.cli.machine import Outcome
 
     config = reach.settings.serve_config(data=data)
-    findings = checkup(config, address or reach.settings.address, reach.settings.token)
+    findings = checkup(config, address or reach.settings.address, reach.settings.token, reach.settings.tls)
     if reach.json:
         say_json(findings)
     else:

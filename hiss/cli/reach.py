@@ -38,14 +38,16 @@ class Reach:
             with hiss.open(self.embedded) as buffer:
                 yield buffer
         else:
-            with hiss.connect(self.settings.address, token=self.settings.token) as buffer:
+            settings = self.settings
+            with hiss.connect(settings.address, token=settings.token, tls=settings.tls) as buffer:
                 yield buffer
 
 
 def command(
     group: click.Group, name: str | None = None, **options: Any
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Declare a command of `group` that talks to a buffer: `--address`, `--token`, `--data`, `--json` come along."""
+    """Declare a command of `group` that talks to a buffer: `--address`, `--token`, `--tls-ca`, `--data`, `--json` come
+    along."""
 
     def declare(function: Callable[..., Any]) -> click.Command:
         @click.pass_context
@@ -55,6 +57,7 @@ def command(
             /,
             address: str | None,
             token: str | None,
+            tls_ca: str | None,
             embedded: Path | None,
             as_json: bool,
             **rest: Any,
@@ -65,6 +68,8 @@ def command(
                 changes["address"] = address
             if token:
                 changes["token"] = token
+            if tls_ca:
+                changes["trust"] = tls_ca
             reach = replace(
                 reach,
                 settings=replace(reach.settings, **changes),  # type: ignore[arg-type]
@@ -74,7 +79,7 @@ def command(
             context.find_root().obj = reach
             return function(reach, **rest)
 
-        for option in (_JSON, _DATA, _TOKEN, _ADDRESS):
+        for option in (_JSON, _DATA, _TLS_CA, _TOKEN, _ADDRESS):
             run = option(run)
         return group.command(name, **options)(run)
 
@@ -100,7 +105,8 @@ def local_command(
     return declare
 
 
-_ADDRESS = click.option("--address", metavar="HOST:PORT", help="The buffer's address.  [HISS_ADDRESS]")
+_ADDRESS = click.option("--address", metavar="HOST:PORT", help="The buffer's address, or a link.  [HISS_ADDRESS]")
+_TLS_CA = click.option("--tls-ca", metavar="FILE", help="Connect by TLS; trust these certificates.  [HISS_TLS_CA]")
 _TOKEN = click.option("--token", metavar="TOKEN", help="The token to show.  [HISS_TOKEN]")
 _DATA = click.option(
     "--data",

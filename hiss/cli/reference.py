@@ -20,11 +20,16 @@ Made by `python -m hiss.cli.reference`; do not edit.
 `--json` prints JSON instead of tables; errors are then JSON too. Long work shows a progress bar where stderr is a
 terminal. Commands that talk to a buffer ask the server at `--address` (or `HISS_ADDRESS`, or `address` in `hiss.toml`,
 else `localhost:5001`); with `--data DIR` they open that data directory in their own process instead, for when no server
-runs. On the server's own machine its owner needs no token; elsewhere `--token` or `HISS_TOKEN` has it.
+runs. On the server's own machine its owner needs no token; elsewhere `--token` or `HISS_TOKEN` has it, or the address
+is a share link, `hiss://HOST:PORT/COLLECTION#TOKEN` (`hiss token share`). See [security.md](security.md).
 
-`hiss.toml` is read once, from the working directory or from `~/.config/hiss/`. It holds `address` and `token` for
-clients, and for `hiss serve` `data`, `host`, `port`, `arena_bytes`, `segment_bytes`, `log_bytes_max`, `backend` (also
-as `[kernels] backend`), `jobs_at_once`, `retention_age_hours`, `retention_drained_hours`, `retention_pressure`.
+`hiss.toml` is read once, from the working directory or from `~/.config/hiss/`. It holds `address`, `token`, and for TLS
+`trust`, `client_cert` and `client_key` (files; `HISS_TLS_CA`, `HISS_TLS_CERT`, `HISS_TLS_KEY`) for clients, and for
+`hiss serve` `data`, `host`, `port`, `http`, `arena_bytes`, `segment_bytes`, `log_bytes_max`, `backend` (also as
+`[kernels] backend`), `jobs_at_once`, `retention_age_hours`, `retention_drained_hours`, `retention_pressure`,
+`plain_network_is_trusted`, and `[tls]` with `cert`, `key` and `client_ca`. For
+both it holds `[s3]` with `endpoint`, `region`, `access_key_id`, `secret_access_key`, `session_token`; what that lacks
+is taken from `AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`.
 `HISS_DATA` is the data directory of `hiss serve` and `hiss doctor`.
 
 Shell completion: `eval "$(_HISS_COMPLETE=bash_source hiss)"` in `~/.bashrc`; for zsh `zsh_source`; for fish

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hiss.cli.intake import parsed_attrs
 from hiss.cli.output import say_fields, say_json, say_table
 from hiss.cli.reach import Reach, command
-from hiss.cli.transfer import parsed_attrs
 from hiss.errors import InvalidPattern, InvalidRecipe
 
 if TYPE_CHECKING:

@@ -181,7 +181,10 @@ def _stage(stage: StageInfo) -> str:
     mark += ", of the collection" if stage.attached else ""
     mark += "" if stage.since is None else f", from index {stage.since} on"
     fared = ", ".join(f"{name} {value}" for name, value in stage.report.items())
-    return f"{stage.name} ({stage.kind.name.lower()} {stage.hash[:12]}{mark})" + (f": {fared}" if fared else "")
+    warned = "".join(f"\nwarning: {text}" for text in stage.warnings)
+    return (
+        f"{stage.name} ({stage.kind.name.lower()} {stage.hash[:12]}{mark})" + (f": {fared}" if fared else "") + warned
+    )
 
 
 def _attachment(one: Attachment) -> str:

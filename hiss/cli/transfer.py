@@ -1,4 +1,4 @@
-"""`hiss put`, `get`, `tail`, `drain`: data in and out of a buffer. Called from the main thread."""
+"""`hiss get`, `tail`: data out of a buffer. Called from the main thread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -16,88 +16,11 @@ from hiss.cli.reach import Reach, command
 from hiss.errors import InvalidInput, StreamNotFinal
 
 if TYPE_CHECKING:
-    from hiss.cli.sources import Frames
     from hiss.extent import Extent
     from hiss.model import Selection, StreamInfo
     from hiss.store import Store
-    from hiss.writer import StreamWriter
 
 group = click.Group()
-
-
-# ------------------------------------------------------------------------------------------------------------- put
-
-
-@command(group, "put")
-@click.argument("source", metavar="FILE[::DATASET]")
-@click.argument("target", metavar="COLLECTION/STREAM")
-@click.option("--whole", is_flag=True, help="One block of the whole array, whatever its dimensions.")
-@click.option("--bytes", "as_bytes", is_flag=True, help="The file as it is: opaque bytes, one block.")
-@click.option("--column", "columns", multiple=True, metavar="NAME=DATASET[ UNIT]", help="A column, from the HDF5 file.")
-@click.option("--attr", "attrs", multiple=True, metavar="KEY=VALUE", help="An attribute; VALUE is JSON or text.")
-@click.option(
-    "--ack", type=click.Choice(["received", "written", "durable"]), default="durable", show_default=True,
-    help="How safe a block is when it is acknowledged.",
-)  # fmt: skip
-@click.option("--new-version", is_flag=True, help="A new version, where the stream is there already.")
-def put(
-    reach: Reach, source: str, target: str, whole: bool, as_bytes: bool, columns: tuple[str, ...],
-    attrs: tuple[str, ...], ack: str, new_version: bool,
-) -> None:  # fmt: skip
-    """Store a file as a sealed stream.
-
-    A .npy file or an HDF5 dataset (FILE::DATASET) of three or more dimensions becomes one block for each entry of the
-    first; of fewer dimensions, or with --whole, one block. Any other file becomes one block of bytes.
-    """
-    from hiss.cli.sources import open_source
-    from hiss.model import split_stream_path
-
-    collection, name = split_stream_path(target)
-    with open_source(source, whole=whole, as_bytes=as_bytes, columns=columns) as frames, reach.buffer() as buffer:
-        scan = buffer.collection(collection)
-        stream = scan.create_stream(
-            name,
-            dtype=frames.dtype,
-            shape=frames.shape,
-            columns=frames.columns,
-            attrs={"source_file": Path(source.partition("::")[0]).name, **parsed_attrs(attrs)},
-            ack=ack,
-            new_version=new_version,
-        )
-        with stream, progress(f"put {target}") as advance:
-            _append(stream, frames, advance)
-        info = buffer.store.stream(target)
-    if reach.json:
-        say_json(info)
-    else:
-        click.echo(f"{info.path}: {info.completeness}, {size(info.completeness.bytes)}")
-
-
-def _append(stream: StreamWriter, frames: Frames, advance: Advance) -> None:
-    if frames.content is not None:
-        stream.append(frames.content)
-        return
-    done = 0
-    for data, values in frames.batches():
-        stream.extend(data, **values)
-        done += data.nbytes
-        advance(done, frames.bytes)
-
-
-def parsed_attrs(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`KEY=VALUE` options as a dictionary; a value that is JSON is taken as such, any other as text."""
-    import json
-
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise InvalidInput(f"{pair!r}: expected KEY=VALUE")
-        try:
-            found[key] = json.loads(text)
-        except ValueError:
-            found[key] = text
-    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- get
@@ -227,43 +150,3 @@ def _say_block(reach: Reach, info: StreamInfo, extent: Extent, row: int) -> None
     values = "  ".join(f"{name}={value}" for name, value in columns.items())
     clock = now_text(time_ns).removesuffix("Z")
     click.echo(f"{index:>10}  {clock}  {size(count):>8}  {digest}  {values}".rstrip())
-
-
-# ------------------------------------------------------------------------------------------------------------ drain
-
-
-@command(group, "drain")
-@click.argument("source", metavar="COLLECTION[/STREAM]")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--version", type=int, help="Of the stream; the newest by default.")
-@click.option(
-    "--format", "form", type=click.Choice(["auto", "nexus", "zarr", "npy", "raw"]), default="auto", show_default=True,
-    help="auto goes by the name: .zarr, .npy, else nexus; npy and raw hold the blocks of one stream only.",
-)  # fmt: skip
-@click.option(
-    "--compression", type=click.Choice(["auto", "none", "gzip", "zstd", "bitshuffle-lz4"]), default="auto",
-    show_default=True, help="auto is bitshuffle-lz4; for nexus gzip where hdf5plugin is missing.",
-)  # fmt: skip
-@click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
-def drain(reach: Reach, source: str, file: Path, version: int | None, form: str, compression: str, force: bool) -> None:
-    """Write final data to a NeXus file, a Zarr directory, or bare.
-
-    A stream or a whole collection; every block is read back and compared before the file gets its name.
-    """
-    from hiss.drain import drain as drain_to
-
-    with reach.buffer() as buffer, progress(f"drain {source}") as advance:
-        report = drain_to(
-            buffer.store,
-            source,
-            file,
-            version=version,
-            form=form,
-            compression=compression,
-            overwrite=force,
-            on_progress=advance,
-        )
-    if reach.json:
-        say_json(report.to_json())
-    else:
-        click.echo(str(report))

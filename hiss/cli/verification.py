@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,20 +22,22 @@ group = click.Group()
 
 
 @command(group, "verify")
-@click.argument("what", metavar="[FILE | COLLECTION[/STREAM]]", default="")
+@click.argument("what", metavar="[FILE | s3://BUCKET/KEY | COLLECTION[/STREAM]]", default="")
 @click.option("--version", type=int, help="Of the stream; all of them by default.")
 def verify(reach: Reach, what: str, version: int | None) -> None:
     """Read every block again and compare it with its digest.
 
-    FILE is what `hiss drain` wrote, NeXus or Zarr: it holds its own digests, so no buffer is needed, and whatever else
-    it says is compared too. Otherwise a stream, the streams of a collection and of those below it, or with nothing
+    FILE is what `hiss drain` wrote, NeXus or Zarr, or s3://BUCKET/KEY: it holds its own digests, so no buffer is
+    needed, and whatever else it says is compared too. Otherwise a stream, the streams of a collection and of those
+    below it, or with nothing
     named the whole buffer. Goes on after a damaged block, names it, and ends with status 7.
     """
-    if what and (Path(what).is_file() or (Path(what) / "zarr.json").is_file()):
+    if what and (what.startswith("s3://") or Path(what).is_file() or (Path(what) / "zarr.json").is_file()):
         from hiss.drain import verify_file
+        from hiss.drain.targets import fetched
 
-        with progress(f"verify {what}") as advance:
-            found = verify_file(Path(what), advance)
+        with progress(f"verify {what}") as advance, fetched(what, s3=reach.settings.s3) as file:
+            found = replace(verify_file(file, advance), source=what)
     else:
         from hiss.drain import verify_streams
 

@@ -159,7 +159,7 @@ def _all_of_it(run: _Run, out: Path, screen: Screen, began: float, as_json: bool
     jobs = _follow_jobs(run.buffer, screen)
     screen.title("Everything is drained, read back and compared")
     reports = _drain(run, out, screen)
-    artefacts = _artefacts(run, out, jobs) + [report.file for report in reports]
+    artefacts = _artefacts(run, out, jobs) + [Path(report.file) for report in reports]
     kept = _checked(run, jobs, artefacts)
     rows = _stream_rows(run)
     if as_json:

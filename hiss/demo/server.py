@@ -52,6 +52,7 @@ class DemoServer:
         self._check_port(port)
         self._make_directory()
         command = [sys.executable, "-m", "hiss.cli", "serve", "--data", str(self.data), "--port", str(port)]
+        command += ["--http", "0"]
         with log.open("wb") as out:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True

@@ -163,8 +163,16 @@ def _decoded(decode: Decode, stored: bytes, chunk: ByteArray) -> str:
     return ""
 
 
+def rows_at_once(data: h5py.Dataset) -> int:
+    """How many rows `read_chunks` gives at once: those of a chunk; of a dataset without chunks what fits the window."""
+    if data.chunks is not None:
+        return int(data.chunks[0])
+    row_bytes = int(np.prod(data.shape[1:], dtype=np.int64)) * data.dtype.itemsize
+    return int(max(1, min(data.shape[0], limits.DRAIN_WINDOW_BYTES // max(1, row_bytes))))
+
+
 def _read_by_hdf5(data: h5py.Dataset) -> Iterator[npt.NDArray[Any] | str]:
-    rows = int(data.chunks[0]) if data.chunks is not None else max(1, data.shape[0])
+    rows = rows_at_once(data)
     for first in range(0, data.shape[0], rows):
         try:
             yield data[first : first + rows]

@@ -19,9 +19,9 @@ from hiss.drain.bare import Bare
 from hiss.drain.formats import Content, Format, Outcome
 from hiss.drain.frames import Progress
 from hiss.drain.nexus import Nexus
-from hiss.drain.publish import published, sync_tree, tree_bytes
 from hiss.drain.report import DrainedStream, DrainReport
-from hiss.errors import InvalidInput, NotFound, PermissionRefused, StreamNotFinal
+from hiss.drain.targets import LocalTarget, Target
+from hiss.errors import Conflict, InvalidInput, NotFound, PermissionRefused, StreamNotFinal
 from hiss.model import RAW_SUFFIX
 from hiss.store import Store
 
@@ -43,13 +43,14 @@ FORMATS: Final[Mapping[str, Callable[[str], Format]]] = {
 def drain(
     store: Store,
     source: str,
-    file: Path,
+    file: Path | Target,
     *,
     version: int | None = None,
     form: str = "auto",
     compression: str = "auto",
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    on_bytes: Progress | None = None,
 ) -> DrainReport:
     """Write a final stream, or all streams of a collection, to permanent storage.
 
@@ -60,8 +61,9 @@ def drain(
     source : str
         `collection/stream`, or the path of a collection. Where both exist the stream is meant; a trailing `/` names
         the collection.
-    file : Path
-        The file, or for Zarr the directory, to make; the directory that it is in exists.
+    file : Path or Target
+        The file, or for Zarr the directory, to make; the directory that it is in exists. `targets.target_of` has
+        other places.
     version : int, optional
         Of the stream; the newest by default.
     form : {'auto', 'nexus', 'zarr', 'npy', 'raw'}
@@ -73,6 +75,8 @@ def drain(
         Replace an existing file, in one step.
     on_progress : callable, optional
         Called with bytes done and bytes in all; every byte counts twice, once written and once read back.
+    on_bytes : callable, optional
+        Called with every count of bytes that were read, written or moved; it may wait, or raise to end the drain.
 
     Raises
     ------
@@ -80,24 +84,40 @@ def drain(
         A stream is still open.
     AlreadyExists
         `file` is there and `overwrite` is False.
+    Conflict
+        `file` is an archive of a stream, in a store that replaces nothing in one step.
     BlockDamaged, Damaged
         A block does not have its digest, in the buffer or in the file; or blocks are missing without a reason.
     """
     began = time.monotonic()
-    file = Path(file)
-    content = _chosen(store, source, version)
+    target = LocalTarget(file) if isinstance(file, Path) else file
+    content = chosen_content(store, source, version)
     for info in content.streams:
         if not info.state.final:
             raise StreamNotFinal(f"stream {info.path} is open; seal or abort it before it is drained", stream=info.path)
-    chosen = _format(form, file, compression)
-    progress = _counter(2 * sum(info.completeness.bytes for info in content.streams), on_progress)
-    with published(file, overwrite=overwrite) as part:
-        outcome = chosen.write(part, file.name, content, store, progress)
-        sync_tree(part)
-        chosen.compare(part, outcome, progress)
-        file_bytes = tree_bytes(part)
-    recorded = chosen.holds_all and _record(store, file.absolute(), outcome)
-    _announce(store, content, file.absolute(), file_bytes)
+    if overwrite and not target.in_one_step:
+        check_no_archive(content, target)
+    chosen = _format(form, target.name, compression)
+    moved = on_bytes or (lambda count: None)
+    progress = _counter(2 * sum(info.completeness.bytes for info in content.streams), on_progress, moved)
+    outcome = Outcome(())
+
+    def write(part: Path) -> None:
+        nonlocal outcome
+        outcome = chosen.write(part, target.name, content, store, progress)
+
+    file_bytes = target.put(
+        write, lambda part: chosen.compare(part, outcome, progress), overwrite=overwrite, progress=moved
+    )
+    recorded = chosen.holds_all and record_archives(store, target.location, outcome)
+    announce(store, content, target.location, file_bytes)
+    return report_of(target.location, outcome, chosen.compression, file_bytes, time.monotonic() - began, recorded)
+
+
+def report_of(
+    file: str, outcome: Outcome, compression: str, file_bytes: int, elapsed_s: float, recorded: bool
+) -> DrainReport:
+    """What was drained to where."""
     drained = tuple(
         DrainedStream(
             path=one.info.path,
@@ -111,41 +131,50 @@ def drain(
         )
         for one in outcome.placed
     )
-    return DrainReport(
-        file, drained, chosen.compression, file_bytes, time.monotonic() - began, outcome.left_out, recorded
-    )
+    return DrainReport(file, drained, compression, file_bytes, elapsed_s, outcome.left_out, recorded)
 
 
-def _record(store: Store, file: Path, outcome: Outcome) -> bool:
+def check_no_archive(content: Content, target: Target) -> None:
+    """What cannot be replaced in one step is not replaced where the buffer may count on it: the stream could be evicted
+    meanwhile. Raises `Conflict`."""
+    for info in content.streams:
+        if any(archive.location.startswith(f"{target.location}::") for archive in info.archives):
+            raise Conflict(
+                f"{target.location} is an archive of stream {info.path}, and cannot be replaced in one step; choose "
+                "another name",
+                stream=info.path,
+            )
+
+
+def record_archives(store: Store, file: str, outcome: Outcome) -> bool:
     """Tell the buffer where its streams are; only now, when every block in the file was compared. Whether it took that
     from us: a job's attempt may drain, and may not say what can leave the buffer."""
     try:
-        for one in outcome.placed:
-            store.record_archive(one.info.id, f"{file}::{one.location}", one.info.digest)
+        store.record_archives([(one.info.id, f"{file}::{one.location}", one.info.digest) for one in outcome.placed])
     except PermissionRefused:
         return False
     return True
 
 
-def _announce(store: Store, content: Content, file: Path, file_bytes: int) -> None:
+def announce(store: Store, content: Content, file: str, file_bytes: int) -> None:
     """The event `drain.completed`, of the stream or the collection; the drain of a job's attempt makes none."""
     one = content.streams[0] if len(content.streams) == 1 and content.streams[0].path == content.title else None
-    data = {"file": str(file), "bytes": file_bytes, "streams": len(content.streams)}
+    data = {"file": file, "bytes": file_bytes, "streams": len(content.streams)}
     if one is not None:
         data["digest"] = one.digest
     with suppress(PermissionRefused):
         store.publish_event("drain.completed", content.title, one.version if one is not None else 0, data)
 
 
-def _format(form: str, file: Path, compression: str) -> Format:
+def _format(form: str, name: str, compression: str) -> Format:
     if form == "auto":
-        form = {".zarr": "zarr", ".npy": "npy"}.get(file.suffix, "nexus")
+        form = {".zarr": "zarr", ".npy": "npy"}.get(Path(name).suffix, "nexus")
     if form not in FORMATS:
         raise InvalidInput(f"format {form!r}: expected one of auto, {', '.join(FORMATS)}")
     return FORMATS[form](compression)
 
 
-def _chosen(store: Store, source: str, version: int | None) -> Content:
+def chosen_content(store: Store, source: str, version: int | None) -> Content:
     """Title, attributes, streams and joins of what `source` names."""
     path = source.rstrip("/")
     if path == source and "/" in path:
@@ -165,12 +194,13 @@ def _chosen(store: Store, source: str, version: int | None) -> Content:
     return Content(path, collection.attrs, tuple(ordered), collection.joins)
 
 
-def _counter(total: int, on_progress: Callable[[int, int], None] | None) -> Progress:
+def _counter(total: int, on_progress: Callable[[int, int], None] | None, on_bytes: Progress) -> Progress:
     done = 0
 
     def progress(count: int) -> None:
         nonlocal done
         done += count
+        on_bytes(count)
         if on_progress is not None:
             on_progress(done, total)
 

@@ -119,6 +119,7 @@ def _add_columns(group: h5py.Group, info: StreamInfo, written: Written) -> dict[
         member = free_name(group, wanted)
         values = written.columns[column.name]
         group.create_dataset(member, data=values)
+        group[member].attrs["hiss_column"] = column.name
         if column.unit:
             group[member].attrs["units"] = column.unit
         if values.dtype.kind in "iuf":
@@ -165,10 +166,10 @@ def add_record(parent: h5py.Group, name: str, info: StreamInfo, written: Written
         "digest": info.digest,
         "ack": info.ack.name.lower(),
         "keep": info.keep.name.lower(),
-        "completeness": str(complete),
+        "completeness": str(complete) if info.state.final else f"open; so far {complete.blocks} blocks",
         "produced_by": info.produced_by or "",
         "created": now_text(info.created_ns),
-        "final": now_text(info.final_ns),
+        "final": now_text(info.final_ns) if info.state.final else "",
         "location": location,
     }
     for key, text in texts.items():

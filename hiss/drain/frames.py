@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from hiss.drain.chunks import ChunkWriter, Threads, read_chunks
+from hiss.drain.chunks import ChunkWriter, Threads, read_chunks, rows_at_once
 from hiss.errors import BlockDamaged
 from hiss.extent import Extent, block_digests
 from hiss.limits import KiB, MiB
@@ -100,7 +100,7 @@ def gather(
         append(extent.data)
         kept.append(_without_data(extent))
         progress(extent.data.nbytes)
-    return _collected(kept, info)
+    return collected(kept, info)
 
 
 def verify_frames(group: h5py.Group, info: StreamInfo, written: Written, threads: Threads, progress: Progress) -> None:
@@ -126,15 +126,18 @@ def verify_frames(group: h5py.Group, info: StreamInfo, written: Written, threads
             stream=info.path,
             index=int(written.index[place]),
         )
-    if len(ends) and digest_of(np.ascontiguousarray(data[: int(ends[0])]).reshape(-1).view(np.uint8).data) != int(
-        written.digest[0]
-    ):
+    if len(ends) and not reads_as(data, 0, int(ends[0]), int(written.digest[0])):
         raise BlockDamaged(
             f"block {written.index[0]} of {info.path} is in {data.file.filename}, but HDF5 reads other bytes; drain "
             "with another compression",
             stream=info.path,
             index=int(written.index[0]),
         )
+
+
+def reads_as(data: h5py.Dataset, begin: int, end: int, digest: int) -> bool:
+    """Whether the block in these rows, read by HDF5 itself, has its digest."""
+    return digest_of(np.ascontiguousarray(data[begin:end]).reshape(-1).view(np.uint8).data) == digest
 
 
 def block_ends(group: h5py.Group, blocks: int, variable: bool) -> IntArray | None:
@@ -150,8 +153,8 @@ def wrong_blocks(
     data: h5py.Dataset, ends: IntArray, digest: UIntArray, threads: Threads, progress: Progress
 ) -> Iterator[tuple[int, str]]:
     """Read all blocks; the places of those that cannot be read or do not have their digest, and which of both."""
-    step = data.chunks[0] if data.chunks is not None else data.shape[0]
-    sizes = (min(step, data.shape[0] - first) for first in range(0, data.shape[0], max(1, step)))
+    step = rows_at_once(data)
+    sizes = (min(step, data.shape[0] - first) for first in range(0, data.shape[0], step))
     pieces = zip(sizes, read_chunks(data, threads), strict=True)
     return wrong_in_pieces(pieces, ends, digest, _row_bytes(data), progress)
 
@@ -241,7 +244,8 @@ def _without_data(extent: Extent) -> Extent:
     )
 
 
-def _collected(kept: list[Extent], info: StreamInfo) -> Written:
+def collected(kept: list[Extent], info: StreamInfo) -> Written:
+    """What stands beside the blocks of these extents."""
     empty = np.zeros(0, np.int64)
     columns = [extent.columns for extent in kept]
     length = np.concatenate([empty, *(extent.length for extent in kept)])

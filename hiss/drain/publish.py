@@ -18,8 +18,10 @@ from hiss.errors import AlreadyExists, InvalidInput
 
 
 @contextmanager
-def published(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def published(target: Path, *, overwrite: bool = False, token: str | None = None) -> Iterator[Path]:
     """Yield the temporary path; on a normal exit sync it and give it the name `target`, on an error remove it.
+
+    `token` is part of the temporary name, which who uses the same one again can find.
 
     Raises
     ------
@@ -34,17 +36,18 @@ def published(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise _taken(target)
     if target.is_dir() and not (target / "zarr.json").is_file():
         raise InvalidInput(f"{target}: is a directory, and no Zarr group that could be replaced; choose another name")
-    part = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
+    token = token or secrets.token_hex(4)
+    part = target.parent / f".{target.name}.{token}.part"
     try:
         yield part
         sync_tree(part)
         if overwrite:
-            _replace(part, target)
+            _replace(part, target, token)
         else:
             _rename_new(part, target)
         _sync_directory(target.parent)
     finally:
-        _remove(part)
+        remove(part)
 
 
 def sync_file(path: Path) -> None:
@@ -72,18 +75,19 @@ def tree_bytes(path: Path) -> int:
     return sum(below.stat().st_size for below in (path.rglob("*") if path.is_dir() else (path,)) if below.is_file())
 
 
-def _replace(part: Path, target: Path) -> None:
+def _replace(part: Path, target: Path, token: str) -> None:
     """Give `part` the name of what is there. A directory cannot be replaced in one step: it is moved aside first."""
     if not target.is_dir():
         os.replace(part, target)
         return
-    aside = target.parent / f".{target.name}.{secrets.token_hex(4)}.old"
+    aside = target.parent / f".{target.name}.{token}.old"
     os.rename(target, aside)
     os.rename(part, target)
-    _remove(aside)
+    remove(aside)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A file or a tree, where it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

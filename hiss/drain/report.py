@@ -6,7 +6,6 @@ Built by `drain.nexus` and `drain.verification` at their end, in the thread that
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -28,7 +27,7 @@ class DrainedStream:
 class DrainReport:
     """One drained file. Every block in it was read back and had its digest."""
 
-    file: Path
+    file: str  # an absolute path, or s3://BUCKET/KEY
     streams: tuple[DrainedStream, ...]
     compression: str
     file_bytes: int
@@ -46,7 +45,7 @@ class DrainReport:
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""
-        return asdict(self) | {"file": str(self.file), "blocks": self.blocks, "bytes": self.bytes}
+        return asdict(self) | {"blocks": self.blocks, "bytes": self.bytes}
 
     def __str__(self) -> str:
         return (

@@ -43,6 +43,8 @@ def verify_file(file: Path, on_progress: Callable[[int, int], None] | None = Non
     if is_zarr(file):
         return verify_zarr(file, on_progress)
     began = time.monotonic()
+    if file.is_dir():
+        raise InvalidInput(f"{file}: is a directory, and no Zarr group; if it was drained, it is not whole")
     if not file.is_file():
         raise NotFound(f"{file}: there is no such file")
     try:
@@ -132,8 +134,7 @@ def _need_filters(file: h5py.File, records: Iterable[Any]) -> None:
     for record in records:
         try:
             data = _blocks_of(file, record)
-            plist = None if data is None else data.id.get_create_plist()
-            needed = [plist.get_filter(place)[0] for place in range(plist.get_nfilters())] if plist else []
+            needed = [] if data is None else _filters_of(data)
         except UNREADABLE:
             continue
         if all(h5py.h5z.filter_avail(number) for number in needed):
@@ -148,12 +149,23 @@ def _need_filters(file: h5py.File, records: Iterable[Any]) -> None:
             ) from None
 
 
+def _filters_of(data: h5py.Dataset) -> list[int]:
+    """The HDF5 filters of the blocks; of a virtual dataset those of the first that it maps."""
+    if data.is_virtual:
+        for source in data.virtual_sources()[:1]:
+            with h5py.File(Path(data.file.filename).parent / source.file_name, "r") as segment:
+                return _filters_of(segment[source.dset_name])
+    plist = data.id.get_create_plist()
+    return [plist.get_filter(place)[0] for place in range(plist.get_nfilters())]
+
+
 def _verified_record(file: h5py.File, record: Any, threads: Threads, progress: Progress) -> VerifiedStream:
     path, state = _text(record, "path"), _text(record, "state")
     sizes: list[int] = []
     try:
         damage = _Ranges()
         data = file[_text(record, "location")]
+        _need_segments(data)
         index = record["block_index"][()]
         digest = record["block_digest"][()]
         ends = block_ends(data.parent, len(digest), "offset" in data.parent)
@@ -172,6 +184,15 @@ def _verified_record(file: h5py.File, record: Any, threads: Threads, progress: P
     except UNREADABLE as error:
         found = (Damage(None, None, f"cannot be read: {error}"),)
     return VerifiedStream(path, _number(record, "version"), state, len(sizes), sum(sizes), found)
+
+
+def _need_segments(data: h5py.Dataset) -> None:
+    """Raises `OSError` where a file that a virtual dataset maps is not there: HDF5 would read zeros."""
+    beside = Path(data.file.filename).parent
+    names = {source.file_name for source in data.virtual_sources()} if data.is_virtual else set()
+    missing = sorted(name for name in names if not (beside / name).is_file())
+    if missing:
+        raise OSError(f"its segments {', '.join(missing[:3])} are not beside it")
 
 
 # ------------------------------------------------------------------------------------------------------------ buffers

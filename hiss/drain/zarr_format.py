@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -168,12 +168,24 @@ def _write_vectors(group: Any, info: StreamInfo, written: Written) -> None:
     if info.frame.variable:
         ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), written.length])) // info.frame.item_bytes
         group.create_array("offset", data=ends, dimension_names=["edge"])
+    names = column_arrays([column.name for column in info.columns])
     for column in info.columns:
-        name = f"column_{column.name}" if column.name in _OWN else column.name
         values = written.columns[column.name]
         if values.dtype.kind == "S":
             values = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
-        _write_vector(group, _free(group, name), values, {"units": column.unit} if column.unit else {})
+        _write_vector(group, names[column.name], values, {"units": column.unit} if column.unit else {})
+
+
+def column_arrays(columns: Sequence[str]) -> dict[str, str]:
+    """The array of each column; no two columns have one."""
+    found: dict[str, str] = {}
+    for column in columns:
+        base = name = f"column_{column}" if column in _OWN else column
+        count = 2
+        while name in found.values() or name == MANIFEST:
+            name, count = f"{base}_{count}", count + 1
+        found[column] = name
+    return found
 
 
 def _write_vector(group: Any, name: str, values: npt.NDArray[Any], attributes: Mapping[str, Any]) -> None:

@@ -80,16 +80,23 @@ class Kernel(Generic[P, R]):
         return f"<hiss {self.definition.kind.name.lower()} {self.definition.name}({parameters}) {self.hash[:12]}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function as it was written, with plain NumPy, for trying out."""
+        """Call what was written, with plain NumPy, for trying out.
+
+        A map or filter takes one frame; a scan or reduction takes frames `(n, *shape)`, which go through its `step` one
+        after another, and gives all results of a scan as one array, the one of a reduction.
+        """
         if self.definition.kind in CLASSES:
-            names = listed(CLASSES[self.definition.kind])
-            raise InvalidInput(
-                f"{self.definition.kind.name.lower()} {self.definition.name!r}: call its {names} yourself"
-            )
+            return _walked(self._function, self.definition.kind, *args, **kwargs)  # type: ignore[no-any-return]
         return self._function(*args, **kwargs)
 
     def bind(
-        self, *, budget_s: float = limits.KERNEL_BUDGET_S, shadow: bool = False, every: int = 0, **params: Any
+        self,
+        *,
+        budget_s: float = limits.KERNEL_BUDGET_S,
+        shadow: bool = False,
+        every: int = 0,
+        feedback_every: int = 0,
+        **params: Any,
     ) -> BoundKernel:
         """The kernel with its parameters, for a stream.
 
@@ -101,6 +108,9 @@ class Kernel(Generic[P, R]):
             Run it beside the stream, and only report what it would have done.
         every : int
             Of a reduction: a result for each so many indices of the stream, 0: one for all of it.
+        feedback_every : int
+            Tell the stream's producer, each time that so many blocks have reached the kernel, what became of them:
+            `StreamWriter.feedback` gets `{"kernel": …, "blocks": …, "vetoed": …, "failed": …, "veto_rate": …}`.
         **params
             Numbers (Python's take the dtype of their partners, NumPy's keep their own), arrays, `hiss.column(...)`,
             streams and their reductions.
@@ -114,7 +124,7 @@ class Kernel(Generic[P, R]):
             raise InvalidInput(f"kernel {self.definition.name!r}: budget_s {budget_s!r} is not a time")
         check_parameters(self._checked, params)
         bound = {name: self._param(name, value) for name, value in params.items()}
-        return BoundKernel(self.definition, bound, float(budget_s), bool(shadow), int(every))
+        return BoundKernel(self.definition, bound, float(budget_s), bool(shadow), int(every), int(feedback_every))
 
     def _param(self, name: str, value: Any) -> Param:
         if isinstance(value, ScalarParam | ArrayParam | StreamParam | ColumnParam):
@@ -201,7 +211,8 @@ def _decorated(function: Callable[..., Any] | None, name: str | None, kind: Kern
 
 def _source(function: Callable[..., Any], name: str) -> str:
     """The text of a function or class, dedented, its decorators left out."""
-    anchor = function.__dict__.get("step", function) if inspect.isclass(function) else function
+    inner = [part for part in vars(function).values() if inspect.isfunction(part)] if inspect.isclass(function) else []
+    anchor = inner[0] if inner else function
     try:
         lines, _ = inspect.findsource(anchor)
         first = anchor.__code__.co_firstlineno
@@ -221,3 +232,23 @@ def _source(function: Callable[..., Any], name: str) -> str:
 def _starts(node: ast.ClassDef | ast.FunctionDef) -> int:
     """The first line, decorators included."""
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+
+
+def _walked(steps: Any, kind: KernelKind, frames: Any, **params: Any) -> Any:
+    """A scan or reduction over frames, by its functions as they were written."""
+    frames = np.asarray(frames)
+    if frames.ndim == 0 or not len(frames):
+        raise InvalidInput(f"{kind.name.lower()} {steps.__name__!r}: expected frames (n, *shape), at least one")
+
+    def call(name: str, *leading: Any) -> Any:
+        function = getattr(steps, name)
+        taken = inspect.signature(function).parameters
+        return function(*leading, **{key: value for key, value in params.items() if key in taken})
+
+    state, results = call("init", frames[0]), []
+    for frame in frames:
+        state = call("step", state, frame)
+        if kind is KernelKind.SCAN:
+            state, result = state
+            results.append(result)
+    return np.array(results) if kind is KernelKind.SCAN else call("finish", state)

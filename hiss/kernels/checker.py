@@ -64,12 +64,12 @@ _ADVICE: Final[dict[type[ast.AST], str]] = {
     ast.For: "loops are not in the language; write it over whole arrays",
     ast.While: "loops are not in the language; write it over whole arrays",
     ast.If: "`if` is not in the language; use np.where, or `a if size > 2 else b` with what is known before",
-    ast.AugAssign: "in-place operators are not in the language; write `y = y + 1`",
+    ast.AugAssign: "in-place operators are not in the language; write `x = x + 1`, with np.where for parts",
     ast.Expr: "a line by itself changes nothing; assign its value to a name",
     ast.Try: "exceptions are not in the language",
     ast.Raise: "exceptions are not in the language",
     ast.Pass: "a kernel ends with `return`",
-    ast.AnnAssign: "annotations are not in the language",
+    ast.AnnAssign: "annotations are not in the language; write `x = ...`",
     ast.Import: "imports are not in the language; `np` is there without",
     ast.ImportFrom: "imports are not in the language; `np` is there without",
     ast.FunctionDef: "functions within a kernel are not in the language",
@@ -77,10 +77,21 @@ _ADVICE: Final[dict[type[ast.AST], str]] = {
     ast.ListComp: "comprehensions are not in the language; write it over whole arrays",
     ast.GeneratorExp: "comprehensions are not in the language; write it over whole arrays",
     ast.List: "lists are not in the language; use a tuple",
-    ast.JoinedStr: "texts are not in the language",
-    ast.MatMult: "`@` is not in the language",
+    ast.JoinedStr: "texts are not in the language; a kernel gives numbers only",
+    ast.Yield: "`yield` is not in the language; a kernel `return`s one result for each block",
+    ast.MatMult: "`@` is not in the language; use np.sum(a[:, None, :] * b.T[None, :, :], axis=2)",
     ast.NamedExpr: "`:=` is not in the language; assign in a line of its own",
     ast.Starred: "`*` arguments are not in the language",
+}
+_PYTHON: Final = {  # what to write for functions of Python's own
+    "max": "of two values it is np.maximum(a, b), of an array np.max(a)",
+    "min": "of two values it is np.minimum(a, b), of an array np.min(a)",
+    "int": "of sizes write `//` instead of `/`, of arrays .astype(np.int64)",
+    "float": "of arrays it is .astype(np.float64)",
+    "bool": "of arrays it is `!= 0`",
+    "range": "there are no loops; np.arange(n) is an array",
+    "enumerate": "there are no loops; np.arange(n) is an array of positions",
+    "math": "`np` has its functions, such as np.sqrt and np.pi",
 }
 OPERATOR: Final = "operator"  # the value of an Expr written as an operator: of Python numbers it is Python's
 
@@ -142,6 +153,9 @@ def _class_functions(
         if not isinstance(part, ast.FunctionDef) or part.name not in names or part.name in found:
             quoted = listed([f"`{name}`" for name in names])
             raise source.error(_where(part), f"a {kind} consists of {quoted}, once each")
+        if part.args.args and part.args.args[0].arg == "self":
+            first = _LEADING[part.name][0].strip("<>")
+            raise source.error(_where(part), f"`{part.name}` has no `self`: its first argument is the {first}")
         found[part.name] = _Checker(source).function(part, _LEADING[part.name])
     missing = [name for name in names if name not in found]
     if missing:
@@ -327,7 +341,8 @@ class _Checker:
         if node.id in self.scope:
             return self.scope[node.id]
         if node.id in _RESERVED:
-            raise self.error(node, f"`{node.id}` by itself is no value")
+            hint = ": write `np.` before a function's name" if node.id == "numpy" else ""
+            raise self.error(node, f"`{node.id}` by itself is no value{hint}")
         raise self._unknown(node, node.id)
 
     def _unknown(self, node: ast.AST, name: str) -> HissError:
@@ -342,17 +357,16 @@ class _Checker:
                 node,
                 f"`{shown}` is not in the language; `hk` has filters such as hk.median_filter, and hk.otsu, hk.iir",
             )
+        if name in _PYTHON:
+            return self.error(node, f"`{shown}` is not in the language; {_PYTHON[name]}")
         if functions.find(name, "h"):
             return self.error(node, f"`{shown}` is not defined; did you mean `hk.{shown}`?")
         if functions.find(name, "n") or name == "pow":
             hint = {"pow": "power"}.get(name, name)
             return self.error(node, f"`{shown}` is not in the language; use `np.{hint}`")
-        if name in ("int", "float", "bool"):
-            return self.error(
-                node, f"`{shown}` is not in the language; use .astype(np.{name}64)".replace("bool64", "bool")
-            )
-        close = difflib.get_close_matches(name, self.scope, 1)
-        meant = f"; did you mean `{close[0]}`?" if close else "; parameters and earlier assignments can be named"
+        close = difflib.get_close_matches(name, self.scope, 1, 0.7)
+        named = f"parameters and earlier assignments can be named: make it a parameter, and bind `{shown}=`"
+        meant = f"; did you mean `{close[0]}`?" if close else f"; {named}"
         return self.error(node, f"`{shown}` is not defined{meant}")
 
     def _attribute(self, node: ast.Attribute) -> Expr:

@@ -118,7 +118,11 @@ def bin2d(builder: Builder, args: Args) -> Value:
     assert isinstance(args[1], Static)
     rows, columns = (integer_argument(builder, Static(n, args[1].names), "factor", 1, 1 << 15) for n in pair)
     if len(node.shape) < 2 or node.shape[-2] % rows or node.shape[-1] % columns:
-        raise Misfit(f"{describe(node)} does not divide into blocks of {rows} x {columns}", *args)
+        raise Misfit(
+            f"{describe(node)} does not divide into blocks of {rows} x {columns}; crop it first: "
+            f"x[: h // {rows} * {rows}, : w // {columns} * {columns}]",
+            *args,
+        )
     *outer, height, width = node.shape
     shape = (*outer, height // rows, rows, width // columns, columns)
     blocks = builder.reshape(node, shape)

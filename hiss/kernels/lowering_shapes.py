@@ -119,7 +119,13 @@ def getitem(builder: Builder, args: Args) -> Value:
     if isinstance(key, Node) and is_variable(node.shape[:1]) and key.dtype == BOOL:
         return _selected(builder, node, key, args)
     if isinstance(key, Node):
-        raise Misfit("an index is static; masks and computed indices are not in the language: use np.where", *args)
+        if key.dtype == BOOL:
+            advice = (
+                "instead of a mask write np.where(mask, x, 0); for statistics np.nanmean(np.where(mask, x, np.nan))"
+            )
+        else:
+            advice = "an index that is computed goes through np.take(values, indices), which clips it"
+        raise Misfit(f"what stands in brackets is known before the kernel runs; {advice}", *args)
     keys = key.value if isinstance(key.value, tuple) else (key.value,)
     return _indexed(builder, node, keys, args)
 
@@ -174,7 +180,7 @@ def _range(entry: Any, size: int, axis: int, args: Args) -> tuple[int, int, int]
         if any(
             isinstance(part, bool) or not isinstance(part, int | None) for part in (entry.start, entry.stop, entry.step)
         ):
-            raise Misfit("a slice has integers", *args)
+            raise Misfit("a slice has integers; write `//` for a division of sizes, and bind Python numbers", *args)
         if entry.step == 0:
             raise Misfit("a slice with step 0", *args)
         chosen = range(size)[entry]

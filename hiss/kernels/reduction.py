@@ -121,4 +121,7 @@ def check_state(checked: CheckedKernel, before: Sequence[Node], after: Sequence[
     for place, (old, new) in enumerate(zip(before, after, strict=True)):
         if (old.dtype, old.shape) != (new.dtype, new.shape):
             reason = f"part {place} of the state is {old.dtype} {old.shape} after `init`, but {new.dtype} {new.shape}"
-            raise checked.source.error(where, f"{reason} after `step`; use .astype", KernelRejected)
+            advice = f"give `init` that shape, such as np.zeros({new.shape}, np.{new.dtype})"
+            if old.shape == new.shape:
+                advice = f"make it np.{new.dtype} in `init`, or use .astype(np.{old.dtype}) in `step`"
+            raise checked.source.error(where, f"{reason} after `step`; {advice}", KernelRejected)

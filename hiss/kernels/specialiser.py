@@ -256,7 +256,8 @@ class _Specialiser:
             return Static(taken.value, _names(args))
         for arg in args:
             if isinstance(arg, Node) and arg.shape:
-                raise Misfit(f"`{op}` of {describe(arg)}; use np.logical_{op}", arg)
+                sign = {"and": "(a) & (b), also for a chain such as 5 < x < 9", "or": "(a) | (b)"}.get(op, "~a")
+                raise Misfit(f"`{op}` of {describe(arg)}; write {sign}", arg)
         return functions.FUNCTIONS[f"logical_{op}"].lower(self.builder, args)
 
     def item(self, value: Value, place: int, count: int) -> Value:

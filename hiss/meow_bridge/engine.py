@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from hiss import limits
-from hiss.errors import DataDirectoryLocked, InvalidInput, Unavailable
+from hiss.errors import DataDirectoryLocked, InvalidInput, PermissionRefused, Unavailable
 from hiss.meow_bridge.announcements import Announcements
 from hiss.meow_bridge.database import Database
 from hiss.meow_bridge.dispatch import Dispatcher, JobEnvironment
@@ -32,16 +32,36 @@ from hiss.meow_bridge.jobs import Cancelled, JobTable
 from hiss.meow_bridge.lineage import Lineage
 from hiss.meow_bridge.local_executor import local_executor
 from hiss.meow_bridge.look_back import LookBack
-from hiss.meow_bridge.provenance import provenance_graph
+from hiss.meow_bridge.provenance import provenance_graph, within
 from hiss.meow_bridge.rerun import Reruns
 from hiss.meow_bridge.retry import log
-from hiss.meow_bridge.rights import check_may, check_patterns
+from hiss.meow_bridge.rights import (
+    check_may,
+    check_patterns,
+    check_sees,
+    is_limited,
+    sees_job,
+    sees_pattern,
+    sees_recipe,
+)
 from hiss.meow_bridge.rules import Change, RuleBook
 from hiss.meow_bridge.schedule import Scheduler
 from hiss.meow_bridge.stream_watches import StreamWatches
 from hiss.meow_bridge.timers import Timers
 from hiss.store import Store
-from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rerun, Rule, acting_caller
+from hiss.tokens import is_within
+from hiss.workflow import (
+    EngineCounts,
+    Job,
+    JobState,
+    Meow,
+    Pattern,
+    ProvenanceGraph,
+    Recipe,
+    Rerun,
+    Rule,
+    acting_caller,
+)
 
 
 class Engine(Meow):
@@ -169,10 +189,16 @@ class Engine(Meow):
         self._watches.rules_changed()
 
     def recipes(self) -> list[Recipe]:
-        return self._rules.recipes()
+        """Those that the caller sees, as all that is listed here."""
+        check_sees(acting_caller(), "lists recipes")
+        patterns = self._rules.patterns()
+        return [one for one in self._rules.recipes() if sees_recipe(acting_caller(), one.name, patterns)]
 
     def recipe(self, name: str) -> Recipe:
-        return self._rules.recipe(name)
+        found = self._rules.recipe(name)
+        if found not in self.recipes():
+            raise PermissionRefused(f"recipe {name!r} is used where this token does not look", recipe=name)
+        return found
 
     # ---- patterns and rules
 
@@ -197,6 +223,8 @@ class Engine(Meow):
 
     def count_existing(self, pattern: Pattern) -> int:
         """How many jobs `add_pattern` would make of what is there; of watched files, of what was seen of them."""
+        check_sees(acting_caller(), "counts what a pattern would meet")
+        self._check_sees_pattern(pattern)
         rule = self._rules.preview(pattern)
         return 0 if rule is None else self._look_back.count_existing(rule)
 
@@ -208,22 +236,35 @@ class Engine(Meow):
         self._file_watch.patterns_changed()
 
     def patterns(self) -> list[Pattern]:
-        return self._rules.patterns()
+        check_sees(acting_caller(), "lists patterns")
+        return [pattern for pattern in self._rules.patterns() if sees_pattern(acting_caller(), pattern)]
 
     def pattern(self, name: str) -> Pattern:
-        return self._rules.pattern(name)
+        check_sees(acting_caller(), "looks at patterns")
+        found = self._rules.pattern(name)
+        self._check_sees_pattern(found)
+        return found
 
     def rules(self) -> list[Rule]:
         """The rules there are. A pattern without its recipe has none: `waiting_patterns` lists those."""
-        return self._rules.rules()
+        seen = {pattern.name for pattern in self.patterns()}
+        return [rule for rule in self._rules.rules() if rule.pattern in seen]
 
     def waiting_patterns(self) -> list[Pattern]:
         """The patterns that make no rule yet, because there is no recipe of the name that they give."""
         return self._rules.waiting()
 
+    @staticmethod
+    def _check_sees_pattern(pattern: Pattern) -> None:
+        if not sees_pattern(acting_caller(), pattern):
+            raise PermissionRefused(
+                f"pattern {pattern.name!r} looks at {pattern.trigger!r}; this token sees what is below "
+                f"{acting_caller().read_prefix!r} only"
+            )
+
     def _check_recipe(self, name: str, what: str) -> None:
         """Its code runs with the rights of every pattern that names it."""
-        patterns = self._rules.patterns() if acting_caller().attempt is not None else []
+        patterns = self._rules.patterns() if is_limited(acting_caller()) else []
         check_patterns(acting_caller(), [pattern for pattern in patterns if pattern.recipe == name], what)
 
     def _newest_or_known(self) -> int:
@@ -258,11 +299,19 @@ class Engine(Meow):
 
     def jobs(self, *, state: JobState | None = None, limit: int = 1000) -> list[Job]:
         """Newest first."""
-        return self._jobs.jobs(state, limit)
+        check_sees(acting_caller(), "lists jobs")
+        return self._jobs.jobs(state, limit, acting_caller().read_prefix)
+
+    def counts(self) -> EngineCounts:
+        check_sees(acting_caller(), "counts jobs")
+        if acting_caller().read_prefix:
+            raise PermissionRefused("this token does not see the jobs of the whole buffer")
+        return EngineCounts(self._jobs.counts(), self._scheduler.cursor())
 
     def job(self, job_id: str) -> Job:
         """By its id, or a prefix of it that no other job has; with what triggered it, and the kernels."""
-        job = self._jobs.job(job_id)
+        check_sees(acting_caller(), "looks at jobs")
+        job = self._seen(self._jobs.job(job_id))
         return dataclasses.replace(job, trigger=self._lineage.trigger(job.id), kernels=self._lineage.kernels(job.id))
 
     def cancel_job(self, job_id: str) -> Job:
@@ -289,15 +338,32 @@ class Engine(Meow):
     def rerun_job(self, job_id: str) -> Rerun:
         """Run a job that is done once more, as it was, and say whether each output is byte for byte the same."""
         check_may(acting_caller(), "runs jobs again")
-        return self._reruns.rerun(self._jobs.job(job_id))
+        job = self._seen(self._jobs.job(job_id))
+        if acting_caller().token is not None:
+            self._check_job(job, "runs jobs again")
+        return self._reruns.rerun(job)
+
+    @staticmethod
+    def _seen(job: Job) -> Job:
+        if not sees_job(acting_caller(), job):
+            raise PermissionRefused(
+                f"job {job.id[:12]} is of {job.path!r}; this token sees what is below "
+                f"{acting_caller().read_prefix!r} only"
+            )
+        return job
 
     def _check_job(self, job: Job, what: str) -> None:
-        if acting_caller().attempt is not None:
+        self._seen(job)
+        if is_limited(acting_caller()):
             check_patterns(acting_caller(), [self._rules.pattern_of(self._jobs.content_hashes(job.id)[0])], what)
 
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
         """All that led to a version of a stream (the newest unless one is named) and all that it led to."""
-        return provenance_graph(self._store, self._jobs, self._lineage, path, version)
+        check_sees(acting_caller(), "looks at provenance")
+        prefix = acting_caller().read_prefix
+        if not is_within(path, prefix):
+            raise PermissionRefused(f"this token sees what is below {prefix!r} only, not {path!r}", prefix=prefix)
+        return within(prefix, provenance_graph(self._store, self._jobs, self._lineage, path, version))
 
 
 def _lock(path: Path) -> int:

@@ -21,10 +21,10 @@ from hiss import limits
 from hiss.errors import InvalidInput, InvalidPattern, MissingExtra
 from hiss.meow_bridge.file_ledger import Content, FileLedger, Identity, content_of, identity_of
 from hiss.meow_bridge.file_paths import SCHEME, is_file, local_path, watched_root
-from hiss.meow_bridge.open_files import is_being_written, is_remote
 from hiss.meow_bridge.retry import Pauses, log
 from hiss.meow_bridge.rules import RuleBook
 from hiss.meow_bridge.trigger import TriggerIndex
+from hiss.open_files import is_being_written, is_remote
 from hiss.workflow import Pattern
 
 _CLOSED: Final = "closed"

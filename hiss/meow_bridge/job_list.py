@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hiss import limits
 from hiss.errors import InvalidInput, JobNotFound
@@ -32,17 +33,28 @@ class JobList:
                 raise InvalidInput(f"several jobs begin with {prefix!r}: give more digits of the id", job=prefix)
             return self._jobs(rows[:1])[0]
 
-    def jobs(self, state: JobState | None, limit: int) -> list[Job]:
-        """Newest first."""
+    def jobs(self, state: JobState | None, limit: int, prefix: str = "") -> list[Job]:
+        """Newest first; with a prefix, those whose event is of what is there or below."""
         limit = max(0, min(limit, limits.JOBS_LISTED_MAX))
+        wanted: list[str] = []
+        values: list[Any] = []
+        if state is not None:
+            wanted.append("state = ?")
+            values.append(state)
+        if prefix:
+            wanted.append("(path = ? OR substr(path, 1, ?) = ?)")
+            values += [prefix, len(prefix) + 1, prefix + "/"]
+        where = f"WHERE {' AND '.join(wanted)} " if wanted else ""
         with self._database.transaction():
-            if state is None:
-                rows = self._database.rows("SELECT * FROM every_job ORDER BY seq DESC LIMIT ?", limit)
-            else:
-                rows = self._database.rows(
-                    "SELECT * FROM every_job WHERE state = ? ORDER BY seq DESC LIMIT ?", state, limit
-                )
-            return self._jobs(rows)
+            return self._jobs(
+                self._database.rows(f"SELECT * FROM every_job {where}ORDER BY seq DESC LIMIT ?", *values, limit)
+            )
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are in each state that has some, by its name in lower case."""
+        with self._database.transaction():
+            rows = self._database.rows("SELECT state, count(*) AS jobs FROM every_job GROUP BY state")
+        return {JobState(row["state"]).name.lower(): row["jobs"] for row in rows}
 
     def jobs_touching(self, path: str, version: int) -> list[Job]:
         """Those that a version of a stream triggered, that read it, or wrote it."""

@@ -28,6 +28,7 @@ from hiss.meow_bridge.jobs import JobTable
 from hiss.meow_bridge.lineage import Lineage
 from hiss.model import Attrs, KernelKind, StageInfo, StreamInfo, now_text
 from hiss.store import Store
+from hiss.tokens import is_within
 from hiss.workflow import Job, JobState, KernelUse, ProvenanceGraph, ProvenanceNode
 
 INSTRUMENT: Final = "instrument"
@@ -55,6 +56,27 @@ def provenance_graph(
         return _Tracing(store, jobs, lineage).graph((path, version))
     info = store.stream(path, version)
     return _Tracing(store, jobs, lineage).graph((info.path, info.version))
+
+
+def within(prefix: str, graph: ProvenanceGraph) -> ProvenanceGraph:
+    """What of a graph somebody may see who sees what is below `prefix` only: streams and instruments there, the jobs
+    that all their neighbours are among, and the kernels of those streams."""
+    if not prefix:
+        return graph
+
+    def is_there(node: ProvenanceNode) -> bool:
+        return is_within(str(node.attrs.get("path", node.attrs.get("collection", ""))), prefix)
+
+    places = {node.id for node in graph.nodes if node.kind in ("stream", "file", INSTRUMENT) and not is_there(node)}
+    near: dict[str, set[str]] = {}
+    for cause, effect, _ in graph.edges:
+        near.setdefault(cause, set()).add(effect)
+        near.setdefault(effect, set()).add(cause)
+    gone = places | {
+        node.id for node in graph.nodes if node.kind in ("job", "kernel") and near.get(node.id, set()) & places
+    }
+    nodes = tuple(node for node in graph.nodes if node.id not in gone)
+    return ProvenanceGraph(nodes, tuple(edge for edge in graph.edges if not {edge[0], edge[1]} & gone))
 
 
 class _Tracing:

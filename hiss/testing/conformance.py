@@ -18,8 +18,13 @@ import pytest
 import hiss
 from hiss import errors
 from hiss.client import Buffer
+from hiss.drain_policy import DrainPolicy, DrainState, DrainTarget
 from hiss.model import AckLevel, Selection, StreamState
+from hiss.testing.archived import ArchiveConformance
 from hiss.testing.attachments import AttachmentConformance
+from hiss.testing.consumers import FeedbackConformance
+from hiss.testing.tokens import TokenConformance
+from hiss.testing.waiting import wait_for as wait_for
 from hiss.writer import StreamWriter
 
 
@@ -48,7 +53,7 @@ def frames(count: int, shape: tuple[int, ...] = (4, 6), dtype: str = "uint16", s
     return np.random.default_rng(seed).integers(0, 10, (count, *shape)).astype(dtype)
 
 
-class BufferConformance(AttachmentConformance):
+class BufferConformance(AttachmentConformance, ArchiveConformance, FeedbackConformance, TokenConformance):
     """The suite."""
 
     # ---- streams and blocks
@@ -82,6 +87,20 @@ class BufferConformance(AttachmentConformance):
         assert np.array_equal(every.columns["angle"], angle)
         assert np.array_equal(one.time_ns, every.time_ns)
         assert one.info.digest == every.info.digest, "the same blocks have the same digest, however they were cut"
+
+    def test_blocks_that_are_lent_come_back_as_copied_ones_do(self, buffer: Buffer) -> None:
+        data = frames(40)
+        data[:, 0, 0] = np.arange(40)
+        with buffer.collection("c").create_stream("s", dtype="uint16", shape=(4, 6), columns={"angle": "f8"}) as s:
+            for k in range(10):
+                s.append(data[k], copy=bool(k % 3), angle=k)
+            s.extend(data[10:20], copy=False, angle=np.arange(10, 20))
+            s.append(data[20, :, :].T.copy().T, copy=False, angle=20)  # not in a row: copied all the same
+            s.extend(np.asfortranarray(data[21:]), copy=False, angle=np.arange(21, 40))
+            s.flush()
+            assert s.acknowledged == 40
+        assert np.array_equal(np.asarray(buffer["c/s"]), data)
+        assert buffer["c/s"].columns["angle"].tolist() == list(range(40))
 
     def test_any_first_index_and_jumps_are_gaps(self, buffer: Buffer) -> None:
         with buffer.collection("c").create_stream("s", dtype="u1", shape=(3,)) as s:
@@ -691,7 +710,7 @@ class BufferConformance(AttachmentConformance):
         gone = scan["a"].info
         assert gone.eviction is not None
         assert gone.completeness == info.completeness, "it is whole, at another place"
-        with pytest.raises(errors.StreamEvicted, match="/tape/1") as caught:
+        with pytest.raises(errors.ArchiveUnreachable, match="/tape/1") as caught:
             scan["a"][0]
         assert caught.value.details["archive"] == "/tape/1"
         assert np.asarray(scan["b"]).sum() == 8
@@ -724,6 +743,54 @@ class BufferConformance(AttachmentConformance):
         with pytest.raises(errors.InvalidInput):
             top.retain(hiss.Retention(age_s=-1.0))
 
+    # ---- draining by itself
+
+    def test_what_is_to_be_drained_is_planned_marked_and_archived(self, buffer: Buffer) -> None:
+        policy = DrainPolicy(
+            (
+                DrainTarget("/archive/{collection}/{stream}.nxs", priority=3, bytes_per_s=10**6, compression="zstd"),
+                DrainTarget("s3://bucket/{collection}/{stream}.zarr", "zarr", when="every 6h"),
+            )
+        )
+        scan, store = buffer.collection("c/scan"), buffer.store
+        assert buffer.collection("c").drain_to(*policy.targets) == policy
+        assert scan.drain_policy == store.drain_policy("c/scan") == policy
+        s = scan.create_stream("s", dtype="u1", shape=(1,), ack="archived")
+        assert s.info.ack is AckLevel.ARCHIVED
+        s.append(np.zeros(1, "u1"))
+        with pytest.raises(errors.StreamNotFinal):
+            s.wait_archived(0.0)
+        assert store.plan_drains(["c"], dry_run=True) == store.drains() == []
+        s.close()
+        assert store.next_drain() == (None, 0)
+        planned = store.plan_drains(["c/scan/s"], cursor=5)
+        assert planned == store.drains("c") == store.drains("c/scan/s")
+        assert [(each.url, each.target, each.state) for each in planned] == [
+            ("/archive/c/scan/s.nxs", policy.targets[0], DrainState.WANTED),
+            ("s3://bucket/c/scan/s.zarr", policy.targets[1], DrainState.WANTED),
+        ]
+        near, far = planned
+        assert store.next_drain() == (near, 5)
+        store.mark_drain(near.id, DrainState.RUNNING, began=True)
+        store.mark_drain(near.id, DrainState.FAILED, reason="the disk is full")
+        (failed, _) = store.drains("c")
+        assert (failed.attempts, failed.reason, failed.began) == (1, "the disk is full", False)
+        assert failed.next_ns > failed.changed_ns
+        for each in (near, far):
+            assert not store.archived(s.info.id)
+            with pytest.raises(errors.Conflict):
+                store.record_archives([(s.info.id, "/x", s.info.digest), (s.info.id, "/x", "0" * 16)])
+            store.record_archives([(s.info.id, f"{each.url}::/data", s.info.digest)])
+            assert not store.archived(s.info.id), "its entry is not done"
+            store.mark_drain(each.id, DrainState.DONE)
+        assert store.archived(s.info.id)
+        assert len(s.wait_archived(0.0).archives) == 2
+        assert buffer["c/scan/s"].wait_archived(0.0).path == "c/scan/s"
+        assert scan.drain_to() == DrainPolicy()
+        assert buffer.collection("c").drain_policy == policy
+        with pytest.raises(errors.InvalidInput):
+            scan.drain_to("relative")
+
     def test_ack_levels_are_kept(self, buffer: Buffer) -> None:
         s = buffer.collection("c").create_stream("s", dtype="u1", shape=(1,), ack="written")
         assert s.info.ack is AckLevel.WRITTEN
@@ -751,13 +818,3 @@ def append_and_flush(writer: StreamWriter, block: npt.NDArray[Any]) -> None:
     """What goes wrong in the background is raised by one or the other."""
     writer.append(block)
     writer.flush()
-
-
-def wait_for(condition: Any, timeout_s: float = 60.0) -> None:
-    """Wait until `condition()` holds; fail after `timeout_s`."""
-    ticks = threading.Event()
-    for _ in range(int(timeout_s / 0.01)):
-        if condition():
-            return
-        ticks.wait(0.01)
-    raise AssertionError(f"not within {timeout_s} s: {condition}")

@@ -17,6 +17,7 @@ from hiss.client import Buffer, connect
 from hiss.config import ServeConfig, run_directory
 from hiss.errors import Unavailable
 from hiss.limits import MiB
+from hiss.tls import ServerTls
 
 READY_S = 60.0
 
@@ -31,10 +32,23 @@ def free_port() -> int:
 class DataProcess:
     """A server's data process on a port of its own, with a small arena. A context manager."""
 
-    def __init__(self, data: Path, *, arena_bytes: int = 64 * MiB, segment_bytes: int = 32 * MiB) -> None:
+    program = ("-m", "hiss.server")
+
+    def __init__(
+        self, data: Path, *, arena_bytes: int = 64 * MiB, segment_bytes: int = 32 * MiB, tls: ServerTls | None = None
+    ) -> None:
         self.config = ServeConfig(
-            data=data, port=free_port(), arena_bytes=arena_bytes, segment_bytes=segment_bytes, backend="numpy"
+            data=data,
+            port=free_port(),
+            arena_bytes=arena_bytes,
+            segment_bytes=segment_bytes,
+            backend="numpy",
+            host="127.0.0.1" if tls is None else "0.0.0.0",
+            tls_cert="" if tls is None else str(tls.cert),
+            tls_key="" if tls is None else str(tls.key),
         )
+        run = run_directory(data) / "data.sock"
+        self.address = self.config.address if tls is None else f"unix:{run}"  # for its own user
         self.token = Access.of_directory(data).owner_token
         self.log = data / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,7 +63,7 @@ class DataProcess:
         self.stop()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "hiss.server", "data", self.config.to_json()]
+        command = [sys.executable, *self.program, "data", self.config.to_json()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         with self.connect() as buffer:
@@ -83,7 +97,7 @@ class DataProcess:
         return process.wait(READY_S)
 
     def connect(self, lane: str | None = None) -> Buffer:
-        return connect(self.config.address, self.token, lane=lane)
+        return connect(self.address, self.token, lane=lane)
 
     def producer(self, path: str, seed: int, blocks: int) -> subprocess.Popen[str]:
         """A producer process (`testing.producer`); it prints an index whenever all up to it is acknowledged."""
@@ -93,18 +107,21 @@ class DataProcess:
 
 
 class Served:
-    """`hiss serve` as a user starts it, on a port of its own. A context manager."""
+    """`hiss serve` as a user starts it, on a port of its own; with `http` on another one, too. A context manager."""
 
-    def __init__(self, data: Path, state: Path) -> None:
+    def __init__(self, data: Path, state: Path, *, http: bool = False) -> None:
         self.data, self.port = data, free_port()
+        self.http = free_port() if http else 0
         self.log = data.with_suffix(".log")
         self.environment = {**os.environ, "XDG_STATE_HOME": str(state)}
         self.environment.pop("HISS_TOKEN", None)
         command = [sys.executable, "-m", "hiss.cli", "serve", "--data", str(data), "--port", str(self.port)]
+        command += ["--http", str(self.http)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         self.wait_for("data")
         self.wait_for("rules")
+        self.wait_for("drain")
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +133,7 @@ class Served:
             self.stop()
 
     def pid(self, role: str) -> int:
-        """Of the `data` or `rules` process that runs now; 0 while there is none."""
+        """Of the `data`, `rules`, `drain` or `http` process that runs now; 0 while there is none."""
         try:
             pid = int((run_directory(self.data) / f"{role}.pid").read_text())
         except (OSError, ValueError):

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -22,6 +23,7 @@ from hiss.errors import HissError, InvalidInput, Stopping
 from hiss.model import Ack, AppendStart, Caller, Feedback
 from hiss.store import AppendSession, Store
 from hiss.transport import wire
+from hiss.transport.admission import not_good
 from hiss.transport.calls import OWN_ERROR, Bodies, Reception, body_of, caller_of, errors_as_status
 from hiss.transport.extent_wire import ExtentDecoder
 from hiss.transport.methods import Method
@@ -102,6 +104,9 @@ class AppendCall:
         self._in_use = threading.Lock()  # of the session
         self._closed = False
         self._stopping = False
+        self._why: HissError = Stopping(
+            "the server is shutting down; connect again, ask where the stream stands, and send the rest"
+        )
         self._complete = False
 
     def replies(self, requests: Bodies, context: grpc.ServicerContext, what: str) -> Iterator[bytes]:
@@ -118,7 +123,7 @@ class AppendCall:
             self._close()
             for reply in self._outbox.left():
                 yield _message(reply, start.credit_bytes)
-            raise Stopping("the server is shutting down; connect again, ask where the stream stands, and send the rest")
+            raise self._why
         if self._outbox.error is not None:
             raise self._outbox.error
 
@@ -126,6 +131,11 @@ class AppendCall:
         """The server goes down: take no more, finish what is here, acknowledge it, refuse the rest."""
         self._stopping = True
         self._outbox.finish()
+
+    def revoke(self, why: HissError) -> None:
+        """The producer's token is good no longer: the same, for that reason."""
+        self._why = why
+        self.stop()
 
     def _receive(self, requests: Bodies, what: str) -> None:
         """Hand the client's extents to the session; in a thread of its own."""
@@ -170,8 +180,9 @@ def append_handler(
 
     def serve(requests: Bodies, context: grpc.ServicerContext) -> Iterator[bytes]:
         with errors_as_status(context, method.path):
-            store = store_for(caller_of(context, reception.authenticate))
-            leave = reception.long_calls.enter(holders=2)
+            caller = caller_of(context, reception.authenticate)
+            store = store_for(caller)
+            leave = reception.long_calls.enter(caller, holders=2)
             try:
                 try:
                     stream_id = _stream_id(body_of(requests, context, reception.patience, method.path), method)
@@ -181,7 +192,8 @@ def append_handler(
                     leave()  # there will be no receiving thread
                     raise
                 call = AppendCall(session, outbox, leave)
-                with reception.stops.told(call.stop):
+                revoke = partial(call.revoke, not_good(caller))
+                with reception.stops.told(call.stop), reception.standing.told(caller, revoke):
                     yield from call.replies(requests, context, f"append to stream {stream_id}")
             finally:
                 leave()

@@ -17,13 +17,14 @@ import grpc
 from hiss import limits
 from hiss.errors import HissError, InvalidInput, LimitExceeded, PermissionRefused
 from hiss.model import Caller
-from hiss.transport.admission import Gate, Patience, Stops
+from hiss.transport.admission import Ending, Gate, Patience, Standing, Stops
+from hiss.transport.channel import peer_address
 from hiss.transport.error_wire import DETAIL_KEY, code_of, detail_of, text_of
 from hiss.transport.methods import ATTEMPT_KEY, TOKEN_KEY, TOKEN_SCHEME, Method
 
 log = logging.getLogger(__name__)
 
-Authenticate = Callable[[str | None], Caller]
+Authenticate = Callable[[str | None, str | None], Caller]  # token and IP address; None: a Unix socket of this host
 Bodies = Iterator[bytes]
 
 OWN_ERROR: Final = "the server met an error of its own; its log says which"
@@ -37,6 +38,7 @@ class Reception:
     long_calls: Gate
     patience: Patience
     stops: Stops
+    standing: Standing
 
 
 class Ended(Exception):
@@ -86,10 +88,12 @@ def caller_of(context: grpc.ServicerContext, authenticate: Authenticate) -> Call
     """Who calls. A token that is refused ends the call as UNAUTHENTICATED."""
     metadata = metadata_of(context)
     try:
-        caller = authenticate(_token(metadata.get(TOKEN_KEY)))
+        caller = authenticate(_token(metadata.get(TOKEN_KEY)), peer_address(context.peer()))
         attempt = metadata.get(ATTEMPT_KEY)
         if attempt and caller.attempt not in (None, attempt):
             raise PermissionRefused(f"this token is for attempt {caller.attempt} only")
+        if attempt and caller.token is not None:
+            raise PermissionRefused(f"token {caller.token} is for no attempt of a job")
     except PermissionRefused as error:
         raise _ending(grpc.StatusCode.UNAUTHENTICATED, error) from None
     return replace(caller, attempt=attempt) if attempt else caller
@@ -138,15 +142,16 @@ def long_handler(
     method: Method,
     reception: Reception,
     subject: Callable[[Caller], Any],
-    function: Callable[[Any, Any, grpc.ServicerContext, Stops], Iterator[bytes]],
+    function: Callable[[Any, Any, grpc.ServicerContext, Ending], Iterator[bytes]],
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """A call with one request and a stream of replies: `function(subject(caller), request, context, stops)`."""
+    """A call with one request and a stream of replies: `function(subject(caller), request, context, ending)`."""
 
     def serve(requests: Bodies, context: grpc.ServicerContext) -> Iterator[bytes]:
         with errors_as_status(context, method.path):
             caller = caller_of(context, reception.authenticate)
-            with reception.long_calls.place():
+            with reception.long_calls.place(caller):
                 request = method.parse_request(body_of(requests, context, reception.patience, method.path))
-                yield from function(subject(caller), request, context, reception.stops)
+                with reception.standing.ending(caller, reception.stops) as ending:
+                    yield from function(subject(caller), request, context, ending)
 
     return grpc.stream_stream_rpc_method_handler(serve)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import unquote
 
 import grpc
 
 from hiss import limits
 from hiss.errors import InvalidInput
+from hiss.tls import ClientTls, read
 
 UNIX: Final = "unix:"
+TLS: Final = "tls:"  # of lanes
 _UNIX_PATH_BYTES_MAX: Final = 107  # sun_path of Linux, less its final zero
 
 
@@ -26,8 +29,16 @@ def check_address(address: str) -> str:
     return address
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """A channel to `address`; it connects when it is first used, and again by itself."""
+def peer_address(peer: str) -> str | None:
+    """The IP address of a gRPC peer such as `ipv4:127.0.0.1:4242` or `ipv6:%5B::1%5D:4242`; None for a Unix socket."""
+    family, _, rest = peer.partition(":")
+    if family == "unix":
+        return None
+    return unquote(rest.rpartition(":")[0]).strip("[]")
+
+
+def open_channel(address: str, tls: ClientTls | None = None) -> grpc.Channel:
+    """A channel to `address`; it connects when it is first used, and again by itself; with `tls` never without."""
     milliseconds = 1000
     options = (
         ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
@@ -39,6 +50,12 @@ def open_channel(address: str) -> grpc.Channel:
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.keepalive_time_ms", int(limits.KEEPALIVE_S * milliseconds)),
         ("grpc.keepalive_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),
+        # while one of gRPC's own pings is under way no other is sent, and its patience, not keepalive's, counts
+        ("grpc.http2.ping_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),
         ("grpc.http2.max_pings_without_data", 0),
     )
-    return grpc.insecure_channel(check_address(address), options=options)
+    if tls is None:
+        return grpc.insecure_channel(check_address(address), options=options)
+    trusted, key, cert = (None if path is None else read(path) for path in (tls.ca, tls.key, tls.cert))
+    credentials = grpc.ssl_channel_credentials(trusted, key, cert)
+    return grpc.secure_channel(check_address(address), credentials, options=options)

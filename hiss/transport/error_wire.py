@@ -83,6 +83,17 @@ def _cut(text: str, bytes_max: int) -> str:
     return text.encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")
 
 
+def _advice(text: str) -> str:
+    """What to do about a connection that could not be made."""
+    if "verification check failed" in text:
+        return "the certificate that the server shows is for another name than the one that you connect to"
+    if "handshake failed" in text.lower():
+        return "TLS was not agreed on: does the server speak it, and is its certificate among those that `tls=` trusts?"
+    if "Socket closed" in text or "reset" in text:
+        return "it hung up: if it speaks TLS, say so with `tls=`, `--tls-ca` or HISS_TLS_CA"
+    return "start the server with `hiss serve`, or check the address"
+
+
 def error_of(failure: Any, address: str) -> HissError:
     """What a call to `address` that ended with gRPC's `failure` (an `RpcError` that is a call) means."""
     code, text = failure.code(), failure.details() or ""
@@ -91,7 +102,7 @@ def error_of(failure: Any, address: str) -> HissError:
         return errors.from_name(detail.name, detail.message, dict(detail.details))
     if code is grpc.StatusCode.UNAVAILABLE and _never_connected(text):
         return errors.ServerUnreachable(
-            f"nothing answers at {address} ({text}); start the server with `hiss serve`, or check the address",
+            f"nothing answers at {address} ({text}); {_advice(text)}",
             address=address,
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

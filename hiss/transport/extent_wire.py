@@ -190,7 +190,7 @@ class ExtentDecoder:
             received_ns=self._vector(pieces, _RECEIVED, count, "received_ns", optional=True),
             status=self._byte_vector(pieces, _STATUS, count, "status"),
             cause=self._byte_vector(pieces, _CAUSE, count, "cause"),
-            source_digest=self._vector(pieces, _SOURCE, count, "source_digest") if pieces.get(_SOURCE) else digest,
+            source_digest=self._vector(pieces, _SOURCE, count, "source_digest") if _given(pieces, _SOURCE) else digest,
         )
         if self._without_data and extent.data.size:
             raise InvalidInput(f"{self._what}: {extent.data.size} bytes of data that nobody asked for")
@@ -228,11 +228,9 @@ class ExtentDecoder:
     def _vector(
         self, pieces: dict[int, list[npt.NDArray[Any]]], number: int, count: int, name: str, *, optional: bool = False
     ) -> npt.NDArray[Any]:
-        if optional and not pieces.get(number):
+        if optional and not _given(pieces, number):
             return np.zeros(count, _NUMBERS[number])
         values = _numbers(pieces, number)
-        if len(values) == 0 and optional:
-            return np.zeros(count, _NUMBERS[number])
         if len(values) != count:
             raise InvalidInput(f"{self._what}: {len(values)} values of {name} for {count} blocks")
         return values
@@ -281,6 +279,11 @@ def check_vectors(what: str, index: IntArray, length: IntArray, status: ByteArra
     ascending = index[1:] > index[:-1]
     if not ascending.all() and len(np.unique(index)) != len(index):
         raise InvalidInput(f"{what}: an index stands twice in one extent")
+
+
+def _given(pieces: dict[int, list[npt.NDArray[Any]]], number: int) -> bool:
+    """Whether there are any values: a vector that is there and empty is as one that is not there."""
+    return any(len(piece) for piece in pieces.get(number, ()))
 
 
 def _numbers(pieces: dict[int, list[npt.NDArray[Any]]], number: int) -> npt.NDArray[Any]:

@@ -27,6 +27,7 @@ from hiss.transport.admission import Stops
 from hiss.transport.append_call import Outbox
 from hiss.transport.calls import OWN_ERROR
 from hiss.transport.lane_framing import (
+    Connection,
     ExtentUnframer,
     FrameReader,
     Head,
@@ -52,7 +53,7 @@ class LaneCall:
 
     Parameters
     ----------
-    connection : socket
+    connection : socket or TlsSocket
         Blocking; closed by whoever runs this.
     what : str
         Names the lane in errors.
@@ -64,7 +65,7 @@ class LaneCall:
 
     def __init__(
         self,
-        connection: socket.socket,
+        connection: Connection,
         what: str,
         open_session: Callable[[Outbox], AppendSession],
         *,
@@ -76,8 +77,14 @@ class LaneCall:
         self._outbox = Outbox()
         self._reader = FrameReader(connection, what, limits.LANE_STALL_S, may_idle=True)
         self._unframer = ExtentUnframer(what)
-        self._announced = AnnouncedMemory(connection, what) if shares else None
+        self._announced: AnnouncedMemory | None = None
+        if shares:
+            assert isinstance(connection, socket.socket), "memory is announced on Unix sockets only"
+            self._announced = AnnouncedMemory(connection, what)
         self._stopping = False
+        self._why: HissError = Stopping(
+            "the server is shutting down; connect again, ask where the stream stands, send the rest"
+        )
 
     def run(self, stops: Stops) -> None:
         """Serve the lane to its end; in a thread of its own."""
@@ -98,6 +105,11 @@ class LaneCall:
         self._stopping = True
         _shut(self._connection, socket.SHUT_RD)
 
+    def revoke(self, why: HissError) -> None:
+        """The producer's token is good no longer: the same, for that reason."""
+        self._why = why
+        self.stop()
+
     def cut(self) -> None:
         """End it now."""
         _shut(self._connection, socket.SHUT_RDWR)
@@ -112,9 +124,7 @@ class LaneCall:
             with _errors_told(self._outbox, self._what):
                 session.close()
             if stopped:
-                self._outbox.fail(
-                    Stopping("the server is shutting down; connect again, ask where the stream stands, send the rest")
-                )
+                self._outbox.fail(self._why)
         finally:
             self._outbox.finish()
             teller.join()
@@ -193,6 +203,6 @@ def _errors_told(outbox: Outbox, what: str) -> Iterator[None]:
         outbox.fail(HissError(OWN_ERROR))
 
 
-def _shut(connection: socket.socket, how: int) -> None:
+def _shut(connection: Connection, how: int) -> None:
     with contextlib.suppress(OSError):  # it is gone already
         connection.shutdown(how)

@@ -1,4 +1,5 @@
-"""Which way a client's appends go: shared memory, else a Unix lane, else a TCP lane, else gRPC.
+"""Which way a client's appends go: shared memory, else a Unix lane, else a TCP lane, else gRPC; over TLS, a TLS lane,
+else gRPC.
 
 A lane that cannot be opened is passed over. One that breaks before anything was acknowledged on it is passed over the
 next time, together with those that were passed over for it, so that a producer which reconnects goes on by another way.
@@ -17,7 +18,8 @@ import grpc
 
 from hiss.errors import HissError, InvalidInput, PermissionRefused, Stopping, Unavailable
 from hiss.model import Ack, Feedback
-from hiss.transport.lane_client import LANES, LaneAppend, kind_of
+from hiss.tls import ClientTls
+from hiss.transport.lane_client import LANES, LaneAppend, kind_of, resolved
 from hiss.transport.shm_client import ShmAppend, TrustedShmAppend
 
 GRPC: Final = "grpc"
@@ -39,15 +41,33 @@ class Lanes:
     Parameters
     ----------
     wanted : str or None
-        `shm`, `shm:trusted`, `unix`, `tcp` or `grpc`; None: the fastest that can be opened.
+        `shm`, `shm:trusted`, `unix`, `tcp`, `tls` or `grpc`; None: the fastest that can be opened, and none that is
+        trusted.
+    address : str
+        Of the server.
+    tls : ClientTls or None
+        As the client reaches the server. With it no other lane is opened than one over TLS.
+
+    Raises
+    ------
+    InvalidInput
+        No such lane, or none that goes with the rest.
     """
 
-    def __init__(self, wanted: str | None) -> None:
+    def __init__(self, wanted: str | None, address: str = "", tls: ClientTls | None = None) -> None:
         known = (*LANES, TRUSTED_SHM, GRPC)
         if wanted is not None and wanted not in known:
             raise InvalidInput(f"lane {wanted!r}: expected one of {', '.join(known)}, or None")
-        kind = (wanted or "").partition(":")[0]
-        self._kinds = LANES if wanted is None else tuple(each for each in LANES if each == kind)
+        fitting = tuple(kind for kind in LANES if (kind == "tls") is (tls is not None))
+        kind = None if wanted is None else wanted.partition(":")[0]
+        if kind not in (None, GRPC, *fitting):
+            raise InvalidInput(
+                f"lane {wanted!r} {'is plain, and this client speaks TLS only' if tls else 'needs hiss.connect(tls=…)'}"
+                f"; there are {', '.join((*fitting, GRPC))}, or None"
+            )
+        self._address = address
+        self._tls = tls
+        self._kinds = fitting if kind is None else tuple(each for each in fitting if each == kind)
         self._shm = TrustedShmAppend if wanted == TRUSTED_SHM else ShmAppend
         self._passed_over: set[str] = set()
         self._open: weakref.WeakSet[LaneAppend] = weakref.WeakSet()
@@ -94,7 +114,8 @@ class Lanes:
 
         try:
             opened = self._shm if kind_of(offer.address) == "shm" else LaneAppend
-            session = opened(offer.address, offer.ticket, stream_id, on_ack, broke, on_feedback)
+            address = resolved(offer.address, self._address)
+            session = opened(address, offer.ticket, stream_id, on_ack, broke, on_feedback, self._tls)
         except Stopping:
             raise
         except (Unavailable, PermissionRefused):

@@ -16,11 +16,13 @@ from hiss import limits
 from hiss.errors import HissError, InvalidInput, Unavailable
 from hiss.extent import Extent
 from hiss.model import Ack, Feedback
-from hiss.transport.channel import UNIX, check_address
+from hiss.tls import ClientTls
+from hiss.transport.channel import TLS, UNIX, check_address
 from hiss.transport.credited_append import CreditedAppend, Reply
 from hiss.transport.lane_framing import (
     TICKET_BYTES,
     VERSION,
+    Connection,
     ExtentFramer,
     FrameReader,
     Kind,
@@ -32,8 +34,9 @@ from hiss.transport.lane_framing import (
     set_patience,
 )
 from hiss.transport.shared_memory import READ, SHM
+from hiss.transport.tls_socket import TlsSocket
 
-LANES: Final = ("shm", "unix", "tcp")
+LANES: Final = ("shm", "unix", "tcp", "tls")
 
 _SILENCE_S: Final = 2 * limits.KEEPALIVE_S  # a server says something twice in this time, if only that it is alive
 _NEVER_S: Final = 0.0  # as the socket option means it: a full server stops its producers for as long as it takes
@@ -43,7 +46,13 @@ def kind_of(address: str) -> str:
     """Which of `LANES` an address is of."""
     if address.startswith(SHM):
         return "shm"
-    return "unix" if address.startswith(UNIX) else "tcp"
+    return "unix" if address.startswith(UNIX) else "tls" if address.startswith(TLS) else "tcp"
+
+
+def resolved(address: str, server: str) -> str:
+    """An offered address, in which `*` is the host at which the client has reached the server."""
+    head, star, tail = address.partition("*:")
+    return f"{head}{server.rpartition(':')[0]}:{tail}" if star else address
 
 
 class LaneAppend(CreditedAppend):
@@ -52,13 +61,15 @@ class LaneAppend(CreditedAppend):
     Parameters
     ----------
     address : str
-        `shm:PATH`, `unix:PATH` or `HOST:PORT`.
+        `shm:PATH`, `unix:PATH`, `HOST:PORT` or `tls:HOST:PORT`.
     ticket : bytes
         That the server handed out for it.
     stream_id : str
         For errors.
     on_ack, on_error, on_feedback : callable
         As `Store.open_append` says.
+    tls : ClientTls, optional
+        For a lane over TLS.
 
     Raises
     ------
@@ -76,6 +87,7 @@ class LaneAppend(CreditedAppend):
         on_ack: Callable[[Ack], None],
         on_error: Callable[[HissError], None],
         on_feedback: Callable[[Feedback], None],
+        tls: ClientTls | None = None,
     ) -> None:
         super().__init__(f"append to stream {stream_id} by the lane at {address}", on_ack, on_error, on_feedback)
         if len(ticket) != TICKET_BYTES:
@@ -84,10 +96,9 @@ class LaneAppend(CreditedAppend):
         self.acknowledged = False  # whether it ever carried anything
         self._framer = ExtentFramer()
         self._sending = threading.Lock()  # so that the descriptor is not closed, and given to others, under a send
-        self._connection = dial(address)
+        self._connection: Connection = _dial_tls(address, tls) if self.kind == "tls" else dial(address)
         self._reader = FrameReader(self._connection, self._what, _SILENCE_S, may_idle=False)
         with contextlib.suppress(OSError):  # what the server says is told by `_begin`
-            prepare_socket(self._connection)
             set_patience(self._connection, _SILENCE_S, _NEVER_S)
             send_parts(self._connection, (frame(Kind.HELLO, ticket, VERSION),))
         self._begin()
@@ -144,10 +155,26 @@ def dial(address: str) -> socket.socket:
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(limits.CONNECT_S)
             connection.connect(address.removeprefix(UNIX))
-            return connection
-        host, _, port = address.rpartition(":")
-        return socket.create_connection((host.strip("[]"), int(port)), limits.CONNECT_S)
+        else:
+            host, _, port = address.rpartition(":")
+            connection = socket.create_connection((host.strip("[]"), int(port)), limits.CONNECT_S)
+        prepare_socket(connection)
+        return connection
     except OSError as error:
         if connection is not None:
             connection.close()
+        raise Unavailable(f"no lane at {address}: {error}", address=address) from None
+
+
+def _dial_tls(address: str, tls: ClientTls | None) -> TlsSocket:
+    if tls is None:
+        raise InvalidInput(f"the lane at {address} is for clients that know what to trust: hiss.connect(tls=…)")
+    place = address.removeprefix(TLS)
+    context = tls.context()
+    plain = dial(place)
+    try:
+        plain.settimeout(limits.CONNECT_S)
+        return TlsSocket(context.wrap_socket(plain, server_hostname=place.rpartition(":")[0].strip("[]")))
+    except OSError as error:  # the handshake's errors among them; a socket that was wrapped closes itself
+        plain.close()
         raise Unavailable(f"no lane at {address}: {error}", address=address) from None

@@ -27,6 +27,7 @@ from hiss.transport import wire
 from hiss.transport.error_wire import limited_detail
 from hiss.transport.extent_wire import bad_count, check_vectors, packed_columns
 from hiss.transport.shared_memory import PLACE
+from hiss.transport.tls_socket import TlsSocket
 from hiss.v1 import types_pb2
 
 MAGIC: Final = b"hlan"
@@ -47,6 +48,7 @@ STATUS: Final = 2
 TRUSTED: Final = 1  # flag of a MEMORY frame
 
 Part = bytes | bytearray | ByteArray
+Connection = socket.socket | TlsSocket
 
 
 class Kind(enum.IntEnum):
@@ -111,13 +113,16 @@ def prepare_socket(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-def set_patience(connection: socket.socket, receive_s: float, send_s: float) -> None:
+def set_patience(connection: Connection, receive_s: float, send_s: float) -> None:
     """Let one receive or send wait so long; the socket stays a blocking one, so that a frame is one system call."""
+    if isinstance(connection, TlsSocket):
+        connection.set_patience(receive_s, send_s)
+        return
     for option, wait_s in ((socket.SO_RCVTIMEO, receive_s), (socket.SO_SNDTIMEO, send_s)):
         connection.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(wait_s), int(wait_s % 1 * 1e6)))
 
 
-def send_parts(connection: socket.socket, parts: Sequence[Part]) -> None:
+def send_parts(connection: Connection, parts: Sequence[Part]) -> None:
     """Send them one after another, none of them copied here. Raises what the socket raises."""
     views = [part.data if isinstance(part, np.ndarray) else memoryview(part) for part in parts if len(part)]
     while views:
@@ -133,7 +138,7 @@ class FrameReader:
 
     Parameters
     ----------
-    connection : socket
+    connection : socket or TlsSocket
         Blocking, with the patience that `set_patience` gave it.
     what : str
         Names the connection in errors.
@@ -143,7 +148,7 @@ class FrameReader:
         Whether the peer may say nothing for longer than the socket's patience between two frames.
     """
 
-    def __init__(self, connection: socket.socket, what: str, frame_s: float, *, may_idle: bool) -> None:
+    def __init__(self, connection: Connection, what: str, frame_s: float, *, may_idle: bool) -> None:
         self._connection = connection
         self._what = what
         self._frame_s = frame_s

@@ -38,7 +38,7 @@ class Grant:
 
     caller: Caller
     stream_id: str
-    kind: str  # 'shm', 'unix' or 'tcp'; 'read'
+    kind: str  # 'shm', 'unix', 'tcp' or 'tls'; 'read'
     host: str
 
     @property

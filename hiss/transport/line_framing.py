@@ -54,7 +54,7 @@ def receive_request(connection: socket.socket) -> tuple[str, dict[str, str], byt
     try:
         path = rest[:path_bytes].decode()
         metadata = json.loads(rest[path_bytes : path_bytes + metadata_bytes])
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of brackets without end
         raise InvalidInput("a line carries frames, see docs/lanes.md; this is none") from None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise InvalidInput("a line's metadata is a JSON object of texts")
@@ -66,11 +66,13 @@ def send_reply(connection: socket.socket, kind: Kind, body: bytes = b"") -> None
 
 
 def receive_reply(connection: socket.socket) -> tuple[Kind, bytes]:
-    """Raises `OSError` where the line broke."""
+    """Raises `OSError` where the line broke, `InvalidInput` for what is no reply."""
     head = _receive(connection, _REPLY.size)
     assert head is not None
     kind, size = _REPLY.unpack(head)
     _check(size)
+    if kind not in list(Kind):
+        raise InvalidInput(f"a frame of kind {kind} on a line, which no server sends; are both of one version?")
     body = _receive(connection, size)
     assert body is not None
     return Kind(kind), body

@@ -61,6 +61,11 @@ def list_rules(meow: Meow, request: meow_pb2.ListRulesRequest) -> Any:
     return meow_pb2.ListRulesResponse(rules=map(wire.encode_rule, meow.rules()))
 
 
+def get_counts(meow: Meow, request: meow_pb2.GetCountsRequest) -> Any:
+    counts = meow.counts()
+    return meow_pb2.GetCountsResponse(jobs=counts.jobs, event_seq=counts.event_seq)
+
+
 def list_jobs(meow: Meow, request: meow_pb2.ListJobsRequest) -> Any:
     state = wire.decode_job_state(request.state)
     return meow_pb2.ListJobsResponse(
@@ -108,6 +113,7 @@ CALLS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "Meow.GetPattern": get_pattern,
     "Meow.ListRules": list_rules,
     "Meow.ListJobs": list_jobs,
+    "Meow.GetCounts": get_counts,
     "Meow.GetJob": get_job,
     "Meow.CancelJob": cancel_job,
     "Meow.ReleaseJob": release_job,

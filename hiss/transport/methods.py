@@ -16,7 +16,19 @@ from google.protobuf.message_factory import GetMessageClass
 from hiss import limits
 from hiss.transport.wire import checked
 from hiss.transport.wire_format import check_counts
-from hiss.v1 import admin_pb2, attempts_pb2, collections_pb2, events_pb2, kernels_pb2, meow_pb2, space_pb2, streams_pb2
+from hiss.v1 import (
+    admin_pb2,
+    attempts_pb2,
+    collections_pb2,
+    consumers_pb2,
+    drains_pb2,
+    events_pb2,
+    kernels_pb2,
+    meow_pb2,
+    space_pb2,
+    streams_pb2,
+    tokens_pb2,
+)
 
 TOKEN_KEY: Final = "authorization"
 TOKEN_SCHEME: Final = "Bearer "
@@ -92,7 +104,18 @@ def _methods(file: FileDescriptor) -> Iterator[tuple[str, Method]]:
 
 STORE: Final[dict[str, Method]] = {
     name: method
-    for module in (collections_pb2, streams_pb2, kernels_pb2, events_pb2, attempts_pb2, admin_pb2, space_pb2)
+    for module in (
+        collections_pb2,
+        streams_pb2,
+        consumers_pb2,
+        kernels_pb2,
+        events_pb2,
+        attempts_pb2,
+        admin_pb2,
+        space_pb2,
+        drains_pb2,
+        tokens_pb2,
+    )
     for name, method in _methods(module.DESCRIPTOR)
 }
 MEOW: Final[dict[str, Method]] = dict(_methods(meow_pb2.DESCRIPTOR))

@@ -4,7 +4,8 @@ that is lent to it.
 Two threads work for each. The lane's own goes through the store's extents, places each in memory (`lent_memory`) or
 sends its bytes where there is no room, and says where they lie; it is at most `limits.SHARED_READ_AHEAD` extents ahead
 of its reader. The other takes what the reader asks for and gives back, and its end, which ends the read. Nothing
-outlives the lane but what the reader has mapped. An idle one takes no place of a long call.
+outlives the lane but what the reader has mapped. An idle one takes no place of a long call. Where the reader's token is
+good no longer, nothing more is said but that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import logging
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -25,7 +27,7 @@ from hiss.errors import HissError, InvalidInput, Stopping
 from hiss.extent import Extent
 from hiss.store import Store
 from hiss.transport import wire
-from hiss.transport.admission import Gate, Stops
+from hiss.transport.admission import Stops
 from hiss.transport.calls import OWN_ERROR
 from hiss.transport.extent_wire import ExtentEncoder, split
 from hiss.transport.lane_framing import FrameReader, Head, Kind, Part, error_frame, frame, send_parts, set_patience
@@ -54,12 +56,18 @@ class ReadCall:
         What the ticket is for.
     budget : Budget
         Of all readers.
-    gate : Gate
-        For long calls; each read is one.
+    enter : callable
+        Takes a place among the caller's long calls, as `Gate.enter` does; each read is one.
     """
 
     def __init__(
-        self, connection: socket.socket, what: str, store: Store, stream_id: str, budget: Budget, gate: Gate
+        self,
+        connection: socket.socket,
+        what: str,
+        store: Store,
+        stream_id: str,
+        budget: Budget,
+        enter: Callable[[], Callable[[], None]],
     ) -> None:
         self._connection = connection
         self._what = what
@@ -68,10 +76,12 @@ class ReadCall:
         self._reader = FrameReader(connection, what, limits.LANE_STALL_S, may_idle=True)
         self._encoder = ExtentEncoder()
         self._lent = LentMemory(budget)
-        self._gate = gate
+        self._enter = enter
         self._wanted = _wanted()
         self._requests: queue.Queue[tuple[Kind, bytes] | None] = queue.Queue(maxsize=2)
         self._over = threading.Event()
+        self._why: HissError | None = None  # the token is good no longer
+        self._patient_until_s = 0.0
 
     def run(self, stops: Stops) -> None:
         """Serve the lane to its end; in a thread of its own."""
@@ -82,6 +92,7 @@ class ReadCall:
             with stops.told(self.stop), contextlib.suppress(OSError), self._errors_told():  # the reader went away
                 while (request := self._next()) is not None:
                     self._serve(*request, stops)
+                self._check_token()
         finally:
             self.cut()
             listener.join()
@@ -92,6 +103,20 @@ class ReadCall:
         self._over.set()
         with contextlib.suppress(queue.Full):  # then it does not wait
             self._requests.put_nowait(None)
+
+    def revoke(self, why: HissError) -> None:
+        """The reader's token is good no longer: say so, and no more. Comes again while the lane lasts: a reader that
+        takes nothing is cut off."""
+        if self._why is None:
+            self._why, self._patient_until_s = why, time.monotonic() + limits.LANE_STALL_S
+            self.stop()
+            self._wanted.release()
+        elif time.monotonic() > self._patient_until_s:
+            self.cut()
+
+    def _check_token(self) -> None:
+        if self._why is not None:
+            raise self._why
 
     def cut(self) -> None:
         """End it now."""
@@ -106,7 +131,7 @@ class ReadCall:
             return None
 
     def _serve(self, kind: Kind, body: bytes, stops: Stops) -> None:
-        leave = self._gate.enter()
+        leave = self._enter()
         try:
             self._encoder = ExtentEncoder()
             extents = self._asked(kind, body)
@@ -114,7 +139,9 @@ class ReadCall:
             for extent in extents:
                 for part in split(extent):
                     self._wanted.acquire()
+                    self._check_token()
                     self._say(part)
+            self._check_token()
             if stops.stopping and kind == Kind.FOLLOW:
                 raise Stopping("the server is shutting down; connect again and go on from the last one")
         finally:

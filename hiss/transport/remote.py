@@ -16,8 +16,10 @@ from typing import Any, Final, Self, TypeVar
 import grpc
 
 from hiss import limits
+from hiss.drain_policy import Drain, DrainPolicy, DrainState
 from hiss.errors import HissError, InvalidInput, LimitExceeded, Unavailable
 from hiss.extent import Extent
+from hiss.link import Link
 from hiss.model import (
     Ack,
     Attrs,
@@ -35,10 +37,13 @@ from hiss.model import (
     StreamSpec,
     StreamWatch,
 )
+from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
 from hiss.space import Evicted, Reservation, Retention
 from hiss.store import AppendSession, Store
-from hiss.transport import space_wire, wire
-from hiss.transport.channel import check_address, open_channel
+from hiss.tls import ClientTls
+from hiss.tokens import NewToken, TokenInfo
+from hiss.transport import consumers_wire, drain_wire, space_wire, token_wire, wire
+from hiss.transport.channel import UNIX, check_address, open_channel
 from hiss.transport.error_wire import error_of
 from hiss.transport.lane_choice import Lanes, Offer
 from hiss.transport.lane_framing import Kind
@@ -63,13 +68,21 @@ TokenSource = str | Callable[[], str | None] | None
 class Connection:
     """Calls to one server: channel, metadata, deadlines, errors."""
 
-    def __init__(self, address: str, token: TokenSource, attempt: str | None, line: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: TokenSource,
+        attempt: str | None,
+        line: str | None = None,
+        tls: ClientTls | None = None,
+    ) -> None:
         self.address = check_address(address)
+        self.tls = None if address.startswith(UNIX) else tls
         self._token = token
         self._attempt = attempt
         if not callable(token):
             _metadata(token, attempt)  # a token that is none is refused at once
-        open_it = partial(open_channel, address)
+        open_it = partial(open_channel, address, self.tls)
         self._channel: Any = open_it() if line is None else LineChannel(line, open_it)
         self._callables: dict[str, Any] = {}
         self._closed = False
@@ -194,8 +207,9 @@ class RemoteStore(Store):
     def __init__(self, connection: Connection, lane: str | None = None) -> None:
         self._connection = connection
         self._meow = RemoteMeow(connection.ask)
-        self._lanes = Lanes(lane)
+        self._lanes = Lanes(lane, connection.address, connection.tls)
         self._reads = SharedReads(self._lanes.shares_reads, self._lane_offers, connection.cancelled_by)
+        self.link = Link(connection.address, connection.tls is not None)  # as others reach it, as far as is known
 
     @classmethod
     def connect(
@@ -206,6 +220,7 @@ class RemoteStore(Store):
         attempt: str | None = None,
         lane: str | None = None,
         line: str | None = None,
+        tls: ClientTls | None = None,
     ) -> Self:
         """A Store at `HOST:PORT` or `unix:PATH`; it connects when it is first used.
 
@@ -218,18 +233,20 @@ class RemoteStore(Store):
         attempt : str, optional
             Id of the job's attempt on whose behalf all this is done.
         lane : str, optional
-            How producers send: `shm`, `shm:trusted`, `unix` or `tcp`, a lane of that kind where the server offers one,
-            or `grpc`; by default the fastest that can be opened, and none that is trusted. What cannot be opened falls
-            back to gRPC.
+            How producers send: `shm`, `shm:trusted`, `unix`, `tcp` or `tls`, a lane of that kind where the server
+            offers one, or `grpc`; by default the fastest that can be opened, and none that is trusted. What cannot be
+            opened falls back to gRPC.
         line : str, optional
             The path of the server's socket for lines (`line_client`), by which short calls go, and sooner.
+        tls : ClientTls, optional
+            Connect by TLS, and never otherwise; lanes too. A Unix socket has none and needs none.
 
         Raises
         ------
         InvalidInput
             Not an address, a token that is none, or no such lane.
         """
-        return cls(Connection(address, token, attempt, line), lane)
+        return cls(Connection(address, token, attempt, line, tls), lane)
 
     @property
     def address(self) -> str:
@@ -396,14 +413,35 @@ class RemoteStore(Store):
         reply = self._ask("Streams.SendFeedback", stream_id=stream_id, data_json=wire.encode_json(data))
         return bool(reply.delivered)
 
+    # ---- consumer groups
+
+    def take_blocks(self, stream_id: str, member: Member, wish: Wish) -> Taken:
+        asked = consumers_wire.encode_member(member) | {"blocks": wish.blocks, "timeout_s": wish.timeout_s}
+        reply = self._ask("Consumers.TakeBlocks", stream_id=stream_id, **asked, wait_s=wish.wait_s)
+        return Taken(consumers_wire.decode_ranges(reply.ranges), reply.complete)
+
+    def settle_blocks(
+        self, stream_id: str, member: Member, done: Sequence[IndexRange], back: Sequence[IndexRange] = ()
+    ) -> tuple[IndexRange, ...]:
+        told = {"done": consumers_wire.encode_ranges(done), "back": consumers_wire.encode_ranges(back)}
+        reply = self._ask("Consumers.SettleBlocks", stream_id=stream_id, **consumers_wire.encode_member(member), **told)
+        return consumers_wire.decode_ranges(reply.refused)
+
+    def consumer_groups(self, stream_id: str) -> list[GroupInfo]:
+        reply = self._ask("Consumers.ListGroups", stream_id=stream_id)
+        return list(map(consumers_wire.decode_group, reply.groups))
+
+    def delete_consumer_group(self, stream_id: str, group: str) -> None:
+        self._ask("Consumers.DeleteGroup", stream_id=stream_id, group=group)
+
+    # ---- kernels
+
     def promote(self, stream_id: str, kernel: str) -> StreamInfo:
         return wire.decode_stream_info(self._ask("Streams.PromoteKernel", stream_id=stream_id, kernel=kernel).stream)
 
     def replay(self, stream_id: str, kernel: KernelDef | None = None) -> Replay:
         definition = None if kernel is None else wire.encode_kernel_def(kernel)
         return wire.decode_replay(self._ask("Streams.ReplayKernel", stream_id=stream_id, kernel=definition))
-
-    # ---- kernels
 
     def register_kernel(self, definition: KernelDef) -> KernelInfo:
         reply = self._ask("Kernels.RegisterKernel", definition=wire.encode_kernel_def(definition))
@@ -453,6 +491,10 @@ class RemoteStore(Store):
         reply = self._ask("Space.RecordArchive", stream_id=stream_id, location=location, digest=digest)
         return wire.decode_stream_info(reply.stream)
 
+    def record_archives(self, archives: Sequence[tuple[str, str, str]]) -> None:
+        asked = [dict(zip(("stream_id", "location", "digest"), each, strict=True)) for each in archives]
+        self._ask("Drains.RecordArchives", archives=asked)
+
     def retention(self, collection: str = "") -> Retention:
         return space_wire.decode_retention(self._ask("Space.GetRetention", collection=collection).retention)
 
@@ -464,6 +506,57 @@ class RemoteStore(Store):
     def evict(self, path: str = "", version: int | None = None, *, dry_run: bool = False) -> list[Evicted]:
         reply = self._ask("Space.Evict", path=path, version=version, dry_run=dry_run)
         return list(map(space_wire.decode_evicted, reply.streams))
+
+    # ---- tokens
+
+    def create_token(
+        self,
+        label: str,
+        rights: Sequence[str],
+        *,
+        prefix: str = "",
+        hours: float | None = None,
+        addresses: str = "",
+    ) -> NewToken:
+        asked = {"label": label, "rights": list(rights), "prefix": prefix, "hours": hours, "addresses": addresses}
+        reply = self._ask("Tokens.CreateToken", **asked)
+        return NewToken(token_wire.decode_token(reply.token), reply.text)
+
+    def tokens(self) -> list[TokenInfo]:
+        return list(map(token_wire.decode_token, self._ask("Tokens.ListTokens").tokens))
+
+    def revoke_token(self, token_id: str) -> list[TokenInfo]:
+        return list(map(token_wire.decode_token, self._ask("Tokens.RevokeToken", token_id=token_id).tokens))
+
+    # ---- draining by itself
+
+    def drain_policy(self, collection: str) -> DrainPolicy:
+        return drain_wire.decode_policy(self._ask("Drains.GetDrainPolicy", collection=collection).policy)
+
+    def set_drain_policy(self, collection: str, policy: DrainPolicy | None) -> DrainPolicy:
+        wanted = None if policy is None else drain_wire.encode_policy(policy)
+        reply = self._ask("Drains.SetDrainPolicy", collection=collection, policy=wanted)
+        return drain_wire.decode_policy(reply.policy)
+
+    def plan_drains(
+        self, paths: Sequence[str], *, cursor: int | None = None, ask: bool = False, dry_run: bool = False
+    ) -> list[Drain]:
+        reply = self._ask("Drains.PlanDrains", paths=paths, cursor=cursor, ask=ask, dry_run=dry_run)
+        return list(map(drain_wire.decode_drain, reply.drains))
+
+    def drains(self, path: str = "", *, unfinished: bool = False) -> list[Drain]:
+        reply = self._ask("Drains.ListDrains", path=path, unfinished=unfinished)
+        return list(map(drain_wire.decode_drain, reply.drains))
+
+    def next_drain(self) -> tuple[Drain | None, int]:
+        reply = self._ask("Drains.GetNextDrain")
+        return drain_wire.decode_drain(reply.drain) if reply.HasField("drain") else None, reply.cursor
+
+    def mark_drain(self, entry: str, state: DrainState, *, reason: str = "", began: bool = False) -> None:
+        self._ask("Drains.MarkDrain", id=entry, state=state.value, reason=reason, began=began)
+
+    def archived(self, stream_id: str) -> bool:
+        return bool(self._ask("Drains.IsArchived", stream_id=stream_id).archived)
 
     # ---- attempts of jobs
 

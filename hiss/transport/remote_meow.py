@@ -7,7 +7,7 @@ from typing import Any
 
 from hiss.transport import workflow_wire as wire
 from hiss.transport.methods import MEOW
-from hiss.workflow import Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rerun, Rule
+from hiss.workflow import EngineCounts, Job, JobState, Meow, Pattern, ProvenanceGraph, Recipe, Rerun, Rule
 
 
 class RemoteMeow(Meow):
@@ -52,6 +52,10 @@ class RemoteMeow(Meow):
     def jobs(self, *, state: JobState | None = None, limit: int = 1000) -> list[Job]:
         reply = self._ask("ListJobs", state=0 if state is None else int(state), limit=limit)
         return list(map(wire.decode_job, reply.jobs))
+
+    def counts(self) -> EngineCounts:
+        reply = self._ask("GetCounts")
+        return EngineCounts(dict(reply.jobs), reply.event_seq)
 
     def job(self, job_id: str) -> Job:
         return wire.decode_job(self._ask("GetJob", id=job_id).job)

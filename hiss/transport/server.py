@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import stat
 from collections.abc import Callable, Sequence
@@ -21,8 +22,9 @@ from hiss import limits
 from hiss.errors import HissError, InvalidInput, PortInUse, Unavailable
 from hiss.model import Caller
 from hiss.store import Store
+from hiss.tls import ServerTls, read
 from hiss.transport import meow_calls, store_calls, stream_calls
-from hiss.transport.admission import Gate, Patience, Stops
+from hiss.transport.admission import Gate, Patience, Standing, Stops
 from hiss.transport.append_call import append_handler
 from hiss.transport.calls import Authenticate, Reception, long_handler, short_handler
 from hiss.transport.channel import UNIX, check_address
@@ -39,7 +41,9 @@ from hiss.transport.meow_forward import MeowForwarder
 from hiss.transport.methods import MEOW, STORE, Method
 from hiss.workflow import Meow
 
-_THREADS: Final = limits.LONG_CALLS_MAX + limits.SHORT_CALL_THREADS + limits.INTROSPECTION_CALLS_MAX
+_THREADS: Final = (
+    limits.LONG_CALLS_MAX + limits.SHORT_CALL_THREADS + limits.INTROSPECTION_CALLS_MAX + limits.SHARE_WAITS_MAX
+)
 
 Handlers: TypeAlias = "dict[str, grpc.RpcMethodHandler[Any, Any]]"
 
@@ -54,13 +58,22 @@ class GrpcServer:
     store_for : callable, optional
         The Store as a caller may use it; called once for each call. None: there are no stores here.
     authenticate : callable
-        The token of a call, or None, to who calls. Raises `PermissionRefused`. Must be quick.
+        The token of a call, or None, and the IP address that it comes from, None for a Unix socket, to who calls.
+        Raises `PermissionRefused`. Must be quick.
     meow : Meow, str, optional
         The rule engine, or the address of its own server, to which calls are passed on.
     lanes : sequence of str
         Addresses for lanes, as `LaneServer` takes them; none: there are no lanes here.
     line : str, optional
         `unix:PATH`, where lines are opened (`line_server`).
+    is_valid : callable
+        Whether a caller's token is still good; asked while long calls last.
+    tls : ServerTls, optional
+        For all addresses but Unix sockets, and lanes whose address begins with `tls:`.
+    plain_network : bool
+        Lanes without TLS may listen beyond loopback, too.
+    vouch : callable
+        A token for a caller that the rule engine's own server knows; None: the caller's own.
     """
 
     def __init__(
@@ -71,17 +84,24 @@ class GrpcServer:
         meow: Meow | str | None = None,
         lanes: Sequence[str] = (),
         line: str | None = None,
+        is_valid: Callable[[Caller], bool] = lambda _: True,
+        vouch: Callable[[Caller], str | None] = lambda _: None,
+        tls: ServerTls | None = None,
+        plain_network: bool = False,
     ) -> None:
         self._wanted = tuple(check_address(address) for address in addresses)
         self._stops = Stops()
         self._patience = Patience(limits.REQUEST_BODY_S)
-        self._long_calls = Gate(limits.LONG_CALLS_MAX, "long calls (append, follow, watch, read)")
-        self._forwarder = MeowForwarder(meow) if isinstance(meow, str) else None
-        reception = Reception(authenticate, self._long_calls, self._patience, self._stops)
+        self._long_calls = Gate(
+            limits.LONG_CALLS_MAX, "long calls (append, follow, watch, read)", limits.LONG_CALLS_OF_TOKEN_MAX
+        )
+        self._forwarder = MeowForwarder(meow, vouch) if isinstance(meow, str) else None
+        self._standing = Standing(is_valid)
+        reception = Reception(authenticate, self._long_calls, self._patience, self._stops, self._standing)
         services: dict[str, Handlers] = {}
         self.lanes: LaneServer | None = None
         if store_for is not None:
-            self.lanes = LaneServer(lanes, reception, store_for) if lanes else None
+            self.lanes = LaneServer(lanes, reception, store_for, tls, plain_network) if lanes else None
             services |= _store_services(reception, store_for, self.lanes)
         if self._forwarder is not None:
             services["hiss.v1.Meow"] = self._forwarder.handlers(reception)
@@ -93,6 +113,7 @@ class GrpcServer:
         self._pool = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="hiss call")
         self._server = self._make_server(services, gate)
         self._bound: tuple[str, ...] = ()
+        self._credentials = None if tls is None else _credentials(tls)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -125,7 +146,12 @@ class GrpcServer:
         if self._line is not None:
             self._line.start()
         self._patience.start()
+        self._standing.start()
         self._server.start()
+
+    def look_at_tokens(self) -> None:
+        """Tokens were revoked: end at once what their holders have open."""
+        self._standing.look()
 
     def stop(self, grace_s: float) -> None:
         """Refuse new calls, finish what is in flight within `grace_s`, cut what is left. More than once is fine."""
@@ -138,6 +164,7 @@ class GrpcServer:
         if self._line is not None:
             self._line.stop()
         self._patience.stop()
+        self._standing.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._forwarder is not None:
             self._forwarder.close()
@@ -162,7 +189,10 @@ class GrpcServer:
         else:
             _probe_port(address)
         try:
-            port = self._server.add_insecure_port(address)
+            if self._credentials is None or address.startswith(UNIX):
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
             raise Unavailable(f"cannot listen at {address}: {error}", address=address) from None
         if address.startswith(UNIX):
@@ -214,10 +244,29 @@ def _options() -> list[tuple[str, Any]]:
         ("grpc.so_reuseport", 0),  # or a second server would share the port unnoticed
         ("grpc.keepalive_time_ms", int(limits.KEEPALIVE_S * milliseconds)),
         ("grpc.keepalive_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),
+        ("grpc.http2.ping_timeout_ms", int(limits.KEEPALIVE_S * milliseconds)),  # of pings that are not keepalive's
         ("grpc.http2.min_recv_ping_interval_without_data_ms", int(limits.KEEPALIVE_S * milliseconds) // 2),
         ("grpc.server_handshake_timeout_ms", int(limits.HANDSHAKE_S * milliseconds)),
+        ("grpc.max_allowed_incoming_connections", _connections_max()),  # at each address
         ("grpc.max_connection_idle_ms", int(limits.IDLE_CONNECTION_S * milliseconds)),
     ]
+
+
+def _connections_max() -> int:
+    """So many that those who come without a token leave files to open for the rest of the process."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    share = limits.CONNECTIONS_MAX if allowed < 0 else allowed // limits.CONNECTIONS_FRACTION
+    return min(limits.CONNECTIONS_MAX, share)
+
+
+def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    """Raises `InvalidInput` for files that cannot be used: gRPC itself would only refuse every client."""
+    tls.context()
+    return grpc.ssl_server_credentials(
+        [(read(tls.key), read(tls.cert))],
+        root_certificates=None if tls.client_ca is None else read(tls.client_ca),
+        require_client_auth=tls.client_ca is not None,
+    )
 
 
 def _probe_port(address: str) -> None:

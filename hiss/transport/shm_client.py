@@ -105,10 +105,12 @@ class ShmAppend(LaneAppend):
                 slots = Slots(slot_bytes)
             except OSError:
                 return None
+        connection = self._connection
+        assert isinstance(connection, socket.socket), "memory is announced on Unix sockets only"
         with contextlib.suppress(OSError), self._sending:  # the callbacks tell why it broke
             head = Head(Kind.MEMORY, TRUSTED if self.trusted else 0, 0, SIZE.size)
-            self._connection.sendall(head.pack())
-            socket.send_fds(self._connection, [SIZE.pack(slots.size)], [slots.descriptor])
+            connection.sendall(head.pack())
+            socket.send_fds(connection, [SIZE.pack(slots.size)], [slots.descriptor])
         self._slots = slots
         return slots
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from hiss import limits
 from hiss.store import Store
-from hiss.transport import space_calls, wire
+from hiss.transport import consumers_calls, drain_calls, space_calls, token_wire, wire
 from hiss.transport.workflow_wire import encode_refs
 from hiss.v1 import admin_pb2, attempts_pb2, collections_pb2, events_pb2, kernels_pb2, streams_pb2
 
@@ -173,7 +173,10 @@ def get_attempt_writes(store: Store, request: attempts_pb2.GetAttemptWritesReque
 
 
 SHORT: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    **consumers_calls.CALLS,
     **space_calls.CALLS,
+    **token_wire.CALLS,
+    **drain_calls.CALLS,
     "Collections.CreateCollection": create_collection,
     "Collections.GetCollection": get_collection,
     "Collections.ListCollections": list_collections,

@@ -253,6 +253,7 @@ def encode_bound_kernel(bound: BoundKernel) -> types_pb2.BoundKernel:
         budget_s=bound.budget_s,
         shadow=bound.shadow,
         every=bound.every,
+        feedback_every=bound.feedback_every,
     )
 
 
@@ -264,7 +265,9 @@ def decode_bound_kernel(message: types_pb2.BoundKernel) -> BoundKernel:
     if not 0 < budget_s < math.inf:
         raise InvalidInput(f"kernel {message.kernel.name[:80]!r}: budget_s {budget_s} is no number of seconds above 0")
     params = {name: decode_param(message.params[name]) for name in sorted(message.params)}
-    return BoundKernel(decode_kernel_def(message.kernel), params, budget_s, message.shadow, message.every)
+    return BoundKernel(
+        decode_kernel_def(message.kernel), params, budget_s, message.shadow, message.every, message.feedback_every
+    )
 
 
 def decode_pipeline(messages: Any) -> tuple[BoundKernel, ...]:
@@ -311,6 +314,8 @@ def encode_stage(stage: StageInfo) -> types_pb2.Stage:
         since=stage.since,
         every=stage.every,
         attached=stage.attached,
+        feedback_every=stage.feedback_every,
+        warnings=stage.warnings,
     )
 
 
@@ -328,6 +333,8 @@ def decode_stage(message: types_pb2.Stage) -> StageInfo:
         message.since if message.HasField("since") else None,
         message.every,
         message.attached,
+        message.feedback_every,
+        tuple(message.warnings),
     )
 
 

@@ -21,6 +21,9 @@ LENGTH: Final = 2
 FIXED32: Final = 5
 
 _DEPTH_MAX: Final = 32
+_NUMBER_MAX: Final = (1 << 29) - 1
+_VARINT_BYTES_MAX: Final = 10  # of a value of 64 bits
+_HEAD_BYTES_MAX: Final = 5  # of a tag, or of a length: 32 bits
 _FIXED_BYTES: Final = {
     FieldDescriptor.TYPE_FIXED64: 8,
     FieldDescriptor.TYPE_SFIXED64: 8,
@@ -47,10 +50,10 @@ def field_head(number: int, size: int) -> bytes:
     return varint(number << 3 | LENGTH) + varint(size)
 
 
-def read_varint(buffer: bytes | memoryview, at: int, end: int) -> tuple[int, int]:
-    """The varint at `at`, and where it ends. Raises `InvalidInput` where it passes `end` or 10 bytes."""
+def read_varint(buffer: bytes | memoryview, at: int, end: int, bytes_max: int = _VARINT_BYTES_MAX) -> tuple[int, int]:
+    """The varint at `at`, and where it ends. Raises `InvalidInput` where it passes `end` or `bytes_max` bytes."""
     value = shift = 0
-    while at < end and shift < 70:
+    while at < end and shift < 7 * bytes_max:
         byte = buffer[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -66,17 +69,17 @@ def fields(buffer: bytes | memoryview, start: int, end: int) -> Iterator[tuple[i
     Raises
     ------
     InvalidInput
-        A field that passes `end`, number 0, or a wire type that proto3 does not have.
+        A field that passes `end`, a number or a wire type that proto3 does not have.
     """
     at = start
     while at < end:
-        tag, at = read_varint(buffer, at, end)
+        tag, at = read_varint(buffer, at, end, _HEAD_BYTES_MAX)
         number, kind = tag >> 3, tag & 7
         first = at
         if kind == VARINT:
             _, at = read_varint(buffer, at, end)
         elif kind == LENGTH:
-            size, first = read_varint(buffer, at, end)
+            size, first = read_varint(buffer, at, end, _HEAD_BYTES_MAX)
             at = first + size
         elif kind == FIXED64:
             at += 8
@@ -84,7 +87,7 @@ def fields(buffer: bytes | memoryview, start: int, end: int) -> Iterator[tuple[i
             at += 4
         else:
             raise InvalidInput(f"not a protobuf message: wire type {kind} near byte {at}")
-        if number == 0 or at > end:
+        if not 0 < number <= _NUMBER_MAX or at > end:
             raise InvalidInput(f"not a protobuf message: field {number} at byte {first} ends at {at} of {end}")
         yield number, kind, first, at
 

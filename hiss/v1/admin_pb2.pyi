@@ -9,7 +9,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("node", "version", "boot_id", "started_ns", "data_directory", "disk_free_bytes", "arena_bytes", "arena_free_bytes", "segments", "log_bytes", "collections", "streams", "streams_open", "blocks_received", "bytes_received", "recovery_json", "room_bytes", "promised_bytes", "promised_used_bytes", "kernel_backend", "kernel_notice", "kernels_json")
+    __slots__ = ("node", "version", "boot_id", "started_ns", "data_directory", "disk_free_bytes", "arena_bytes", "arena_free_bytes", "segments", "log_bytes", "collections", "streams", "streams_open", "blocks_received", "bytes_received", "recovery_json", "room_bytes", "promised_bytes", "promised_used_bytes", "kernel_backend", "kernel_notice", "kernels_json", "last_event")
     NODE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class GetStatusResponse(_message.Message):
     KERNEL_BACKEND_FIELD_NUMBER: _ClassVar[int]
     KERNEL_NOTICE_FIELD_NUMBER: _ClassVar[int]
     KERNELS_JSON_FIELD_NUMBER: _ClassVar[int]
+    LAST_EVENT_FIELD_NUMBER: _ClassVar[int]
     node: str
     version: str
     boot_id: str
@@ -54,4 +55,5 @@ class GetStatusResponse(_message.Message):
     kernel_backend: str
     kernel_notice: str
     kernels_json: str
-    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., started_ns: _Optional[int] = ..., data_directory: _Optional[str] = ..., disk_free_bytes: _Optional[int] = ..., arena_bytes: _Optional[int] = ..., arena_free_bytes: _Optional[int] = ..., segments: _Optional[int] = ..., log_bytes: _Optional[int] = ..., collections: _Optional[int] = ..., streams: _Optional[int] = ..., streams_open: _Optional[int] = ..., blocks_received: _Optional[int] = ..., bytes_received: _Optional[int] = ..., recovery_json: _Optional[str] = ..., room_bytes: _Optional[int] = ..., promised_bytes: _Optional[int] = ..., promised_used_bytes: _Optional[int] = ..., kernel_backend: _Optional[str] = ..., kernel_notice: _Optional[str] = ..., kernels_json: _Optional[str] = ...) -> None: ...
+    last_event: int
+    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., started_ns: _Optional[int] = ..., data_directory: _Optional[str] = ..., disk_free_bytes: _Optional[int] = ..., arena_bytes: _Optional[int] = ..., arena_free_bytes: _Optional[int] = ..., segments: _Optional[int] = ..., log_bytes: _Optional[int] = ..., collections: _Optional[int] = ..., streams: _Optional[int] = ..., streams_open: _Optional[int] = ..., blocks_received: _Optional[int] = ..., bytes_received: _Optional[int] = ..., recovery_json: _Optional[str] = ..., room_bytes: _Optional[int] = ..., promised_bytes: _Optional[int] = ..., promised_used_bytes: _Optional[int] = ..., kernel_backend: _Optional[str] = ..., kernel_notice: _Optional[str] = ..., kernels_json: _Optional[str] = ..., last_event: _Optional[int] = ...) -> None: ...

@@ -187,7 +187,7 @@ class KernelDefinition(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[KernelKind, str]] = ..., source: _Optional[str] = ...) -> None: ...
 
 class BoundKernel(_message.Message):
-    __slots__ = ("kernel", "params", "budget_s", "shadow", "every")
+    __slots__ = ("kernel", "params", "budget_s", "shadow", "every", "feedback_every")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -200,15 +200,17 @@ class BoundKernel(_message.Message):
     BUDGET_S_FIELD_NUMBER: _ClassVar[int]
     SHADOW_FIELD_NUMBER: _ClassVar[int]
     EVERY_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_EVERY_FIELD_NUMBER: _ClassVar[int]
     kernel: KernelDefinition
     params: _containers.MessageMap[str, Parameter]
     budget_s: float
     shadow: bool
     every: int
-    def __init__(self, kernel: _Optional[_Union[KernelDefinition, _Mapping]] = ..., params: _Optional[_Mapping[str, Parameter]] = ..., budget_s: _Optional[float] = ..., shadow: _Optional[bool] = ..., every: _Optional[int] = ...) -> None: ...
+    feedback_every: int
+    def __init__(self, kernel: _Optional[_Union[KernelDefinition, _Mapping]] = ..., params: _Optional[_Mapping[str, Parameter]] = ..., budget_s: _Optional[float] = ..., shadow: _Optional[bool] = ..., every: _Optional[int] = ..., feedback_every: _Optional[int] = ...) -> None: ...
 
 class Stage(_message.Message):
-    __slots__ = ("name", "kind", "hash", "source", "params_json", "budget_s", "quarantined", "report_json", "since", "every", "attached")
+    __slots__ = ("name", "kind", "hash", "source", "params_json", "budget_s", "quarantined", "report_json", "since", "every", "attached", "feedback_every", "warnings")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     HASH_FIELD_NUMBER: _ClassVar[int]
@@ -220,6 +222,8 @@ class Stage(_message.Message):
     SINCE_FIELD_NUMBER: _ClassVar[int]
     EVERY_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_EVERY_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: KernelKind
     hash: str
@@ -231,7 +235,9 @@ class Stage(_message.Message):
     since: int
     every: int
     attached: bool
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[KernelKind, str]] = ..., hash: _Optional[str] = ..., source: _Optional[str] = ..., params_json: _Optional[str] = ..., budget_s: _Optional[float] = ..., quarantined: _Optional[bool] = ..., report_json: _Optional[str] = ..., since: _Optional[int] = ..., every: _Optional[int] = ..., attached: _Optional[bool] = ...) -> None: ...
+    feedback_every: int
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[KernelKind, str]] = ..., hash: _Optional[str] = ..., source: _Optional[str] = ..., params_json: _Optional[str] = ..., budget_s: _Optional[float] = ..., quarantined: _Optional[bool] = ..., report_json: _Optional[str] = ..., since: _Optional[int] = ..., every: _Optional[int] = ..., attached: _Optional[bool] = ..., feedback_every: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class LedgerEntry(_message.Message):
     __slots__ = ("first", "last", "stage", "reason")

@@ -106,6 +106,48 @@ def test_sync_raises_what_could_not_be_made_durable():
     log.close()
 
 
+def test_sync_of_a_stream_waits_for_it_alone_and_raises_what_became_of_it():
+    disk, log, info = started()
+    other = log.add(stream_info("other"))
+    gate, original = threading.Event(), disk.fdatasync
+
+    def held(fd: int) -> None:
+        assert gate.wait(60)
+        original(fd)
+
+    disk.fdatasync = held  # type: ignore[method-assign]
+    log.append(info, make_extent(info, [(10, 5)]))
+    log.log.sync({other.id})  # nothing of it is on its way
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (log.log.sync({other.id, info.id}), done.set()))
+    thread.start()
+    assert not done.wait(0.2)
+    gate.set()
+    thread.join(60)
+    assert done.is_set()
+    disk.faults = [Fault("fdatasync", 0, errno.EIO, forever=True)]
+    gate.clear()
+    log.append(info, make_extent(info, [(11, 5)]))
+    failed = []
+
+    def wait(stream_id: str) -> None:
+        try:
+            log.log.sync({stream_id})
+        except SegmentDamaged:
+            failed.append(stream_id)
+
+    threads = [threading.Thread(target=wait, args=(each.id,)) for each in (info, other)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(log.log._sync_waits) == 1)  # that of `other` is over
+    gate.set()
+    for thread in threads:
+        thread.join(60)
+    assert failed == [info.id]
+    disk.faults.clear()
+    log.close()
+
+
 def test_a_full_disk_waits_for_space_and_then_says_so():
     disk, log, info = started()
     disk.free = 0

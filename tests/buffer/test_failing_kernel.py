@@ -75,7 +75,7 @@ def address(tmp_path: Path, broken: dict[str, EveryTenth], monkeypatch: pytest.M
     server = GrpcServer(
         ["127.0.0.1:0"],
         store_for=lambda caller: LocalStore(node, caller),
-        authenticate=lambda token: tokens.authenticate(token, 0),
+        authenticate=lambda token, peer: tokens.authenticate(token, 0, peer),
         meow=None,
     )
     server.start()

@@ -16,6 +16,7 @@ from hiss.limits import MiB
 from hiss.local import LocalStore
 from hiss.node import Node
 from hiss.testing.conformance import BufferConformance
+from hiss.testing.consumers import SharingConformance
 from hiss.transport.server import GrpcServer
 
 OPTIONS = StorageOptions(arena_bytes=32 * MiB, segment_bytes=16 * MiB)
@@ -30,7 +31,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
     server = GrpcServer(
         [address],
         store_for=lambda caller: LocalStore(node, caller),
-        authenticate=lambda token: tokens.authenticate(token, 0),
+        authenticate=lambda token, peer: tokens.authenticate(token, 0, peer),
         meow=None,
     )
     server.start()
@@ -39,7 +40,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
     node.close()
 
 
-class TestGrpc(BufferConformance):
+class TestGrpc(BufferConformance, SharingConformance):
     @pytest.fixture
     def buffer(self, served: tuple[str, Access]) -> Iterator[Buffer]:
         address, tokens = served

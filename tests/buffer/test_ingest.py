@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from hiss.blocks import StorageOptions
 from hiss.client import Buffer
 from hiss.errors import BlockTooLarge, DigestMismatch, HissError, InvalidInput, SpaceExhausted, SpecMismatch
 from hiss.extent import Extent
+from hiss.ingest import Ingest
 from hiss.kernels import Pipeline
+from hiss.landing import Landed
 from hiss.limits import MiB
 from hiss.local import LocalStore
 from hiss.model import Ack, BlockStatus, FrameSpec, Keep, Selection, StreamInfo, StreamSpec
@@ -227,3 +230,34 @@ def test_a_buffer_reopens_with_all_that_it_had(tmp_path: Path) -> None:
             s.extend(data[5:])
         assert np.array_equal(np.asarray(buffer["c/s"]), data * 2)
         assert np.array_equal(np.asarray(buffer["c/s"].raw), data)
+
+
+def test_a_producer_that_is_fenced_while_its_extent_arrives_keeps_nobody_waiting(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one closes the session in the middle of its `send`: what is put in behind the end would never settle."""
+    info = create(store, FRAME)
+    first = Producer(store, info)
+    arrives, goes_on = threading.Event(), threading.Event()
+    receive = Ingest.receive
+
+    def slow(self: Ingest, *args: Any, **more: Any) -> Iterator[Landed]:
+        arrives.set()
+        assert goes_on.wait(60)
+        return receive(self, *args, **more)
+
+    monkeypatch.setattr(Ingest, "receive", slow)
+    sender = threading.Thread(target=first.session.send, args=(extent(frames(2)),))
+    sender.start()
+    assert arrives.wait(60)
+    taken: list[Producer] = []
+    other = threading.Thread(target=lambda: taken.append(Producer(store, info)), daemon=True)
+    other.start()
+    wait_for(lambda: first.session._closed)
+    goes_on.set()
+    sender.join(60)
+    other.join(60)
+    assert taken, "the producer that took over has begun"
+    taken[0].session.send(extent(frames(4)))
+    taken[0].session.close()
+    assert np.array_equal(stored(store, info), frames(4))

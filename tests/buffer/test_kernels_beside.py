@@ -65,7 +65,7 @@ def buffer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Buffer]:
     server = GrpcServer(
         ["127.0.0.1:0"],
         store_for=lambda caller: LocalStore(node, caller),
-        authenticate=lambda token: tokens.authenticate(token, 0),
+        authenticate=lambda token, peer: tokens.authenticate(token, 0, peer),
         meow=None,
     )
     server.start()

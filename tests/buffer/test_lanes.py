@@ -1,10 +1,10 @@
-"""The suite on a buffer behind a lane: through shared memory, over a TCP socket and a Unix socket; what lands, lands
-once, and all memory comes back."""
+"""The suite on a buffer behind a lane: through shared memory, over a Unix socket, a TCP socket and TLS; what lands,
+lands once, and all memory comes back."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import hiss
 from hiss import landing, limits
 from hiss.access import Access
 from hiss.blocks import StorageOptions
+from hiss.blocks.files import OsFiles
 from hiss.client import Buffer
 from hiss.errors import BlockTooLarge, DigestMismatch, HissError, SpecMismatch, Unavailable
 from hiss.extent import Extent
@@ -22,10 +23,12 @@ from hiss.limits import MiB
 from hiss.local import LocalStore
 from hiss.model import Ack, FrameSpec, Selection, StreamInfo, StreamSpec
 from hiss.node import Node
+from hiss.testing.certificates import certificates
 from hiss.testing.conformance import BufferConformance, double, frames, wait_for
 from hiss.testing.processes import DataProcess
 from hiss.transport import GrpcServer, RemoteStore
 from hiss.transport.lane_client import LaneAppend
+from hiss.transport.lane_framing import FrameReader
 
 OPTIONS = StorageOptions(arena_bytes=32 * MiB, segment_bytes=16 * MiB)
 
@@ -42,12 +45,14 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 @pytest.fixture
 def server(node: Node, tmp_path: Path) -> Iterator[GrpcServer]:
+    """Over TLS at its first address, and over a Unix socket, behind which its plain lanes are offered."""
     tokens = Access.of_directory(node.directory)
     server = GrpcServer(
-        ["127.0.0.1:0"],
+        ["localhost:0", f"unix:{tmp_path / 'sock'}"],
         store_for=lambda caller: LocalStore(node, caller),
-        authenticate=lambda token: tokens.authenticate(token, 0),
-        lanes=[f"unix:{tmp_path / 'lane.sock'}", "127.0.0.1:0"],
+        authenticate=lambda token, peer: tokens.authenticate(token, 0, peer),
+        lanes=[f"unix:{tmp_path / 'lane.sock'}", "127.0.0.1:0", "tls:localhost:0"],
+        tls=certificates().server,
     )
     server.start()
     yield server
@@ -56,9 +61,14 @@ def server(node: Node, tmp_path: Path) -> Iterator[GrpcServer]:
     assert not server.lanes._calls, "every lane ended"
 
 
-def connected(server: GrpcServer, node: Node, lane: str | None) -> Buffer:
+def remote_by(server: GrpcServer, node: Node, lane: str | None) -> RemoteStore:
+    tls = certificates().client if lane == "tls" else None
     token = Access.of_directory(node.directory).owner_token
-    return hiss.connect(server.addresses[0], token=token, lane=lane)
+    return RemoteStore.connect(server.addresses[0 if tls else 1], token, lane=lane, tls=tls)
+
+
+def connected(server: GrpcServer, node: Node, lane: str | None) -> Buffer:
+    return Buffer(remote_by(server, node, lane))
 
 
 def lies_in_lent_memory(data: np.ndarray) -> bool:
@@ -116,16 +126,21 @@ class TestTcpLane(OnLane):
     lane = "tcp"
 
 
+class TestTlsLane(OnLane):
+    __test__ = True
+    lane = "tls"
+
+
 # ---------------------------------------------------------------------------------------------------------- landing
 
-KINDS = ["unix", "tcp"]
+KINDS = ["unix", "tcp", "tls"]
 
 
 def producer(
     server: GrpcServer, node: Node, kind: str, frame: FrameSpec, **spec: object
 ) -> tuple[RemoteStore, StreamInfo, LaneAppend, list[Ack], list[HissError]]:
     """A stream and its producer's lane, with what it is told."""
-    remote = RemoteStore.connect(server.addresses[0], Access.of_directory(node.directory).owner_token, lane=kind)
+    remote = remote_by(server, node, kind)
     remote.create_collection("c", {}, [])
     info = remote.create_stream("c", "s", StreamSpec(frame, **spec))  # type: ignore[arg-type]
     acks: list[Ack] = []
@@ -208,8 +223,7 @@ def test_what_is_refused_gives_its_memory_back(server: GrpcServer, node: Node, k
 def test_a_producer_that_dies_in_its_payload_gives_the_memory_back(server: GrpcServer, node: Node, kind: str) -> None:
     remote, _, session, _, _ = producer(server, node, kind, FrameSpec("u1", (1 << 20,)))
     parts = session._framer.parts(extent(np.ones((1, 1 << 20), "u1")))
-    session._connection.sendall(parts[0])
-    session._connection.sendall(memoryview(parts[1])[: 1 << 19])
+    session._connection.sendmsg([parts[0], memoryview(parts[1])[: 1 << 19]])
     wait_for(lambda: node.storage.usage().arena_free_bytes < node.storage.arena.capacity)
     assert node.spaces._waiting_bytes == 1 << 20
     session.cut()
@@ -259,7 +273,7 @@ def test_producers_on_every_lane_at_once(server: GrpcServer, node: Node) -> None
 # ---------------------------------------------------------------------------------------------------------- kill -9
 
 
-@pytest.mark.parametrize("kind", ["shm", *KINDS])
+@pytest.mark.parametrize("kind", ["shm", *KINDS[:2]])
 def test_a_server_killed_under_a_lane_loses_nothing(tmp_path: Path, kind: str) -> None:
     """Killed at moments that follow from a seed, three times; the producer reconnects by itself."""
     (tmp_path / "data").mkdir()
@@ -289,4 +303,41 @@ def test_a_lane_of_a_server_that_is_gone_is_unavailable(server: GrpcServer, node
     wait_for(lambda: told)
     assert isinstance(told[0], Unavailable)
     session.close()
+    remote.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_socket_filled_is_what_the_disk_is_given(
+    server: GrpcServer, node: Node, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of a payload in this process, counted by address: the socket's bytes go where the log writes from."""
+    filled: list[tuple[int, int]] = []
+    written: list[tuple[int, int]] = []
+    fill, pwritev = FrameReader.fill, OsFiles.pwritev
+
+    def place(view: object) -> tuple[int, int]:
+        array = np.frombuffer(view, np.uint8)  # type: ignore[call-overload]
+        return array.ctypes.data, array.size
+
+    def filling(self: FrameReader, view: memoryview) -> None:
+        filled.append(place(view))
+        fill(self, view)
+
+    def writing(self: OsFiles, fd: int, buffers: Sequence[object], offset: int) -> int:
+        written.extend(place(buffer) for buffer in buffers)
+        return pwritev(self, fd, buffers, offset)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FrameReader, "fill", filling)
+    monkeypatch.setattr(OsFiles, "pwritev", writing)
+    data = frames(6, (256, 256))
+    remote, info, session, acks, _ = producer(server, node, kind, FrameSpec("u2", (256, 256)))
+    for first in range(0, 6, 2):
+        session.send(extent(data[first : first + 2], first))
+    session.close()
+    assert acks[-1] == Ack(6, 6, 6)
+    payloads = [each for each in filled if each[1] == data[:2].nbytes]
+    assert len(payloads) == 3
+    assert payloads == [each for each in written if each[1] >= data[0].nbytes]
+    found = np.concatenate([each.frames(info.frame) for each in remote.read(info.id, Selection())])
+    assert np.array_equal(found, data)
     remote.close()

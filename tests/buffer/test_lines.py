@@ -34,7 +34,7 @@ class Site:
         self.server = GrpcServer(
             [self.address],
             store_for=lambda caller: LocalStore(self.node, caller),
-            authenticate=lambda token: self.tokens.authenticate(token, 0),
+            authenticate=lambda token, peer: self.tokens.authenticate(token, 0, peer),
             lanes=[f"unix:{directory / 'lane'}"],
             line=f"unix:{self.line}",
         )

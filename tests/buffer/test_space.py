@@ -18,7 +18,16 @@ import pytest
 import hiss
 from hiss.blocks import StorageOptions
 from hiss.client import Buffer
-from hiss.errors import BlockMissing, Conflict, HissError, NotFound, SpaceExhausted, StreamEvicted, Unavailable
+from hiss.errors import (
+    ArchiveUnreachable,
+    BlockMissing,
+    Conflict,
+    HissError,
+    NotFound,
+    SpaceExhausted,
+    StreamEvicted,
+    Unavailable,
+)
 from hiss.limits import MiB
 from hiss.local import LocalStore
 from hiss.model import Selection
@@ -188,12 +197,12 @@ def test_age_takes_what_is_archived_and_leaves_the_rest(node: Node, clock: Clock
     info = buffer["scan/a"].info
     assert info.eviction is not None
     assert (info.completeness.blocks, info.completeness.gaps, info.archives[0].location) == (4, 0, would.location)
-    with pytest.raises(StreamEvicted, match="archived at /archive") as caught:
+    with pytest.raises(ArchiveUnreachable, match="archived at /archive") as caught:
         buffer["scan/a"][0]
     assert caught.value.details["archive"] == would.location
-    with pytest.raises(StreamEvicted):
+    with pytest.raises(ArchiveUnreachable):
         np.asarray(buffer["scan/a"])
-    with pytest.raises(StreamEvicted):
+    with pytest.raises(ArchiveUnreachable):
         next(buffer["scan/a"].follow())
     assert len(buffer["scan/b"][:]) == 4
     events = list(buffer.store.events(0, threading.Event(), follow=False))
@@ -290,7 +299,7 @@ def test_a_stream_that_is_read_stays(node: Node) -> None:
         buffer.evict("scan/a")
     assert sum(len(extent) for extent in extents) > 0
     assert [gone.path for gone in buffer.evict("scan/a")] == ["scan/a"]
-    with pytest.raises(StreamEvicted):
+    with pytest.raises(ArchiveUnreachable):
         next(node.readout.read(buffer["scan/a"].info, Selection()))
     assert node.storage.log_bytes([stream_id]) == 0
 
@@ -359,7 +368,7 @@ buffer.evict("scan/a")
             assert len(buffer["scan/a"][:]) == 30
             return
         assert buffer["scan/a"].info.eviction is not None
-        with pytest.raises(StreamEvicted):
+        with pytest.raises(ArchiveUnreachable):
             buffer["scan/a"][0]
         assert status.recovery["dead_records"] > 0
         kinds = [event.kind for event in buffer.store.events(0, threading.Event(), follow=False)]
@@ -393,7 +402,7 @@ def test_kill_nine_while_streams_are_evicted(tmp_path: Path) -> None:
                     if buffer[path].info.eviction is None:
                         assert [int(block.data[0]) - int(FRAME[0]) & 255 for block in buffer[path]] == [0, 1]
                     else:
-                        with pytest.raises(StreamEvicted):
+                        with pytest.raises(ArchiveUnreachable):
                             buffer[path][0]
                 events = buffer.store.events(0, threading.Event(), follow=False)
                 gone = [event.path for event in events if event.kind == "stream.evicted"]

@@ -34,7 +34,7 @@ Hiss = Callable[..., Said]
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, and nothing of the machine's own settings."""
-    for name in ("HISS_ADDRESS", "HISS_TOKEN", "HISS_DATA"):
+    for name in ("HISS_ADDRESS", "HISS_TOKEN", "HISS_DATA", "HISS_TLS_CA", "HISS_TLS_CERT", "HISS_TLS_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

@@ -74,12 +74,16 @@ def test_what_was_drained_may_be_evicted_and_is_told_where_it_is(scan) -> None:
     assert where in scan("stat", "beam/scan1/a").out
     assert "sealed, archived" in scan("ls", "beam/scan1").out
     assert scan("evict", "beam/scan1/a", "-n", "--json").json["streams"][0]["policy"] == "request"
-    assert scan("get", "beam/scan1/a", "-", "--format", "raw").status == 0
+    before = scan("get", "beam/scan1/a", "-", "--format", "raw")
+    assert before.status == 0
     assert scan("evict", "beam/scan1/a", "-y").status == 0
     assert "by policy request" in scan("stat", "beam/scan1/a").out
     assert "sealed, evicted" in scan("ls", "beam/scan1").out
+    assert scan("get", "beam/scan1/a", "-", "--format", "raw").out == before.out, "read from its archive"
+    Path("scan.nxs").rename("elsewhere.nxs")
     said = scan("get", "beam/scan1/a", "-", "--format", "raw")
-    assert (said.status, where in said.err) == (3, True)
+    assert (said.status, where in said.err) == (5, True)
+    Path("elsewhere.nxs").rename("scan.nxs")
     verified = scan("verify", "beam", "--json")
     assert verified.status == 0
     assert [(stream["path"], stream["state"]) for stream in verified.json["streams"]] == [

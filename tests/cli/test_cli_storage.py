@@ -83,6 +83,19 @@ def test_npy_files_become_blocks(hiss, array: np.ndarray, options: tuple[str, ..
     np.testing.assert_array_equal(np.load("b.npy").reshape(array.shape), array)
 
 
+def test_a_series_and_the_modules_of_a_detector(hiss, outside: Path) -> None:
+    for number in range(4):
+        np.save(f"f{9 + number}.npy", FRAMES[number])
+    said = hiss("put", "f10.npy", "f9.npy", "f12.npy", "f11.npy", "c/m1", "--join", "det", "--json")
+    assert said.json["completeness"]["blocks"] == 4
+    hiss("get", "c/m1", "b.npy")
+    np.testing.assert_array_equal(np.load("b.npy"), FRAMES[:4])
+    np.savez("two.npz", m2=FRAMES[:4], m3=FRAMES[:4])
+    assert [info["name"] for info in hiss("put", "two.npz", "c/", "--join", "det", "--json").json] == ["m2", "m3"]
+    with hiss_package.open(outside.parent / "data") as buffer:
+        assert [module.path for module in buffer["c"].join("det").modules] == ["c/m1", "c/m2", "c/m3"]
+
+
 def test_any_file_is_bytes(hiss) -> None:
     content = bytes(range(256)) * 33
     Path("packets.tpx3").write_bytes(content)
@@ -127,7 +140,7 @@ def test_seal_and_rm(scan, outside: Path) -> None:
         (("put", "missing.npy", "c/s"), 2, "no such file"),
         (("put", "scan.h5::entry/none", "c/s"), 2, "entry/data"),
         (("put", "scan.h5::entry/data", "c/s", "--column", "a=entry/data"), 2, "one value for each"),
-        (("put", "scan.h5", "c/s", "--column", "a=entry/data"), 2, "FILE::DATASET"),
+        (("put", "scan.h5", "c/s", "--bytes", "--column", "a=entry/data"), 2, "FILE::DATASET"),
         (("put", "scan.h5::entry/data", "no-collection"), 2, "COLLECTION/STREAM"),
         (("put", "scan.h5::entry/data", "beam/scan1/proj"), 4, "exists"),
         (("put", "scan.h5::entry/data", "c/s", "--attr", "novalue"), 2, "KEY=VALUE"),
@@ -163,3 +176,18 @@ def test_every_kind_of_error_has_a_status() -> None:
 
     bare = [kind for kind in _classes(HissError).values() if exit_status(kind("x")) == 1]
     assert bare == [HissError]
+
+
+def test_consumer_groups_are_shown_and_removed(hiss) -> None:
+    np.save("frames.npy", np.zeros((4, 2, 2), "u1"))
+    assert hiss("put", "frames.npy", "c/s").status == 0
+    with hiss_package.open(Path("..") / "data") as buffer, buffer["c/s"].share("fit") as share:
+        assert next(share).done()
+        next(share)
+        (found,) = buffer.store.consumer_groups(buffer["c/s"].info.id)
+        assert (found.name, found.acknowledged, found.held, found.left, found.members) == ("fit", 1, 1, 3, 1)
+    said = hiss("group", "ls", "c/s")
+    assert said.out.split() == ["GROUP", "ACKNOWLEDGED", "HELD", "LEFT", "MEMBERS", "fit", "1", "0", "3", "0"]
+    assert hiss("group", "rm", "c/s", "fit").out == "fit: removed from c/s\n"
+    assert hiss("group", "ls", "c/s", "--json").json == []
+    assert hiss("group", "rm", "c/s", "fit").status == 3

@@ -56,8 +56,44 @@ def test_the_page_on_space_runs(tmp_path: Path) -> None:
     run(text + "\ns.close()\nassert s.acknowledged == 0 and scan.reservation.used_bytes == 0\n", tmp_path)
 
 
+def test_the_page_on_security_runs(tmp_path: Path) -> None:
+    before = 'import hiss\nbuf = hiss.connect("localhost:5001")\nscan = buf.collection("beamtime42/scan7")\n'
+    told = run(before + python_of("docs/security.md") + "\nassert len(buf.tokens()) == 1\nprint(link)\n", tmp_path)
+    assert "hisstok." in told
+    assert "hiss://localhost:5001/beamtime42/scan7#" in told
+
+
+def test_the_page_on_draining_runs(tmp_path: Path) -> None:
+    before = 'import hiss\nimport numpy as np\nbuf = hiss.connect("localhost:5001")\n'
+    run(before + python_of("docs/draining.md") + "\nassert len(buf.store.plan_drains(['beamtime42'])) == 2\n", tmp_path)
+
+
+def test_the_page_on_consumers_runs(tmp_path: Path) -> None:
+    before = """\
+import hiss, numpy as np
+import hiss.aio
+buf = hiss.connect("localhost:5001")
+frames = np.random.default_rng(1).integers(0, 40, (120, 256, 256)).astype("uint16")
+frame = frames[0]
+with buf.collection("beamtime42/scan7").create_stream("proj", dtype="uint16", shape=(256, 256)) as s:
+    s.extend(frames)
+fit = add_up = len
+
+@hiss.filter
+def enough(frame, least=50):
+    return np.count_nonzero(frame >= 100) >= least
+"""
+    text = python_of("docs/consumers.md").replace('hiss.aio.connect("localhost:5001")', 'hiss.aio.open("other")')
+    start = text.index("async with hiss.aio")
+    end = text.index("scan = buf.collection", start)
+    story = "".join(f"    {line}\n" for line in text[start:end].splitlines())
+    text = f"{text[:start]}import asyncio\nasync def main():\n{story}asyncio.run(main())\n{text[end:]}"
+    told = run(before + text + "\nprint(told)\ns.close()\n", tmp_path)
+    assert "'veto_rate': 1.0" in told, "the producer heard of it"
+
+
 @pytest.mark.parametrize(
-    "document", ["README.md", *(f"docs/{n}.md" for n in ("getting-started", "cli", "nexus", "space"))]
+    "document", ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 )
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text("utf-8")):

@@ -113,9 +113,8 @@ class MemoryStore:
     def publish_event(self, kind: str, path: str, version: int, data: Any) -> None:
         self.published.append((kind, path, version, dict(data)))
 
-    def record_archive(self, stream_id: str, location: str, digest: str) -> StreamInfo:
-        self.archived[stream_id] = location
-        return self.infos[stream_id]
+    def record_archives(self, archives: Sequence[tuple[str, str, str]]) -> None:
+        self.archived |= {stream_id: location for stream_id, location, _ in archives}
 
     def read(self, stream_id: str, selection: Selection) -> Iterator[Extent]:
         yield from self.extents[stream_id]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from memory_store import MemoryStore
 
-from hiss.drain import drain, draining, verify_file
+from hiss.drain import drain, targets, verify_file
 from hiss.drain.zarr_format import MANIFEST
 from hiss.errors import AlreadyExists, BlockDamaged, Damaged, InvalidInput, MissingExtra
 from hiss.model import FrameSpec, LedgerEntry, digest_of
@@ -179,7 +179,7 @@ def test_a_change_of_anything_else_names_the_file(tmp_path: Path, name: str) -> 
 
 
 def test_a_disk_that_changes_a_byte_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draining, "sync_tree", lambda path: flip(shard(path), 1000))
+    monkeypatch.setattr(targets, "sync_tree", lambda path: flip(shard(path), 1000))
     with pytest.raises(BlockDamaged, match="read back"):
         drain(scan(), "beam/scan1/proj", tmp_path / "s.zarr")
     assert list(tmp_path.iterdir()) == []
@@ -237,10 +237,10 @@ def test_bare_blocks_are_compared_before_they_have_a_name(
     two.add("dark", FRAMES, frame=FrameSpec("uint16", (120, 300)))
     with pytest.raises(InvalidInput, match="one stream"):
         drain(two, "beam/scan1", tmp_path / "t", form=form)
-    monkeypatch.setattr(draining, "sync_tree", lambda path: flip(path, 100_000))
+    monkeypatch.setattr(targets, "sync_tree", lambda path: flip(path, 100_000))
     with pytest.raises(BlockDamaged, match=r"block 1 .*read back"):
         drain(scan(), "beam/scan1/proj", tmp_path / "t", form=form)
-    monkeypatch.setattr(draining, "sync_tree", lambda path: path.write_bytes(path.read_bytes() + b"x"))
+    monkeypatch.setattr(targets, "sync_tree", lambda path: path.write_bytes(path.read_bytes() + b"x"))
     with pytest.raises(Damaged):
         drain(scan(), "beam/scan1/proj", tmp_path / "t", form=form)
     assert [path.name for path in tmp_path.iterdir()] == ["s.bin"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from memory_store import MemoryStore
 
-from hiss.drain import drain, draining
+from hiss.drain import drain, targets
 from hiss.drain.compression import filters
 from hiss.errors import AlreadyExists, BlockDamaged, Damaged, InvalidInput, NotFound, StreamNotFinal
 from hiss.model import FrameSpec, KernelKind, LedgerEntry, StageInfo, StreamState, digest_of
@@ -207,7 +207,7 @@ def test_a_disk_that_changes_a_byte_is_found(tmp_path: Path, monkeypatch: pytest
         with h5py.File(path, "r+") as file:
             file["entry/proj/data"][2, 1, 1] ^= 1
 
-    monkeypatch.setattr(draining, "sync_tree", sync_and_flip)
+    monkeypatch.setattr(targets, "sync_tree", sync_and_flip)
     with pytest.raises(BlockDamaged, match="block 2 of beam/scan1/proj read back"):
         drain(store, "beam/scan1/proj", tmp_path / "scan.nxs", compression=compression)
     assert list(tmp_path.iterdir()) == []

@@ -62,8 +62,36 @@ def test_called_directly_it_is_numpy(numpy_compiler: Compiler) -> None:
     np.testing.assert_allclose(direct, -np.log(np.float32(0.6)), rtol=1e-6)
     np.testing.assert_allclose(direct, applied(flatfield.definition, frame, numpy_compiler, dark=dark, flat=flat))
     assert enough(frame, np.zeros((2, 3), np.uint8), least=6)
-    with pytest.raises(InvalidInput, match="init, step and finish"):
-        RootMeanSquare(frame)
+    frames = np.stack([frame, 3 * frame])
+    reduced = RootMeanSquare(frames)
+    np.testing.assert_allclose(reduced, np.sqrt(np.mean(frames.astype(np.float64) ** 2, axis=0)))
+    with pytest.raises(InvalidInput, match="at least one"):
+        RootMeanSquare(frames[:0])
+
+
+def test_a_mistake_of_classes_says_what_to_write() -> None:
+    with pytest.raises(KernelRejected, match="has no `self`: its first argument is the frame"):
+
+        @hiss.reduce
+        class selfish:
+            def init(self, frame):  # type: ignore[no-untyped-def]
+                return frame
+
+            def step(state, frame):  # type: ignore[no-untyped-def]
+                return state
+
+            def finish(state):  # type: ignore[no-untyped-def]
+                return state
+
+    with pytest.raises(KernelRejected, match="the reduce has no step"):
+
+        @hiss.reduce
+        class stepless:
+            def init(frame):  # type: ignore[no-untyped-def]
+                return frame
+
+            def finish(state):  # type: ignore[no-untyped-def]
+                return state
 
 
 def test_indented_and_with_other_decorators() -> None:

@@ -21,7 +21,7 @@ def main(directory: str, address: str, line: str) -> None:
     server = GrpcServer(
         [address],
         store_for=lambda caller: LocalStore(node, caller),
-        authenticate=lambda token: tokens.authenticate(token, time.time_ns()),
+        authenticate=lambda token, peer: tokens.authenticate(token, time.time_ns(), peer),
         lanes=[f"unix:{line}.lane"],
         line=f"unix:{line}",
     )

@@ -52,7 +52,7 @@ class Site:
         self.server = GrpcServer(
             [self.address],
             store_for=lambda caller: LocalStore(self.node, caller),
-            authenticate=lambda token: self.tokens.authenticate(token, time.time_ns()),
+            authenticate=lambda token, peer: self.tokens.authenticate(token, time.time_ns(), peer),
         )
         self.server.start()
         self.buffer = Buffer(LocalStore(self.node))

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from hiss import limits
+from hiss import limits, open_files
 from hiss.errors import InvalidPattern, MissingExtra
-from hiss.meow_bridge import Engine, file_watch, open_files
+from hiss.meow_bridge import Engine, file_watch
 from hiss.meow_bridge.file_paths import keyword_root, watched_root
 from hiss.meow_bridge.trigger import matches
 from hiss.workflow import JobState, Pattern

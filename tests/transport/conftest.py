@@ -17,7 +17,7 @@ from transport.waiting import wait_until
 TOKEN = "the-token"
 
 
-def authenticate(token: str | None) -> Caller:
+def authenticate(token: str | None, peer: str | None) -> Caller:
     if token != TOKEN:
         raise PermissionRefused("this token is not known here")
     return Caller()

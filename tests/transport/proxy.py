@@ -65,9 +65,13 @@ class CuttingProxy:
         while not self._closed:
             try:
                 client, _ = self._listener.accept()
-                server = self._connect()
             except OSError:
                 return
+            try:
+                server = self._connect()
+            except OSError:  # nobody is there; somebody may come back
+                _cut(client)
+                continue
             with self._lock:
                 self._sockets |= {client, server}
             self._run(self._pump, client, server, self._cut_after())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hiss import limits
+from hiss.drain_policy import Drain, DrainPolicy, DrainState, DrainTarget
 from hiss.extent import Extent
 from hiss.model import (
     Ack,
@@ -98,6 +99,11 @@ bound_kernel = st.one_of(
     st.builds(BoundKernel, kernel_def, st.dictionaries(name, param, max_size=3), st.floats(0.001, 1000.0)),
     st.builds(
         BoundKernel,
+        kernel_def.map(lambda kernel: replace(kernel, kind=KernelKind.FILTER)),
+        feedback_every=st.integers(0, (1 << 63) - 1),
+    ),
+    st.builds(
+        BoundKernel,
         kernel_def.map(lambda kernel: replace(kernel, kind=KernelKind.REDUCE)),
         every=st.integers(0, (1 << 63) - 1),
     ),
@@ -114,6 +120,7 @@ stage = st.builds(
     st.booleans(),
     every=st.integers(0, (1 << 63) - 1),
     attached=st.booleans(),
+    feedback_every=st.integers(0, (1 << 63) - 1),
 )
 pipeline = st.lists(bound_kernel, max_size=2).map(tuple)
 stream_spec = st.builds(StreamSpec, frame, columns, st.sampled_from(AckLevel), attrs, st.sampled_from(Keep), pipeline)
@@ -146,6 +153,20 @@ stream_info = st.builds(
 )
 reservation = st.builds(Reservation, text, path, count, count, int64, int64)
 seconds = st.floats(0, 1e12)
+drain_target = st.builds(
+    DrainTarget,
+    st.sampled_from(["/a/{collection}/{stream}.nxs", "s3://bucket/{collection}/{version}-{stream}", "/whole.x"]),
+    st.sampled_from(["auto", "nexus", "zarr"]),
+    st.sampled_from(["auto", "none", "zstd"]),
+    st.sampled_from(["seal", "pressure", "manual", "at 02:30", "every 6h"]),
+    st.integers(-1000, 1000),
+    st.integers(0, (1 << 62) - 1),
+)
+drain_policy = st.builds(DrainPolicy, st.lists(drain_target, max_size=3, unique_by=lambda each: each.url).map(tuple))
+drain = st.builds(
+    Drain, st.text("0123456789abcdef", min_size=16, max_size=16), path, count, text, drain_target,
+    st.sampled_from(DrainState), count, text, optional(int64), int64, int64, st.booleans(),
+)  # fmt: skip
 retention = st.builds(Retention, optional(seconds), optional(seconds), st.booleans(), st.booleans())
 evicted = st.builds(Evicted, path, count, count, text, text)
 selection = st.builds(
@@ -173,7 +194,7 @@ collection = st.builds(
     kernels=tuples(st.builds(Attachment, st.sampled_from(["*", "proj*", "a?[bc]"]), stage, st.booleans(), int64), 2),
 )
 event = st.builds(Event, text, count, text, int64, path, text, count, attrs)
-status = st.builds(NodeStatus, text, text, text, count, text, *([count] * 10), attrs, *([count] * 3))
+status = st.builds(NodeStatus, text, text, text, count, text, *([count] * 10), attrs, *([count] * 3), last_event=count)
 
 variable = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 stream_ref = st.builds(StreamRef, text, path, count, text)

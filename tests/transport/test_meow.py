@@ -14,6 +14,7 @@ from hiss.model import Caller
 from hiss.transport import GrpcServer, RemoteStore
 from hiss.transport.methods import MEOW
 from hiss.workflow import (
+    EngineCounts,
     Job,
     JobState,
     Meow,
@@ -115,6 +116,9 @@ class MemoryMeow(Meow):
     def release_job(self, job_id: str) -> Job:
         return dataclasses.replace(self.job(job_id), state=JobState.QUEUED, chain=7)
 
+    def counts(self) -> EngineCounts:
+        return EngineCounts({"done": 3, "held": 1}, 1 << 40)
+
     def provenance(self, path: str, version: int | None = None) -> ProvenanceGraph:
         node = ProvenanceNode("a", "stream", path, {"version": version})
         return ProvenanceGraph((node,), (("a", "a", "itself"),))
@@ -168,6 +172,7 @@ def test_everything_that_the_engine_does(remote: RemoteStore, engine: MemoryMeow
     assert meow.cancel_job("0" * 31 + "2").pattern == "second"
     released = meow.release_job("0" * 31 + "2")
     assert (released.pattern, released.chain) == ("second", 7)
+    assert meow.counts() == engine.counts()
     assert meow.provenance("beam/scan/proj", 3) == engine.provenance("beam/scan/proj", 3)
     meow.remove_pattern("every")
     meow.remove_recipe("mean")
@@ -203,7 +208,7 @@ def test_the_engine_looks_at_the_token_again(store: MemoryStore, tmp_path: Path)
     """The token and the attempt are passed on as they came; what the engine refuses is refused."""
     seen: list[str | None] = []
 
-    def only_second(token: str | None) -> Caller:
+    def only_second(token: str | None, peer: str | None) -> Caller:
         seen.append(token)
         if token != "second":
             raise PermissionRefused("the engine says no")
@@ -211,7 +216,7 @@ def test_the_engine_looks_at_the_token_again(store: MemoryStore, tmp_path: Path)
 
     socket = f"unix:{tmp_path / 'engine'}"
     inner = GrpcServer([socket], None, only_second, MemoryMeow())
-    outer = GrpcServer(["127.0.0.1:0"], store.for_caller, lambda token: Caller(), socket)
+    outer = GrpcServer(["127.0.0.1:0"], store.for_caller, lambda token, peer: Caller(), socket)
     inner.start()
     outer.start()
     for token in ("first", "second"):
@@ -244,7 +249,7 @@ def test_bodies_are_passed_on_byte_for_byte(store: MemoryStore, tmp_path: Path) 
         socket = f"unix:{tmp_path / 'engine'}"
         inner.add_insecure_port(socket)
         inner.start()
-        outer = GrpcServer(["127.0.0.1:0"], store.for_caller, lambda token: Caller(), socket)
+        outer = GrpcServer(["127.0.0.1:0"], store.for_caller, lambda token, peer: Caller(), socket)
         outer.start()
         with grpc.insecure_channel(outer.addresses[0]) as channel:
             assert channel.unary_unary(MEOW["Meow.ListRules"].path)(b"\xfa\x01\x01x") == b"\xfa\x01\x03new"

@@ -208,7 +208,7 @@ def test_the_attempt_of_a_job_is_part_of_who_calls(store: MemoryStore, connect: 
 
 
 def test_a_token_for_one_attempt_is_for_no_other(store: MemoryStore, connect: Connect) -> None:
-    server = GrpcServer(["127.0.0.1:0"], store.for_caller, lambda token: Caller("job-1", "beam"))
+    server = GrpcServer(["127.0.0.1:0"], store.for_caller, lambda token, peer: Caller("job-1", "beam"))
     server.start()
     connect("t", address=server.addresses[0], attempt="job-1").status()
     connect("t", address=server.addresses[0]).status()

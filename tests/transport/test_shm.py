@@ -249,9 +249,10 @@ def test_all_readers_together_are_lent_a_bounded_amount(
 
 
 def test_a_refused_lane_is_read_over_grpc(
-    stream: StreamInfo, connect: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch
+    stream: StreamInfo, server: GrpcServer, connect: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "READ_LANES_MAX", 0)
+    assert server.lanes is not None
+    monkeypatch.setattr(server.lanes._read_lanes, "_limit", 0)
     found = list(read_of(connect(), stream))
     assert [int(extent.data[0]) for extent in found] == list(range(12))
     assert not any(map(lent, found))

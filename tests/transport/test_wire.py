@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hiss import limits
 from hiss.errors import InvalidInput, LimitExceeded
 from hiss.model import Ack, ArrayParam, BoundKernel, KernelDef, KernelKind, ScalarParam, StreamSpec
-from hiss.transport import space_wire, wire, workflow_wire
+from hiss.transport import drain_wire, space_wire, wire, workflow_wire
 from hiss.transport.methods import MEOW, STORE
 from hiss.v1 import meow_pb2, streams_pb2, types_pb2
 from transport import strategies
@@ -43,6 +43,8 @@ ROUND_TRIPS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], Any], Calla
     "reservation": (strategies.reservation, space_wire.encode_reservation, space_wire.decode_reservation),
     "retention": (strategies.retention, space_wire.encode_retention, space_wire.decode_retention),
     "evicted": (strategies.evicted, space_wire.encode_evicted, space_wire.decode_evicted),
+    "drain policy": (strategies.drain_policy, drain_wire.encode_policy, drain_wire.decode_policy),
+    "drain": (strategies.drain, drain_wire.encode_drain, drain_wire.decode_drain),
     "references": (strategies.tuples(strategies.stream_ref), workflow_wire.encode_refs, workflow_wire.decode_refs),
 }
 
