@@ -53,6 +53,7 @@ class SharedReads:
         cancelled_by: Callable[[threading.Event, Any], AbstractContextManager[None]],
     ) -> None:
         self._wanted = wanted
+        self._closed = False
         self._ask = ask
         self._cancelled_by = cancelled_by
         self._sizes: OrderedDict[str, tuple[int, int]] = OrderedDict()  # blocks and bytes, as they were told last
@@ -114,7 +115,7 @@ class SharedReads:
     def close(self) -> None:
         """Cut those that are under way."""
         with self._lock:
-            lanes, self._wanted = list(self._open), False
+            lanes, self._wanted, self._closed = list(self._open), False, True
             idle = [lane for _, lane in self._idle.values()]
             self._idle.clear()
         for lane in lanes:
@@ -149,8 +150,11 @@ class SharedReads:
             return None
         lane = ReadLane(offers[0].address, offers[0].ticket, what)
         with self._lock:
-            self._open.add(lane)
-        return lane
+            if not self._closed:
+                self._open.add(lane)
+                return lane
+        lane.close()  # nobody would cut it
+        return None
 
     def _keep(self, stream_id: str, lane: ReadLane) -> None:
         """Keep it for the next read of the stream, the newest of those that are kept; those that are old go."""

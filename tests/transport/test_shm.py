@@ -20,6 +20,7 @@ from hiss.errors import BlockDamaged, PermissionRefused, Stopping, Unavailable
 from hiss.extent import Extent
 from hiss.model import FrameSpec, Selection, StreamInfo, StreamSpec
 from hiss.transport import GrpcServer, RemoteStore, shm_server
+from hiss.transport.lane_choice import Offer
 from hiss.transport.read_call import ReadCall
 from hiss.transport.shm_client import ShmAppend, Slots
 from transport.memory_store import MemoryStore
@@ -256,6 +257,25 @@ def test_a_refused_lane_is_read_over_grpc(
     found = list(read_of(connect(), stream))
     assert [int(extent.data[0]) for extent in found] == list(range(12))
     assert not any(map(lent, found))
+
+
+def test_a_client_that_is_closed_meanwhile_opens_no_lane(
+    stream: StreamInfo, server: GrpcServer, connect: Callable[..., RemoteStore]
+) -> None:
+    """Nobody would cut that lane, and its thread would wait for the server for ever."""
+    remote = connect()
+    offers = remote._lane_offers
+
+    def closing(stream_id: str, *, read: bool = False) -> list[Offer]:
+        found = offers(stream_id, read=read)
+        remote._reads.close()
+        return found
+
+    remote._reads._ask = closing
+    follower = remote.follow(stream.id, None, threading.Event())
+    assert not lent(next(follower))
+    follower.close()  # type: ignore[attr-defined]
+    idle(server)
 
 
 def test_an_idle_lane_that_broke_is_opened_again(
