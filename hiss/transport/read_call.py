@@ -79,6 +79,7 @@ class ReadCall:
         self._enter = enter
         self._wanted = _wanted()
         self._requests: queue.Queue[tuple[Kind, bytes] | None] = queue.Queue(maxsize=2)
+        self._busy = False  # with a read that was asked for
         self._over = threading.Event()
         self._why: HissError | None = None  # the token is good no longer
         self._patient_until_s = 0.0
@@ -147,6 +148,7 @@ class ReadCall:
         finally:
             leave()
         gone = self._lent.trim(limits.SHARED_READ_IDLE_BYTES)
+        self._busy = False
         self._connection.sendall(frame(Kind.END, b"".join(map(NUMBER.pack, gone))))
 
     @contextlib.contextmanager
@@ -187,12 +189,17 @@ class ReadCall:
                         self._lent.give_back(number)
                     self._wanted.release()
                 elif head.kind in (Kind.READ, Kind.FOLLOW):
+                    if self._busy:
+                        raise InvalidInput(f"{self._what}: asked for more than one read at once")
+                    self._busy = True
                     self._wanted = _wanted()
                     self._requests.put_nowait((Kind(head.kind), bytes(body)))
                 else:
                     raise InvalidInput(f"{self._what}: a frame of kind {head.kind}; a reader asks and gives back")
-        except (HissError, queue.Full) as error:
-            log.info("%s: %s", self._what, error or "asked for more than one read at once")
+        except HissError as error:
+            log.info("%s", error)
+        except queue.Full:  # it ends already
+            pass
         self._over.set()
         self.cut()
         self._wanted.release()

@@ -371,6 +371,20 @@ def test_frames_that_no_reader_says_end_the_lane(process: DataProcess, before: H
                 assert heard[0].kind in (Kind.ERROR, Kind.ALIVE)
 
 
+def test_who_asks_again_before_the_end_is_cut_and_leaves_nothing(process: DataProcess, before: Held) -> None:
+    """While the server waits for it to give back what the first read lent: no thread of the server's waits on."""
+    threads = thread_count(process)
+    for _ in range(5):
+        with Reader(process, "one/s") as reader:
+            reader.ask()
+            for _ in range(limits.SHARED_READ_AHEAD):
+                reader.until(Kind.BLOCKS)
+            reader.ask()
+            with contextlib.suppress(ConnectionError):
+                assert reader.hear() is None
+    wait_for(lambda: thread_count(process) <= threads + 4)
+
+
 def test_giving_back_what_one_does_not_have_harms_nobody(process: DataProcess, before: Held) -> None:
     with Reader(process, "one/s") as reader:
         reader.connection.sendall(frame(Kind.GIVE_BACK, b"".join(NUMBER.pack(n) for n in range(5000))))
