@@ -304,14 +304,15 @@ class LaneServer:
             thread.start()
 
     def _call(self, connection: Connection, grant: Grant) -> LaneCall | ReadCall:
-        store = self._store_for(grant.caller)
         if grant.kind == "read":
             assert isinstance(connection, socket.socket), "memory is lent over Unix sockets only"
+            store = self._store_for(grant.caller)
             what = f"read of stream {grant.stream_id}"
             enter = partial(self._reception.long_calls.enter, grant.caller)
             return ReadCall(connection, what, store, grant.stream_id, self._lent, enter)
 
         def open_session(outbox: Outbox) -> AppendSession:
+            store = self._store_for(grant.caller)
             return store.open_append(grant.stream_id, outbox.acknowledge, outbox.fail, outbox.feed_back)
 
         what = f"append to stream {grant.stream_id} by its {grant.kind} lane"
