@@ -147,8 +147,9 @@ class Attacker:
         return last if isinstance(last, HissError) else None
 
     def announce(self, *descriptors: int, size: int = SIZE_BYTES, flags: int = 0) -> None:
-        self.connection.sendall(Head(Kind.MEMORY, flags, 0, SIZE.size).pack())
-        socket.send_fds(self.connection, [SIZE.pack(size)], descriptors)
+        with contextlib.suppress(BrokenPipeError):  # it was refused by its head already; `answer` says why
+            self.connection.sendall(Head(Kind.MEMORY, flags, 0, SIZE.size).pack())
+            socket.send_fds(self.connection, [SIZE.pack(size)], descriptors)
 
     def say(self, extent: Extent, place: int) -> None:
         with contextlib.suppress(BrokenPipeError):  # it has ended already; `answer` says why
