@@ -1,8 +1,8 @@
 """Blocks out again from a server: the served part of `egress`.
 
 Workload: random bytes (they do not compress) in one stream, as many as the arena keeps, read by a consumer in a process
-of its own, every block's digest compared on the way. Blocks are read over gRPC whatever lane a producer has, so that
-gRPC is the one way here, unless another is given.
+of its own, every block's digest compared on the way. Blocks are read over gRPC, or with the way `shm` through shared
+memory; gRPC is the one way here, unless another is given.
 
 Peers, whose consumers and servers are processes of their own too: `bare-socket`, `flight` (DoGet) and `grpc-bytes` send
 from memory what is asked for, `redis-set` is GET of blocks in memory, over a Unix socket; nobody compares digests.

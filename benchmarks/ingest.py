@@ -29,10 +29,9 @@ from benchmarks.measure import Case, measure
 from hiss.client import Buffer
 from hiss.limits import SEGMENT_BYTES, GiB, KiB
 from hiss.testing.processes import DataProcess
-from hiss.transport.lane_choice import GRPC
-from hiss.transport.lane_client import LANES as WIRE_LANES
+from hiss.transport.lane_choice import GRPC, TRUSTED_SHM
 
-LANES = ("embedded", *(lane for lane in WIRE_LANES if lane != "tls"), GRPC)
+LANES = ("embedded", "shm", TRUSTED_SHM, "unix", "tcp", GRPC)
 
 
 def run(

@@ -4,10 +4,11 @@ Workload: random bytes made once (they do not compress), a stream for each run, 
 the first `append` to the last acknowledgement. Every producer is a process of its own, ours and the peers', and so is
 every server. The log is written through before the first figure. All cases and peers of one size take turns.
 
-Peers: `bare-socket` throws the bytes away (over a Unix socket where the lane is one), `flight` is Arrow Flight's DoPut
-into a server that keeps nothing, `redis-set` and `redis-xadd` keep the newest blocks in memory and are reached by a
-Unix socket, `nats` is JetStream with file storage, `pvapy` a pvAccess monitor of which what arrived counts,
-`grpc-bytes` a stream of protobuf messages with a field of bytes, thrown away. `copy` is numpy.copyto on warm pages.
+Peers: `bare-socket` throws the bytes away (over a Unix socket where the lane is one, or goes through shared memory),
+`flight` is Arrow Flight's DoPut into a server that keeps nothing, `redis-set` and `redis-xadd` keep the newest blocks
+in memory and are reached by a Unix socket, `nats` is JetStream with file storage, `pvapy` a pvAccess monitor of which
+what arrived counts, `grpc-bytes` a stream of protobuf messages with a field of bytes, thrown away. `copy` is
+numpy.copyto on warm pages.
 `8MiB-lent` appends with `copy=False`.
 """
 
@@ -126,7 +127,7 @@ def _beside(lane: str, theirs: dict[str, Run]) -> dict[str, Run]:
     """The peers of a lane: its own kind of bare socket."""
     mine = dict(theirs)
     unix = mine.pop("bare-socket-unix", None)
-    if unix is not None and lane in ("unix", "shm"):
+    if unix is not None and lane.partition(":")[0] in ("unix", "shm"):
         mine["bare-socket"] = unix
     return mine
 

@@ -26,11 +26,10 @@ from benchmarks.measure import Case, Run, measure_together
 from benchmarks.wire_peers import Crew, our_crew, peers
 from hiss.limits import GiB, KiB, MiB
 from hiss.testing.processes import DataProcess
-from hiss.transport.lane_choice import GRPC
-from hiss.transport.lane_client import LANES
+from hiss.transport.lane_choice import GRPC, TRUSTED_SHM
 
 SIZE = 64 * KiB
-ALL_LANES = (*(lane for lane in LANES if lane != "tls"), GRPC)
+ALL_LANES = ("shm", TRUSTED_SHM, "unix", "tcp", GRPC)
 _PEERS = ("bare-socket", "bare-socket-unix", "flight", "redis-set", "redis-xadd", "nats", "grpc-bytes")
 _STORED = "bench/stored"
 _DRAIN = """
@@ -100,7 +99,7 @@ def _cases(
 ) -> Iterator[Case]:
     mine = dict(theirs)
     unix = mine.pop("bare-socket-unix", None)
-    if unix is not None and lane in ("unix", "shm"):
+    if unix is not None and lane.partition(":")[0] in ("unix", "shm"):
         mine["bare-socket"] = unix
     for percent in ("p50", "p99"):
         runs: dict[str, Run] = {name: getattr(each, percent) for name, each in mine.items()}

@@ -13,7 +13,7 @@ from typing import Any
 SIZE, SMALL = "8MiB", "4KiB"
 ACKS = {"received": "#9ecae1", "written": "#4292c6", "durable": "#08519c"}
 _PEER = "#bdbdbd"
-_LANES = ("embedded", "shm", "unix", "tcp", "tls", "grpc")
+_LANES = ("embedded", "shm", "shm:trusted", "unix", "tcp", "tls", "grpc")
 
 
 def plot(results: Path, figure: Path) -> None:
@@ -56,7 +56,8 @@ def _draw(axis: Any, found: dict[str, Any], size: str, scale: float) -> None:
     for lane in lanes:
         for name, peer in found[f"ingest/{lane}/received/{size}"]["peers"].items():
             if peer.get("value") is not None and name != "copy":
-                label = f"{name} ({'Unix' if lane == 'unix' else 'TCP'})" if name == "bare-socket" else name
+                kind = "Unix" if lane.startswith(("unix", "shm")) else "TCP"
+                label = f"{name} ({kind})" if name == "bare-socket" else name
                 peers.setdefault(label, peer["value"] * scale)
     place = 0.0
     ticks: list[tuple[float, str]] = []

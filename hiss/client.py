@@ -67,8 +67,9 @@ def connect(
         By default that of the link, else `HISS_TOKEN`, else the one that a server of this user on this machine left for
         its clients.
     lane : str, optional
-        How producers send: `unix`, `tcp`, `tls` or `grpc`. By default the fastest that can be opened; what cannot be
-        opened falls back to gRPC.
+        How producers send: `shm`, `shm:trusted`, `unix`, `tcp`, `tls` or `grpc`. By default the fastest that can be
+        opened, and none that is trusted; over TLS `tls` alone (docs/lanes.md). What cannot be opened falls back to
+        gRPC. Readers get blocks through shared memory by default and with `shm`, never over TLS, else over gRPC.
     tls : path, bool or ClientTls, optional
         Connect by TLS, and never without: True trusts the system's authorities, a path those in that PEM file, or the
         server's own certificate; a `hiss.tls.ClientTls` also has a client's. By default as the link and `HISS_TLS_CA`,

@@ -14,13 +14,16 @@ import numpy as np
 from hiss import limits
 from hiss.extent import Extent
 from hiss.model import BlockStatus, ByteArray, IntArray
+from hiss.store import SharedSlots
 
 
 class Buffers:
-    """Memory for extents, used again after its ack: warm pages are many times faster than fresh ones."""
+    """Memory for extents, used again after its ack: warm pages are many times faster than fresh ones. It is shared with
+    the server where there are `slots`, which whoever makes the sessions sets."""
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.slots: SharedSlots | None = None
         self._free: list[ByteArray] = []
         self._closed = False
 
@@ -31,9 +34,14 @@ class Buffers:
         """
         if size > self.size or (size <= limits.DIRECT_BYTES and not grows):
             return np.empty(size, np.uint8)
+        slot = self.slots.take() if self.slots is not None else None
+        if slot is not None:
+            return slot
         return self._free.pop() if self._free else np.empty(self.size, np.uint8)
 
     def give(self, buffer: ByteArray) -> None:
+        if self.slots is not None and self.slots.give(buffer):
+            return
         if len(buffer) == self.size and len(self._free) < limits.SPARE_BUFFERS_MAX and not self._closed:
             self._free.append(buffer)
 
@@ -41,6 +49,8 @@ class Buffers:
         """Keep nothing any more: a writer that is done may stay referred to for long."""
         self._closed = True
         self._free.clear()
+        if self.slots is not None:
+            self.slots.close()
 
 
 @dataclass(slots=True, eq=False)

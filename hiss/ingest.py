@@ -78,12 +78,16 @@ class Ingest:
         space: Space | None,
         received_ns: int,
         on_settled: Callable[[Landed, HissError | None], None],
+        *,
+        trusted: bool = False,
     ) -> Iterator[Landed]:
         """Check an extent and bring it into the arena, unless it is in its `space` there; what comes out must be
-        processed or its `done` called."""
+        processed or its `done` called. Digests of one that is `trusted` are not checked, unless kernels make others of
+        its bytes."""
         check_extent(self.info, self.came_as, extent)
         if space is not None:
-            return iter((land_in_place(space, extent, received_ns, on_settled),))
+            trusted = trusted and self.refinery is None
+            return iter((land_in_place(space, extent, received_ns, on_settled, trusted=trusted),))
         return land(self.storage.arena, extent, self._result_bytes, received_ns, on_settled)
 
     def process(self, landed: Landed) -> int:

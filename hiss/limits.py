@@ -161,6 +161,20 @@ LANE_COLUMNS_BYTES_MAX: Final = 32 * KiB  # the names and types of columns, as J
 LANE_REPLY_BYTES_MAX: Final = 4 * MiB  # what a server says in one frame
 LANE_TLS_BYTES: Final = 256 * KiB  # go through OpenSSL at once; whoever goes the other way waits for so long
 LANE_SOCKET_BYTES: Final = 4 * MiB  # asked for the buffers of a Unix socket; the system gives what it allows
+SHARED_MEMORY_BYTES_MAX: Final = 1 * GiB  # of one producer
+SHARED_SLOTS_MAX: Final = 64  # extents of one producer in shared memory; what does not fit travels by the socket
+SHARED_READ_BYTES_MAX: Final = 512 * MiB  # lent to all readers at once
+SHARED_READ_MEMORIES_MAX: Final = 16  # lent to one reader at once
+SHARED_READ_AHEAD: Final = 2  # extents that a server is ahead of what its reader has asked for
+SHARED_READ_FROM_BYTES: Final = 64 * KiB  # of an extent; smaller ones are sent
+SHARED_LEASE_S: Final = 30.0  # then what is lent to a reader is given up, when the memory is needed
+SHARED_READ_REQUEST_BYTES_MAX: Final = 1 * MiB
+SHARED_READ_IDLE_S: Final = 10.0  # a read lane is kept so long for the next read of its stream
+SHARED_READ_IDLE_BYTES: Final = 16 * MiB  # of memory that is kept with it
+READ_LANES_MAX: Final = 64  # of a server, idle ones counted
+READ_LANES_OF_TOKEN_MAX: Final = 24  # of them for one token that was handed out
+READ_LANES_IDLE_MAX: Final = 4  # of a client
+SHARED_READ_WORTH_BYTES: Final = 4 * MiB  # smaller reads take less time over gRPC than a lane takes to open
 LANDING_FRACTION: Final = 2  # 1/2 of the arena may wait for bytes that are announced and have not come
 
 # HTTP for operators
@@ -278,11 +292,13 @@ assert EXTENT_BYTES_TARGET <= BLOCK_BYTES_MAX <= ARENA_BYTES_DEFAULT // CREDIT_F
 assert 2 * VIEW_READS_AT_ONCE * VIEW_READS_AT_ONCE <= LONG_CALLS_MAX, "one reader of files leaves calls for others"
 assert MESSAGE_BYTES_MAX > BLOCK_BYTES_MAX
 assert 2 * LONG_CALLS_OF_TOKEN_MAX < LONG_CALLS_MAX, "one or two tokens leave room for others"
+assert 2 * READ_LANES_OF_TOKEN_MAX < READ_LANES_MAX
 assert EXTENT_BYTES_TARGET <= ARCHIVE_CACHE_BYTES
 assert ARCHIVE_READERS_MAX + ARCHIVE_WAITING_MAX <= LONG_CALLS_MAX // 2, "archives that hang leave calls to producers"
 assert BLOCK_BYTES_MAX <= ARCHIVE_REPLY_BYTES_MAX
 assert LANE_REPLY_BYTES_MAX > 16 * LEDGER_RANGES_MAX, "where a stream stands, gaps and all, fits into one frame"
 assert FEEDBACK_BYTES_MAX + KiB < LANE_REPLY_BYTES_MAX
+assert SHARED_MEMORY_BYTES_MAX >= 2 * BLOCK_BYTES_MAX, "one is filled while the other is on its way"
 assert LANDING_FRACTION <= CREDIT_FRACTION, "the extent of one producer at least lands in place"
 assert BLOCK_BYTES_MAX + MiB <= SEGMENT_BYTES, "a block and its header fit into one segment"
 assert ARENA_BYTES_MIN % ARENA_PAGE_BYTES == 0

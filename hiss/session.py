@@ -70,19 +70,19 @@ class Session:
         self._let_in(self._admit(blocks, data_bytes))
         return self._ingest.reserve(blocks, data_bytes)
 
-    def send_landed(self, extent: Extent, landing: Landing) -> None:
+    def send_landed(self, extent: Extent, landing: Landing, *, trusted: bool = False) -> None:
         assert isinstance(landing, Space)
         try:
             self._check_alive()
-            self._take(extent, landing)
+            self._take(extent, landing, trusted=trusted)
         finally:
             landing.release()
 
-    def _take(self, extent: Extent, space: Space | None) -> None:
+    def _take(self, extent: Extent, space: Space | None, *, trusted: bool = False) -> None:
         with self._sending:
-            self._take_in(extent, space)
+            self._take_in(extent, space, trusted)
 
-    def _take_in(self, extent: Extent, space: Space | None) -> None:
+    def _take_in(self, extent: Extent, space: Space | None, trusted: bool) -> None:
         try:
             charge = self._let_in(None) or self._admit(len(extent), extent.data.size)
         except HissError as error:
@@ -90,7 +90,7 @@ class Session:
             raise
         try:
             self._check_alive()
-            for landed in self._ingest.receive(extent, space, self._clock_ns(), self._settled):
+            for landed in self._ingest.receive(extent, space, self._clock_ns(), self._settled, trusted=trusted):
                 piece = charge.part(*self._ingest.cost(len(landed.extent), landed.extent.data.size))
                 with self._progress:
                     self._charges[landed] = piece

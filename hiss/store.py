@@ -79,8 +79,35 @@ class LandingSession(AppendSession, Protocol):
         is none. Raises what ended the session, if it is dead."""
         ...
 
-    def send_landed(self, extent: Extent, landing: Landing) -> None:
-        """As `send`, of an extent whose `data` is that of `landing`, which is taken over whatever happens."""
+    def send_landed(self, extent: Extent, landing: Landing, *, trusted: bool = False) -> None:
+        """As `send`, of an extent whose `data` is that of `landing`, which is taken over whatever happens. Of one that
+        is `trusted` the digests need not be checked before it is acknowledged."""
+        ...
+
+
+class SharedSlots(Protocol):
+    """Memory of a producer that its server sees too, in slots of one size. One thread at a time."""
+
+    def take(self) -> ByteArray | None:
+        """A slot, writable; None while all are in use."""
+        ...
+
+    def give(self, buffer: ByteArray) -> bool:
+        """Have a slot back; False where `buffer` is none of them."""
+        ...
+
+    def close(self) -> None:
+        """Let the memory go when the last array over it goes."""
+        ...
+
+
+@runtime_checkable
+class SharingSession(AppendSession, Protocol):
+    """A session that carries extents without a copy where their bytes lie in memory that it shares."""
+
+    def share(self, slot_bytes: int, slots: SharedSlots | None) -> SharedSlots | None:
+        """The memory to use from now on: the `slots` that an earlier session made, or new ones; None: there is none.
+        Their holder closes them."""
         ...
 
 

@@ -46,7 +46,7 @@ from hiss.model import (
     StreamInfo,
 )
 from hiss.overload import Overload, Shedding
-from hiss.store import AppendSession, Store
+from hiss.store import AppendSession, SharingSession, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -583,12 +583,17 @@ class StreamWriter:
     def _open(self) -> AppendSession:
         self._generation += 1
         generation = self._generation
-        return self._store.open_append(
+        session = self._store.open_append(
             self._info.id,
             lambda ack: self._on_ack(generation, ack),
             lambda error: self._on_error(generation, error),
             self._on_feedback,
         )
+        if isinstance(session, SharingSession):
+            slots = session.share(self._buffers.size, self._buffers.slots)
+            with self._cond:
+                self._buffers.slots = slots
+        return session
 
     def _retry(self, call: Callable[[], StreamInfo]) -> StreamInfo:
         """Seal and abort may be repeated: a server that is coming back is waited for."""

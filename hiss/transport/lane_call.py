@@ -1,10 +1,10 @@
 """The server's side of one lane, from its ticket to its end: extents in, acknowledgements out.
 
 Two threads work for each. The lane's own receives extents, where the session lends its memory straight into that, and
-hands them over; the store's back-pressure stops it, and thereby the producer, by the socket's flow control. The other
-sends what the `Outbox` holds. Neither waits for the other while it holds anything that the other needs. Whatever way
-the lane ends, the session is closed, what had arrived whole is finished, and memory that was lent and not filled is
-given back.
+hands them over; those that lie in memory that the producer shares it copies from there (`shm_server`). The store's
+back-pressure stops it, and thereby the producer, by the socket's flow control. The other sends what the `Outbox` holds.
+Neither waits for the other while it holds anything that the other needs. Whatever way the lane ends, the session is
+closed, what had arrived whole is finished, and memory that was lent and not filled is given back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hiss import limits
 from hiss.errors import HissError, InvalidInput, Stopping
 from hiss.extent import Extent
 from hiss.model import Ack, AppendStart
-from hiss.store import AppendSession, Landing, LandingSession
+from hiss.store import AppendSession, LandingSession
 from hiss.transport.admission import Stops
 from hiss.transport.append_call import Outbox
 from hiss.transport.calls import OWN_ERROR
@@ -30,15 +30,18 @@ from hiss.transport.lane_framing import (
     Connection,
     ExtentUnframer,
     FrameReader,
+    Head,
     Kind,
     ack_frame,
     error_frame,
     feedback_frame,
     frame,
+    place_in,
     send_parts,
     set_patience,
     start_frame,
 )
+from hiss.transport.shm_server import AnnouncedMemory
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +59,28 @@ class LaneCall:
         Names the lane in errors.
     open_session : callable
         Becomes the stream's producer.
+    shares : bool
+        Whether the producer may announce memory that it shares.
     """
 
-    def __init__(self, connection: Connection, what: str, open_session: Callable[[Outbox], AppendSession]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        what: str,
+        open_session: Callable[[Outbox], AppendSession],
+        *,
+        shares: bool = False,
+    ) -> None:
         self._connection = connection
         self._what = what
         self._open_session = open_session
         self._outbox = Outbox()
         self._reader = FrameReader(connection, what, limits.LANE_STALL_S, may_idle=True)
         self._unframer = ExtentUnframer(what)
+        self._announced: AnnouncedMemory | None = None
+        if shares:
+            assert isinstance(connection, socket.socket), "memory is announced on Unix sockets only"
+            self._announced = AnnouncedMemory(connection, what)
         self._stopping = False
         self._why: HissError = Stopping(
             "the server is shutting down; connect again, ask where the stream stands, send the rest"
@@ -112,6 +128,8 @@ class LaneCall:
         finally:
             self._outbox.finish()
             teller.join()
+            if self._announced is not None:
+                self._announced.close()
 
     # ---- in
 
@@ -121,29 +139,32 @@ class LaneCall:
         while not self._stopping and (head := self._reader.next_head()) is not None:
             if head.kind == Kind.COLUMNS:
                 self._unframer.name_columns(self._reader.body(head.body_bytes, limits.LANE_COLUMNS_BYTES_MAX))
-                continue
-            if head.kind != Kind.EXTENT:
+            elif head.kind == Kind.MEMORY and self._announced is not None:
+                self._announced.receive(head)
+            elif head.kind == Kind.EXTENT or (head.kind == Kind.SHARED and self._announced is not None):
+                self._receive_extent(session, lender, head)
+            else:
                 raise InvalidInput(f"{self._what}: a frame of kind {head.kind}; expected an extent or columns")
-            self._unframer.check(head)
-            body = self._reader.body(head.body_bytes, limits.MESSAGE_BYTES_MAX)
-            vectors = self._unframer.vectors(head, body)
-            landing = lender.reserve(head.blocks, head.data_bytes) if lender is not None else None
-            data = np.empty(head.data_bytes, np.uint8) if landing is None else landing.data
-            try:
-                self._reader.fill(data.data)
-                extent = Extent(**vectors, data=data)
-            except BaseException:
-                if landing is not None:
-                    landing.release()
-                raise
-            self._hand_over(session, lender, extent, landing)
 
-    @staticmethod
-    def _hand_over(
-        session: AppendSession, lender: LandingSession | None, extent: Extent, landing: Landing | None
-    ) -> None:
+    def _receive_extent(self, session: AppendSession, lender: LandingSession | None, head: Head) -> None:
+        self._unframer.check(head)
+        body = self._reader.body(head.body_bytes, limits.MESSAGE_BYTES_MAX)
+        vectors = self._unframer.vectors(head, body)
+        shared = self._announced.memory(head, body) if head.kind == Kind.SHARED and self._announced else None
+        landing = lender.reserve(head.blocks, head.data_bytes) if lender is not None else None
+        data = np.empty(head.data_bytes, np.uint8) if landing is None else landing.data
+        try:
+            if shared is None:
+                self._reader.fill(data.data)
+            else:
+                shared.copy(place_in(body), data)
+            extent = Extent(**vectors, data=data)
+        except BaseException:
+            if landing is not None:
+                landing.release()
+            raise
         if lender is not None and landing is not None:
-            lender.send_landed(extent, landing)
+            lender.send_landed(extent, landing, trusted=shared is not None and shared.trusted)
         else:
             session.send(extent)
 

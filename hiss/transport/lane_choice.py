@@ -1,7 +1,9 @@
-"""Which way a client's appends go: a Unix lane, else a TCP lane, else gRPC; over TLS, a TLS lane, else gRPC.
+"""Which way a client's appends go: shared memory, else a Unix lane, else a TCP lane, else gRPC; over TLS, a TLS lane,
+else gRPC.
 
 A lane that cannot be opened is passed over. One that breaks before anything was acknowledged on it is passed over the
-next time, so that a producer which reconnects goes on by another way. Any thread.
+next time, together with those that were passed over for it, so that a producer which reconnects goes on by another way.
+Any thread.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import grpc
@@ -18,8 +20,10 @@ from hiss.errors import HissError, InvalidInput, PermissionRefused, Stopping, Un
 from hiss.model import Ack, Feedback
 from hiss.tls import ClientTls
 from hiss.transport.lane_client import LANES, LaneAppend, kind_of, resolved
+from hiss.transport.shm_client import ShmAppend, TrustedShmAppend
 
 GRPC: Final = "grpc"
+TRUSTED_SHM: Final = "shm:trusted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Offer:
 
     address: str
     ticket: bytes
+    instead_of: frozenset[str] = frozenset()  # the kinds that were passed over for it
 
 
 class Lanes:
@@ -36,7 +41,8 @@ class Lanes:
     Parameters
     ----------
     wanted : str or None
-        `unix`, `tcp`, `tls` or `grpc`; None: the fastest that can be opened.
+        `shm`, `shm:trusted`, `unix`, `tcp`, `tls` or `grpc`; None: the fastest that can be opened, and none that is
+        trusted.
     address : str
         Of the server.
     tls : ClientTls or None
@@ -49,17 +55,20 @@ class Lanes:
     """
 
     def __init__(self, wanted: str | None, address: str = "", tls: ClientTls | None = None) -> None:
-        if wanted not in (None, GRPC, *LANES):
-            raise InvalidInput(f"lane {wanted!r}: expected one of {', '.join((*LANES, GRPC))}, or None")
+        known = (*LANES, TRUSTED_SHM, GRPC)
+        if wanted is not None and wanted not in known:
+            raise InvalidInput(f"lane {wanted!r}: expected one of {', '.join(known)}, or None")
         fitting = tuple(kind for kind in LANES if (kind == "tls") is (tls is not None))
-        if wanted not in (None, GRPC, *fitting):
+        kind = None if wanted is None else wanted.partition(":")[0]
+        if kind not in (None, GRPC, *fitting):
             raise InvalidInput(
                 f"lane {wanted!r} {'is plain, and this client speaks TLS only' if tls else 'needs hiss.connect(tls=…)'}"
                 f"; there are {', '.join((*fitting, GRPC))}, or None"
             )
         self._address = address
         self._tls = tls
-        self._kinds = fitting if wanted is None else tuple(kind for kind in fitting if kind == wanted)
+        self._kinds = fitting if kind is None else tuple(each for each in fitting if each == kind)
+        self._shm = TrustedShmAppend if wanted == TRUSTED_SHM else ShmAppend
         self._passed_over: set[str] = set()
         self._open: weakref.WeakSet[LaneAppend] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -67,7 +76,8 @@ class Lanes:
     def choose(self, ask: Callable[[], list[Offer]]) -> Iterator[Offer]:
         """The offers to try, the best first. A server that knows no lanes offers none."""
         with self._lock:
-            kinds = [kind for kind in self._kinds if kind not in self._passed_over]
+            passed_over = frozenset(self._passed_over)
+            kinds = [kind for kind in self._kinds if kind not in passed_over]
             self._passed_over.clear()
         if not kinds:
             return
@@ -78,7 +88,12 @@ class Lanes:
                 raise
             return
         for kind in kinds:
-            yield from (offer for offer in offers if kind_of(offer.address) == kind)
+            yield from (replace(each, instead_of=passed_over) for each in offers if kind_of(each.address) == kind)
+
+    @property
+    def shares_reads(self) -> bool:
+        """Whether readers may get blocks through shared memory."""
+        return "shm" in self._kinds
 
     def open(
         self,
@@ -94,12 +109,13 @@ class Lanes:
         def broke(error: HissError) -> None:
             if isinstance(error, Unavailable) and session is not None and not session.acknowledged:
                 with self._lock:
-                    self._passed_over.add(session.kind)
+                    self._passed_over |= offer.instead_of | {session.kind}
             on_error(error)
 
         try:
+            opened = self._shm if kind_of(offer.address) == "shm" else LaneAppend
             address = resolved(offer.address, self._address)
-            session = LaneAppend(address, offer.ticket, stream_id, on_ack, broke, on_feedback, self._tls)
+            session = opened(address, offer.ticket, stream_id, on_ack, broke, on_feedback, self._tls)
         except Stopping:
             raise
         except (Unavailable, PermissionRefused):

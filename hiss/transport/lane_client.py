@@ -15,7 +15,7 @@ from typing import Final
 from hiss import limits
 from hiss.errors import HissError, InvalidInput, Unavailable
 from hiss.extent import Extent
-from hiss.model import Ack, AppendStart, Feedback
+from hiss.model import Ack, Feedback
 from hiss.tls import ClientTls
 from hiss.transport.channel import TLS, UNIX, check_address
 from hiss.transport.credited_append import CreditedAppend, Reply
@@ -26,15 +26,17 @@ from hiss.transport.lane_framing import (
     ExtentFramer,
     FrameReader,
     Kind,
+    Part,
     decode_reply,
     frame,
     prepare_socket,
     send_parts,
     set_patience,
 )
+from hiss.transport.shared_memory import READ, SHM
 from hiss.transport.tls_socket import TlsSocket
 
-LANES: Final = ("unix", "tcp", "tls")
+LANES: Final = ("shm", "unix", "tcp", "tls")
 
 _SILENCE_S: Final = 2 * limits.KEEPALIVE_S  # a server says something twice in this time, if only that it is alive
 _NEVER_S: Final = 0.0  # as the socket option means it: a full server stops its producers for as long as it takes
@@ -42,6 +44,8 @@ _NEVER_S: Final = 0.0  # as the socket option means it: a full server stops its 
 
 def kind_of(address: str) -> str:
     """Which of `LANES` an address is of."""
+    if address.startswith(SHM):
+        return "shm"
     return "unix" if address.startswith(UNIX) else "tls" if address.startswith(TLS) else "tcp"
 
 
@@ -57,7 +61,7 @@ class LaneAppend(CreditedAppend):
     Parameters
     ----------
     address : str
-        `unix:PATH`, `HOST:PORT` or `tls:HOST:PORT`.
+        `shm:PATH`, `unix:PATH`, `HOST:PORT` or `tls:HOST:PORT`.
     ticket : bytes
         That the server handed out for it.
     stream_id : str
@@ -92,7 +96,7 @@ class LaneAppend(CreditedAppend):
         self.acknowledged = False  # whether it ever carried anything
         self._framer = ExtentFramer()
         self._sending = threading.Lock()  # so that the descriptor is not closed, and given to others, under a send
-        self._connection: Connection = _dial_tls(address, tls) if self.kind == "tls" else _dial(address)
+        self._connection: Connection = _dial_tls(address, tls) if self.kind == "tls" else dial(address)
         self._reader = FrameReader(self._connection, self._what, _SILENCE_S, may_idle=False)
         with contextlib.suppress(OSError):  # what the server says is told by `_begin`
             set_patience(self._connection, _SILENCE_S, _NEVER_S)
@@ -106,10 +110,13 @@ class LaneAppend(CreditedAppend):
     def _transmit(self, part: Extent) -> None:
         try:
             with self._sending:
-                send_parts(self._connection, self._framer.parts(part))
+                send_parts(self._connection, self._parts(part))
         except OSError as error:
             self._receiver.join(limits.CONNECT_S)  # the server may have said why
             raise self._error or Unavailable(f"{self._what}: the connection broke: {error}") from None
+
+    def _parts(self, part: Extent) -> list[Part]:
+        return self._framer.parts(part)
 
     def _end_sending(self) -> None:
         with contextlib.suppress(OSError):
@@ -131,12 +138,16 @@ class LaneAppend(CreditedAppend):
             if head.kind == Kind.END:
                 return
             if reply is not None:
-                self.acknowledged = self.acknowledged or not isinstance(reply, AppendStart)
+                self.acknowledged = self.acknowledged or (isinstance(reply, tuple) and reply[0].received > 0)
                 yield reply
         raise Unavailable(f"{self._what}: the connection broke")
 
 
-def _dial(address: str) -> socket.socket:
+def dial(address: str) -> socket.socket:
+    """Connect to a lane's socket. Raises `Unavailable`."""
+    for prefix in (SHM, READ):
+        if address.startswith(prefix):
+            address = UNIX + address.removeprefix(prefix)
     check_address(address)
     connection = None
     try:
@@ -160,7 +171,7 @@ def _dial_tls(address: str, tls: ClientTls | None) -> TlsSocket:
         raise InvalidInput(f"the lane at {address} is for clients that know what to trust: hiss.connect(tls=…)")
     place = address.removeprefix(TLS)
     context = tls.context()
-    plain = _dial(place)
+    plain = dial(place)
     try:
         plain.settimeout(limits.CONNECT_S)
         return TlsSocket(context.wrap_socket(plain, server_hostname=place.rpartition(":")[0].strip("[]")))

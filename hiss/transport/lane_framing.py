@@ -26,6 +26,7 @@ from hiss.model import Ack, AckLevel, AppendStart, ByteArray, Feedback
 from hiss.transport import wire
 from hiss.transport.error_wire import limited_detail
 from hiss.transport.extent_wire import bad_count, check_vectors, packed_columns
+from hiss.transport.shared_memory import PLACE
 from hiss.transport.tls_socket import TlsSocket
 from hiss.v1 import types_pb2
 
@@ -44,6 +45,7 @@ _NO_COLUMNS: Final[np.dtype[np.void]] = np.dtype([])
 
 TIMES: Final = 1  # flags of an extent: what its body holds beside index, digest and length
 STATUS: Final = 2
+TRUSTED: Final = 1  # flag of a MEMORY frame
 
 Part = bytes | bytearray | ByteArray
 Connection = socket.socket | TlsSocket
@@ -55,12 +57,19 @@ class Kind(enum.IntEnum):
     HELLO = 1
     COLUMNS = 2
     EXTENT = 3
+    MEMORY = 4
+    SHARED = 5
+    READ = 6
+    FOLLOW = 7
+    GIVE_BACK = 8
     START = 16
     ACK = 17
     FEEDBACK = 18
     ERROR = 19
     END = 20
     ALIVE = 21
+    LENT = 22
+    BLOCKS = 23
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +222,9 @@ class ExtentFramer:
     def __init__(self) -> None:
         self._columns = _NO_COLUMNS
 
-    def parts(self, extent: Extent) -> list[Part]:
-        """What to send for an extent, in order; its data is the last part, not copied."""
+    def parts(self, extent: Extent, place: int | None = None) -> list[Part]:
+        """What to send for an extent, in order; its data is the last part, not copied. With a `place` its data stays
+        there, in shared memory."""
         parts: list[Part] = []
         if extent.columns.dtype != self._columns:
             self._columns = extent.columns.dtype
@@ -222,16 +232,20 @@ class ExtentFramer:
             text = json.dumps([[name, self._columns[name].str] for name in names]).encode()
             parts.append(frame(Kind.COLUMNS, text))
         flags = (TIMES if extent.time_ns.any() else 0) | (STATUS if extent.status.any() else 0)
-        vectors = [extent.index.astype(_I8, copy=False).tobytes(), extent.digest.astype(_U8, copy=False).tobytes()]
+        vectors = [] if place is None else [PLACE.pack(place)]
+        vectors.append(extent.index.astype(_I8, copy=False).tobytes())
+        vectors.append(extent.digest.astype(_U8, copy=False).tobytes())
         if flags & TIMES:
             vectors.append(extent.time_ns.astype(_I8, copy=False).tobytes())
         vectors.append(extent.length.astype(_U4).tobytes())
         if flags & STATUS:
             vectors.append(extent.status.tobytes())
         vectors.append(extent.columns.tobytes())
-        head = Head(Kind.EXTENT, flags, len(extent), sum(map(len, vectors)), extent.data.size)
+        kind = Kind.EXTENT if place is None else Kind.SHARED
+        head = Head(kind, flags, len(extent), sum(map(len, vectors)), extent.data.size)
         parts.append(b"".join((head.pack(), *vectors)))
-        parts.append(np.ascontiguousarray(extent.data))
+        if place is None:
+            parts.append(np.ascontiguousarray(extent.data))
         return parts
 
 
@@ -253,7 +267,7 @@ class ExtentUnframer:
         if head.flags & ~(TIMES | STATUS):
             raise InvalidInput(f"{self._what}: an extent with unknown flags {head.flags:#x}")
         each = 20 + (8 if head.flags & TIMES else 0) + (1 if head.flags & STATUS else 0) + self._columns.itemsize
-        if head.body_bytes != head.blocks * each:
+        if head.body_bytes != _vectors_at(head) + head.blocks * each:
             raise InvalidInput(
                 f"{self._what}: a body of {head.body_bytes} bytes for {head.blocks} blocks; with flags "
                 f"{head.flags:#x} and the columns {self._columns.names or 'none'} there are {each} for each"
@@ -269,7 +283,7 @@ class ExtentUnframer:
 
     def vectors(self, head: Head, body: bytearray) -> dict[str, Any]:
         """All of an extent but its data, checked against one another and the size of the data that follows."""
-        count, at = head.blocks, 0
+        count, at = head.blocks, _vectors_at(head)
 
         def take(dtype: np.dtype[Any]) -> npt.NDArray[Any]:
             nonlocal at
@@ -296,6 +310,15 @@ class ExtentUnframer:
             "cause": np.zeros(count, np.uint8),
             "source_digest": digest,
         }
+
+
+def place_in(body: bytearray) -> int:
+    """Where in the shared memory the blocks of a SHARED frame lie."""
+    return int(PLACE.unpack_from(body)[0])
+
+
+def _vectors_at(head: Head) -> int:
+    return PLACE.size if head.kind == Kind.SHARED else 0
 
 
 @wire.checked

@@ -16,7 +16,6 @@ import os
 import selectors
 import socket
 import ssl
-import struct
 import threading
 import time
 from collections import OrderedDict
@@ -32,14 +31,26 @@ from hiss.errors import HissError, InvalidInput, PortInUse, Stopping, Unavailabl
 from hiss.model import Caller
 from hiss.store import AppendSession, Store
 from hiss.tls import ServerTls
-from hiss.transport.admission import not_good
+from hiss.transport.admission import Gate, not_good
 from hiss.transport.append_call import Outbox
 from hiss.transport.calls import Bodies, Reception, body_of, caller_of, errors_as_status
 from hiss.transport.channel import TLS, UNIX, check_address, peer_address
 from hiss.transport.lane_call import LaneCall
-from hiss.transport.lane_framing import HEAD_BYTES, HELLO_BYTES, VERSION, Head, Kind, error_frame, prepare_socket
+from hiss.transport.lane_framing import (
+    HEAD_BYTES,
+    HELLO_BYTES,
+    VERSION,
+    Connection,
+    Head,
+    Kind,
+    error_frame,
+    prepare_socket,
+)
 from hiss.transport.lane_tickets import HERE, Grant, Tickets, host_of
+from hiss.transport.lent_memory import Budget
 from hiss.transport.methods import Method
+from hiss.transport.read_call import ReadCall
+from hiss.transport.shared_memory import READ, SHM, peer_user
 from hiss.transport.tls_socket import TlsSocket
 from hiss.v1 import streams_pb2
 
@@ -47,7 +58,6 @@ log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 0.5  # how soon connections without a ticket are given up
 _IGNORE_UNEXPECTED_EOF: Final = 0x80  # of OpenSSL 3; Python 3.12 has a name for it. See `tls_socket`
-_PEER: Final = struct.Struct("3i")  # ucred of unix(7): pid, uid, gid
 
 
 @dataclass(slots=True)
@@ -111,7 +121,9 @@ class LaneServer:
         self._wake_in, self._wake_out = socket.socketpair()
         self._stopping = False
         self._door = threading.Thread(target=self._attend, name="hiss lanes", daemon=True)
-        self._calls: dict[threading.Thread, LaneCall] = {}
+        self._calls: dict[threading.Thread, LaneCall | ReadCall] = {}
+        self._read_lanes = Gate(limits.READ_LANES_MAX, "read lanes", limits.READ_LANES_OF_TOKEN_MAX)
+        self._lent = Budget()
         self._lock = threading.Lock()
 
     @property
@@ -153,8 +165,8 @@ class LaneServer:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(listener.address.removeprefix(UNIX))
 
-    def offers(self, caller: Caller, stream_id: str, peer: str) -> list[tuple[str, bytes]]:
-        """Address and ticket of each lane that a gRPC client at `peer` may open."""
+    def offers(self, caller: Caller, stream_id: str, peer: str, *, read: bool = False) -> list[tuple[str, bytes]]:
+        """Address and ticket of each lane that a gRPC client at `peer` may open, to append or to read."""
         host = _grpc_host(peer)
         reached = peer_address(peer) is not None  # at a host whose name the client knows
         found = [
@@ -162,8 +174,11 @@ class LaneServer:
             for listener in self._listeners
             if (host == HERE or not listener.local) and (reached or "*:" not in listener.address)
         ]
+        kinds = [("read" if read else "shm", listener) for listener in found if listener.kind == "unix"]
+        kinds += [(listener.kind, listener) for listener in found if not read]
         return [
-            (listener.address, self._tickets.issue(Grant(caller, stream_id, listener.kind, host))) for listener in found
+            (_told(kind, listener.address), self._tickets.issue(Grant(caller, stream_id, kind, host)))
+            for kind, listener in kinds
         ]
 
     # ---- the door's thread
@@ -260,23 +275,18 @@ class LaneServer:
             self._reception.standing.check(grant.caller)
             if self._reception.stops.stopping:
                 raise Stopping("the server is shutting down; connect again")
-            leave = self._reception.long_calls.enter(grant.caller)
+            gate = self._read_lanes if grant.kind == "read" else self._reception.long_calls
+            leave = gate.enter(grant.caller)
         except HissError as error:
             with contextlib.suppress(OSError):
                 newcomer.connection.send(error_frame(error))
             newcomer.connection.close()
             return
-        self._begin(newcomer.connection, newcomer.kind, grant, leave)
+        self._begin(newcomer.connection, grant, leave)
 
-    def _begin(self, connection: socket.socket, kind: str, grant: Grant, leave: Callable[[], None]) -> None:
+    def _begin(self, connection: socket.socket, grant: Grant, leave: Callable[[], None]) -> None:
         prepare_socket(connection)
-        lane = TlsSocket(connection) if isinstance(connection, ssl.SSLSocket) else connection
-
-        def open_session(outbox: Outbox) -> AppendSession:
-            store = self._store_for(grant.caller)
-            return store.open_append(grant.stream_id, outbox.acknowledge, outbox.fail, outbox.feed_back)
-
-        call = LaneCall(lane, f"append to stream {grant.stream_id} by its {kind} lane", open_session)
+        call = self._call(TlsSocket(connection) if isinstance(connection, ssl.SSLSocket) else connection, grant)
 
         def serve() -> None:
             try:
@@ -293,6 +303,21 @@ class LaneServer:
             self._calls[thread] = call
             thread.start()
 
+    def _call(self, connection: Connection, grant: Grant) -> LaneCall | ReadCall:
+        if grant.kind == "read":
+            assert isinstance(connection, socket.socket), "memory is lent over Unix sockets only"
+            store = self._store_for(grant.caller)
+            what = f"read of stream {grant.stream_id}"
+            enter = partial(self._reception.long_calls.enter, grant.caller)
+            return ReadCall(connection, what, store, grant.stream_id, self._lent, enter)
+
+        def open_session(outbox: Outbox) -> AppendSession:
+            store = self._store_for(grant.caller)
+            return store.open_append(grant.stream_id, outbox.acknowledge, outbox.fail, outbox.feed_back)
+
+        what = f"append to stream {grant.stream_id} by its {grant.kind} lane"
+        return LaneCall(connection, what, open_session, shares=grant.kind == "shm")
+
 
 def open_lane_handler(
     method: Method, reception: Reception, lanes: LaneServer | None
@@ -303,7 +328,7 @@ def open_lane_handler(
         with errors_as_status(context, method.path):
             caller = caller_of(context, reception.authenticate)
             request = method.parse_request(body_of(requests, context, reception.patience, method.path))
-            found = [] if lanes is None else lanes.offers(caller, request.stream_id, context.peer())
+            found = [] if lanes is None else lanes.offers(caller, request.stream_id, context.peer(), read=request.read)
         offers = [streams_pb2.LaneOffer(address=address, ticket=ticket) for address, ticket in found]
         return streams_pb2.OpenLaneResponse(lanes=offers).SerializeToString()
 
@@ -331,8 +356,13 @@ def _grpc_host(peer: str) -> str:
 
 def same_user(connection: socket.socket) -> bool:
     """Whether the peer of a Unix socket is of this server's user, or root."""
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    return _PEER.unpack(found)[1] in (0, os.geteuid())
+    return peer_user(connection) in (0, os.geteuid())
+
+
+def _told(kind: str, address: str) -> str:
+    """The address of a lane as clients are told: shared memory is announced on a Unix socket."""
+    prefix = {"shm": SHM, "read": READ}.get(kind)
+    return address if prefix is None else prefix + address.removeprefix(UNIX)
 
 
 def _context(tls: ServerTls) -> ssl.SSLContext:

@@ -38,8 +38,13 @@ class Grant:
 
     caller: Caller
     stream_id: str
-    kind: str  # 'unix' or 'tcp'
+    kind: str  # 'shm', 'unix', 'tcp' or 'tls'; 'read'
     host: str
+
+    @property
+    def carrier(self) -> str:
+        """The kind of socket that it is opened on."""
+        return "unix" if self.kind in ("shm", "read") else self.kind
 
 
 class Tickets:
@@ -74,7 +79,7 @@ class Tickets:
             raise PermissionRefused(
                 f"this lane's ticket is older than {limits.LANE_TICKET_S} s; ask OpenLane for another one"
             )
-        if (grant.kind, grant.host) != (kind, host):
+        if (grant.carrier, grant.host) != (kind, host):
             raise PermissionRefused(
                 f"this ticket is for a {grant.kind} lane from {grant.host}, not for a {kind} lane from {host}"
             )

@@ -46,12 +46,15 @@ from hiss.transport import consumers_wire, drain_wire, space_wire, token_wire, w
 from hiss.transport.channel import UNIX, check_address, open_channel
 from hiss.transport.error_wire import error_of
 from hiss.transport.lane_choice import Lanes, Offer
+from hiss.transport.lane_framing import Kind
 from hiss.transport.line_client import LineChannel
 from hiss.transport.methods import ATTEMPT_KEY, STORE, TOKEN_KEY, TOKEN_SCHEME, Method
 from hiss.transport.remote_append import RemoteAppend
 from hiss.transport.remote_meow import RemoteMeow
 from hiss.transport.remote_read import CheckedExtents
+from hiss.transport.shared_reads import SharedReads, is_single
 from hiss.transport.workflow_wire import decode_refs
+from hiss.v1 import streams_pb2
 from hiss.workflow import StreamRef
 
 R = TypeVar("R")
@@ -205,6 +208,7 @@ class RemoteStore(Store):
         self._connection = connection
         self._meow = RemoteMeow(connection.ask)
         self._lanes = Lanes(lane, connection.address, connection.tls)
+        self._reads = SharedReads(self._lanes.shares_reads, self._lane_offers, connection.cancelled_by)
         self.link = Link(connection.address, connection.tls is not None)  # as others reach it, as far as is known
 
     @classmethod
@@ -229,8 +233,9 @@ class RemoteStore(Store):
         attempt : str, optional
             Id of the job's attempt on whose behalf all this is done.
         lane : str, optional
-            How producers send: `unix`, `tcp` or `tls`, a lane of that kind where the server offers one, or `grpc`; by
-            default the fastest that can be opened. What cannot be opened falls back to gRPC.
+            How producers send: `shm`, `shm:trusted`, `unix`, `tcp` or `tls`, a lane of that kind where the server
+            offers one, or `grpc`; by default the fastest that can be opened, and none that is trusted. What cannot be
+            opened falls back to gRPC.
         line : str, optional
             The path of the server's socket for lines (`line_client`), by which short calls go, and sooner.
         tls : ClientTls, optional
@@ -253,6 +258,7 @@ class RemoteStore(Store):
 
     def close(self) -> None:
         self._lanes.close()
+        self._reads.close()
         self._connection.close()
 
     def _ask(self, key: str, **fields: Any) -> Any:
@@ -307,11 +313,13 @@ class RemoteStore(Store):
         return wire.decode_stream_info(reply.stream)
 
     def stream(self, path: str, version: int | None = None) -> StreamInfo:
-        return wire.decode_stream_info(self._ask("Streams.GetStream", path=path, version=version).stream)
+        return self._reads.note(
+            wire.decode_stream_info(self._ask("Streams.GetStream", path=path, version=version).stream)
+        )
 
     def streams(self, collection: str, *, all_versions: bool = False) -> list[StreamInfo]:
         reply = self._ask("Streams.ListStreams", collection=collection, all_versions=all_versions)
-        return list(map(wire.decode_stream_info, reply.streams))
+        return [self._reads.note(wire.decode_stream_info(stream)) for stream in reply.streams]
 
     def amend_stream(self, stream_id: str, attrs: Attrs) -> StreamInfo:
         reply = self._ask("Streams.AmendStream", stream_id=stream_id, attrs_json=wire.encode_attrs(attrs))
@@ -334,8 +342,8 @@ class RemoteStore(Store):
 
         return RemoteAppend(converse, self.address, stream_id, on_ack, on_error, on_feedback)
 
-    def _lane_offers(self, stream_id: str) -> list[Offer]:
-        reply = self._ask("Streams.OpenLane", stream_id=stream_id)
+    def _lane_offers(self, stream_id: str, *, read: bool = False) -> list[Offer]:
+        reply = self._ask("Streams.OpenLane", stream_id=stream_id, read=read)
         return [Offer(offer.address, offer.ticket) for offer in reply.lanes]
 
     def seal_stream(self, stream_id: str, end_index: int | None = None) -> StreamInfo:
@@ -354,7 +362,12 @@ class RemoteStore(Store):
         message = wire.encode_selection(selection)
         begin = self._connection.listen(STORE["Streams.Read"], stream_id=stream_id, selection=message)
         extents = CheckedExtents(f"reading stream {stream_id}", without_data=not selection.data)
-        return self._replies(begin, extents.decode)
+        if not self._reads.suit(stream_id, selection):
+            return self._replies(begin, extents.decode)
+        request = streams_pb2.ReadRequest(stream_id=stream_id, selection=message)
+        return self._reads.shared(
+            Kind.READ, request, lambda: self._replies(begin, extents.decode), single=is_single(selection)
+        )
 
     def out_frame(self, stream_id: str, kernels: Sequence[BoundKernel]) -> FrameSpec:
         stages = [wire.encode_bound_kernel(kernel) for kernel in kernels]
@@ -364,7 +377,10 @@ class RemoteStore(Store):
         """As `Store.follow`. The blocks' memory is read-only. Closing the iterator ends the call."""
         begin = self._connection.listen(STORE["Streams.Follow"], stream_id=stream_id, start=start)
         extents = CheckedExtents(f"following stream {stream_id}", without_data=False)
-        return self._replies_until(stop, begin, extents.decode)
+        request = streams_pb2.FollowRequest(stream_id=stream_id, start=start)
+        return self._reads.shared(
+            Kind.FOLLOW, request, lambda: self._replies_until(stop, begin, extents.decode), stop=stop
+        )
 
     def _replies(self, begin: Callable[[], Any], decode: Callable[[bytes], Iterator[R]]) -> Iterator[R]:
         """What the replies of a call hold. The call begins with the first `next` and ends with the iterator."""

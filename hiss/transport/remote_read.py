@@ -21,11 +21,15 @@ class CheckedExtents:
         self._decoder = ExtentDecoder(what, without_data)
 
     def decode(self, body: bytes) -> Iterator[Extent]:
-        """The extent of one message; of one with a damaged block those before it, and then `BlockDamaged`."""
+        """The extent of one message, as `good`, if it has data."""
         extent = self._decoder.decode(body)
         if self._without_data:
             yield extent
-            return
+        else:
+            yield from self.good(extent)
+
+    def good(self, extent: Extent) -> Iterator[Extent]:
+        """The extent; of one with a damaged block those before it, and then `BlockDamaged`."""
         good = block_digests(extent.data, extent.length) == extent.digest
         good |= extent.status != BlockStatus.STORED
         if good.all():

@@ -156,10 +156,12 @@ class AppendResponse(_message.Message):
     def __init__(self, start: _Optional[_Union[AppendStart, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ...) -> None: ...
 
 class OpenLaneRequest(_message.Message):
-    __slots__ = ("stream_id",)
+    __slots__ = ("stream_id", "read")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
     stream_id: str
-    def __init__(self, stream_id: _Optional[str] = ...) -> None: ...
+    read: bool
+    def __init__(self, stream_id: _Optional[str] = ..., read: _Optional[bool] = ...) -> None: ...
 
 class LaneOffer(_message.Message):
     __slots__ = ("address", "ticket")

@@ -1,5 +1,5 @@
-"""The suite on a buffer behind a lane, over a TCP socket, a Unix socket and TLS; what lands, lands once, and all memory
-comes back."""
+"""The suite on a buffer behind a lane: through shared memory, over a Unix socket, a TCP socket and TLS; what lands,
+lands once, and all memory comes back."""
 
 from __future__ import annotations
 
@@ -71,6 +71,16 @@ def connected(server: GrpcServer, node: Node, lane: str | None) -> Buffer:
     return Buffer(remote_by(server, node, lane))
 
 
+def lies_in_lent_memory(data: np.ndarray) -> bool:
+    """Whether the bytes of an array of this process lie in memory that a server lent to it, to be read only."""
+    place = data.__array_interface__["data"][0]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(end, 16) for end in line.split()[0].split("-"))
+        if first <= place < last:
+            return "memfd:hiss reader" in line and line.split()[1].startswith("r--")
+    return False
+
+
 class OnLane(BufferConformance):
     __test__ = False
     lane = ""
@@ -89,6 +99,26 @@ class OnLane(BufferConformance):
 class TestUnixLane(OnLane):
     __test__ = True
     lane = "unix"
+
+
+class TestSharedMemoryLane(OnLane):
+    """Reads, the smallest too, go through shared memory as well."""
+
+    __test__ = True
+    lane = "shm"
+
+    @pytest.fixture(autouse=True)
+    def _every_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "SHARED_READ_WORTH_BYTES", 0)
+        monkeypatch.setattr(limits, "SHARED_READ_FROM_BYTES", 1)
+
+    def test_reads_go_that_way(self, buffer: Buffer) -> None:
+        with buffer.collection("c").create_stream("s", dtype="u1", shape=(3,)) as s:
+            s.append(np.array([1, 2, 3], "u1"))
+        for block in (buffer["c/s"].block(0), buffer["c/s"].latest(), next(iter(buffer["c/s"].follow()))):
+            assert block is not None
+            assert block.data.tolist() == [1, 2, 3]
+            assert lies_in_lent_memory(block.data)
 
 
 class TestTcpLane(OnLane):
@@ -227,7 +257,7 @@ def test_what_waits_for_its_bytes_leaves_half_of_the_arena(node: Node) -> None:
 
 def test_producers_on_every_lane_at_once(server: GrpcServer, node: Node) -> None:
     data = frames(300, (64, 64))
-    buffers = [connected(server, node, lane) for lane in (*KINDS, "grpc", None) for _ in range(2)]
+    buffers = [connected(server, node, lane) for lane in ("shm:trusted", *KINDS, "grpc", None) for _ in range(2)]
     scans = [buffer.collection("c") for buffer in buffers]
     writers = [scan.create_stream(f"s{n}", dtype="u2", shape=(64, 64), ack="written") for n, scan in enumerate(scans)]
     for frame in data:
@@ -243,7 +273,7 @@ def test_producers_on_every_lane_at_once(server: GrpcServer, node: Node) -> None
 # ---------------------------------------------------------------------------------------------------------- kill -9
 
 
-@pytest.mark.parametrize("kind", KINDS[:2])
+@pytest.mark.parametrize("kind", ["shm", *KINDS[:2]])
 def test_a_server_killed_under_a_lane_loses_nothing(tmp_path: Path, kind: str) -> None:
     """Killed at moments that follow from a seed, three times; the producer reconnects by itself."""
     (tmp_path / "data").mkdir()

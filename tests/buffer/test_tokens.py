@@ -39,8 +39,13 @@ from hiss.space import Retention
 from hiss.store import Store
 from hiss.testing.conformance import corrected, double, wait_for
 from hiss.tokens import RIGHTS, TokenInfo
-from hiss.transport import GrpcServer, RemoteStore
-from hiss.transport.lane_client import LaneAppend
+from hiss.transport import GrpcServer, RemoteStore, wire
+from hiss.transport.lane_client import LaneAppend, kind_of
+from hiss.transport.lane_framing import Kind
+from hiss.transport.read_call import ReadCall
+from hiss.transport.read_client import ReadLane
+from hiss.transport.shm_client import ShmAppend
+from hiss.v1 import streams_pb2
 
 OPTIONS = StorageOptions(arena_bytes=32 * MiB, segment_bytes=16 * MiB)
 SPEC = StreamSpec(FrameSpec("u1", (4,)))
@@ -352,7 +357,7 @@ def test_a_token_is_no_attempt_of_a_job(server: Server, node: Node) -> None:
     remote.close()
 
 
-@pytest.mark.parametrize("lane", ["grpc", "tcp", "unix"])
+@pytest.mark.parametrize("lane", ["grpc", "tcp", "unix", "shm", "shm:trusted"])
 def test_a_revoked_token_ends_its_append(server: Server, node: Node, lane: str) -> None:
     """What had come whole is stored and acknowledged; the producer is told, and no way leads back in."""
     owner = LocalStore(node)
@@ -363,7 +368,12 @@ def test_a_revoked_token_ends_its_append(server: Server, node: Node, lane: str) 
     acks: list[Any] = []
     told: list[HissError] = []
     session = remote.open_append(info.id, acks.append, told.append, silent)
-    session.send(Extent.of([0, 1], np.ones(8, "u1"), [4, 4]))
+    data = np.ones(8, "u1")
+    if isinstance(session, ShmAppend):
+        slots = session.share(len(data), None)
+        data = slots.take()[:8] if slots is not None else data
+        data[:] = 1
+    session.send(Extent.of([0, 1], data, [4, 4]))
     wait_for(lambda: acks and acks[-1].durable == 2)
     owner.revoke_token(made.info.id)
     wait_for(lambda: told)
@@ -385,14 +395,79 @@ def test_a_ticket_of_a_revoked_token_opens_no_lane(server: Server, node: Node) -
     made = owner.create_token("producer", ["write"])
     remote = server.connect(made.text)
     info = remote.create_stream("beam", "s", SPEC)
-    offer = remote._lane_offers(info.id)[0]
+    offers = remote._lane_offers(info.id)
+    (to_read,) = remote._lane_offers(info.id, read=True)
+    assert [kind_of(offer.address) for offer in offers] == ["shm", "unix", "tcp"]
     owner.revoke_token(made.info.id)
+    for offer in offers:
+        with pytest.raises(PermissionRefused):
+            LaneAppend(offer.address, offer.ticket, info.id, silent, silent, silent)
     with pytest.raises(PermissionRefused):
-        LaneAppend(offer.address, offer.ticket, info.id, silent, silent, silent)
+        ReadLane(to_read.address, to_read.ticket, "read").begin(Kind.READ, b"")
     remote.close()
 
 
-def test_a_revoked_token_ends_what_its_readers_have_open(server: Server, node: Node) -> None:
+@pytest.mark.parametrize(
+    ("rights", "prefix", "reads", "appends"),
+    [(["read"], "", True, False), (["write"], "", False, True), (["read", "write"], "other", False, False)],
+)
+def test_a_ticket_gives_no_rights(
+    server: Server, node: Node, rights: list[str], prefix: str, reads: bool, appends: bool
+) -> None:
+    """Whoever may call gets tickets; what a lane does takes the right to it, at the stream's collection."""
+    owner = LocalStore(node)
+    owner.create_collection("beam", {}, [])
+    info = owner.create_stream("beam", "s", SPEC)
+    remote = server.connect(owner.create_token("t", rights, prefix=prefix).text)
+    (to_read,) = remote._lane_offers(info.id, read=True)
+    lane = ReadLane(to_read.address, to_read.ticket, "read")
+    request = streams_pb2.ReadRequest(stream_id=info.id, selection=wire.encode_selection(Selection()))
+    assert allowed(lambda: lane.begin(Kind.READ, request.SerializeToString())) is reads
+    lane.close()
+    for offer in remote._lane_offers(info.id):
+        opened: list[LaneAppend] = []
+        append = ShmAppend if kind_of(offer.address) == "shm" else LaneAppend
+        to_append = offer.address, offer.ticket, info.id, silent, silent, silent
+        assert allowed(lambda: opened.append(append(*to_append))) is appends, offer.address  # noqa: B023
+        for session in opened:
+            session.close()
+    remote.close()
+
+
+def test_read_lanes_of_one_token_leave_some_for_others(
+    server: Server, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = LocalStore(node)
+    owner.create_collection("beam", {}, [])
+    info = owner.create_stream("beam", "s", SPEC)
+    lanes: list[ReadLane] = []
+    assert server.server.lanes is not None
+    monkeypatch.setattr(server.server.lanes._read_lanes, "_share", 2)
+
+    def open_lane(remote: RemoteStore) -> None:
+        (offer,) = remote._lane_offers(info.id, read=True)
+        request = streams_pb2.ReadRequest(stream_id=info.id, selection=wire.encode_selection(Selection()))
+        lanes.append(ReadLane(offer.address, offer.ticket, "read"))
+        lanes[-1].begin(Kind.READ, request.SerializeToString())
+
+    one, two = (server.connect(owner.create_token("t", ["read"]).text) for _ in range(2))
+    for _ in range(2):
+        open_lane(one)
+    with pytest.raises(errors.TooManyStreams, match="as one token may"):
+        open_lane(one)
+    open_lane(two)
+    for lane in lanes:
+        lane.close()
+    wait_for(lambda: server.server.lanes and server.server.lanes._read_lanes.inside == 0)
+    open_lane(one)
+    lanes[-1].close()
+    for remote in (one, two):
+        remote.close()
+
+
+@pytest.mark.parametrize("lane", ["grpc", "shm"])
+def test_a_revoked_token_ends_what_its_readers_have_open(server: Server, node: Node, lane: str) -> None:
+    """Those who take nothing more, and idle lanes, among them."""
     owner = LocalStore(node)
     owner.create_collection("beam", {}, [])
     info = owner.create_stream("beam", "s", StreamSpec(FrameSpec("u1", (1 << 20,))))
@@ -401,12 +476,20 @@ def test_a_revoked_token_ends_what_its_readers_have_open(server: Server, node: N
         session.send(Extent.of([index], np.ones(1 << 20, "u1"), [1 << 20]))
     session.close()
     made = owner.create_token("reader", ["read"], prefix="beam")
-    remote = server.connect(made.text)
+    remote = server.connect(made.text, lane)
+    remote.stream("beam/s")  # tells that a read is worth a lane
     follower = remote.follow(info.id, None, threading.Event())
     watcher = remote.events(0, threading.Event())
     reader = remote.read(info.id, Selection())
+    if lane == "shm":
+        whole = remote.read(info.id, Selection(start=0, stop=8))
     assert next(follower).index[0] == 0
     assert len(next(reader)) < 100
+    if lane == "shm":
+        assert sum(map(len, whole)) == 8  # the lane is kept for the next read
+    assert server.server.lanes is not None
+    lanes = server.server.lanes._calls
+    assert [type(call) for call in lanes.values()] == ([ReadCall] * 3 if lane == "shm" else [])
     ended: dict[str, BaseException] = {}
 
     def drain(name: str, calls: Iterator[Any]) -> None:
@@ -417,6 +500,7 @@ def test_a_revoked_token_ends_what_its_readers_have_open(server: Server, node: N
             ended[name] = error
 
     owner.revoke_token(made.info.id)
+    wait_for(lambda: not lanes)
     threads = [
         threading.Thread(target=drain, args=each)
         for each in (("follow", follower), ("events", watcher), ("read", reader))

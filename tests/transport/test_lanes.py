@@ -50,6 +50,7 @@ from hiss.transport.lane_framing import (
     start_frame,
 )
 from hiss.transport.lane_tickets import HERE, Grant, Tickets, host_of
+from hiss.transport.shared_memory import SIZE
 from transport.memory_store import MemoryStore
 from transport.proxy import CuttingProxy
 from transport.test_append import Producer, frames_of
@@ -416,7 +417,10 @@ def test_cuts_anywhere_lose_and_repeat_nothing(
 # ------------------------------------------------------------------------------------------------------ the choice
 
 
-@pytest.mark.parametrize(("wanted", "kind"), [(None, "unix"), ("unix", "unix"), ("tcp", "tcp"), ("grpc", None)])
+WAYS = [(None, "shm"), ("shm", "shm"), ("shm:trusted", "shm"), ("unix", "unix"), ("tcp", "tcp"), ("grpc", None)]
+
+
+@pytest.mark.parametrize(("wanted", "kind"), WAYS)
 def test_the_client_goes_the_way_that_it_is_told(
     wanted: str | None, kind: str | None, connect: Callable[..., RemoteStore], frames: StreamInfo
 ) -> None:
@@ -437,7 +441,7 @@ def test_a_lane_that_cannot_be_opened_is_passed_over(
     session.close()
     with socket.create_server(("127.0.0.1", 0)) as gone:
         tcp.address = f"127.0.0.1:{gone.getsockname()[1]}"
-    for lane in (None, "unix", "tcp"):
+    for lane in (None, "shm", "unix", "tcp"):
         session = Producer(connect(lane=lane), frames.id).session
         assert not isinstance(session, LaneAppend)
         session.close()
@@ -449,15 +453,15 @@ def test_a_lane_that_breaks_before_it_carried_anything_is_passed_over_once(
     proxied("unix", lambda: HELLO_BYTES + 10)
     remote = connect()
     kinds = []
-    for _ in range(3):
+    for _ in range(4):
         producer = Producer(remote, frames.id)
         kinds.append(getattr(producer.session, "kind", None))
-        if kinds[-1] == "unix":
+        if kinds[-1] in ("shm", "unix"):
             with contextlib.suppress(Unavailable):
                 producer.session.send(frames_of(frames, 0, 1))
             wait_until(lambda told=producer.errors: told, "the producer is told")
         producer.session.close()
-    assert kinds == ["unix", "tcp", "unix"]
+    assert kinds == ["shm", "unix", "tcp", "shm"]
 
 
 def test_an_unknown_lane_is_refused() -> None:
@@ -554,5 +558,7 @@ def test_the_example_in_the_document_is_what_is_sent() -> None:
     rows = re.findall(r"^    ((?:[0-9a-f]{2} )*[0-9a-f]{2})  ", document, re.MULTILINE)
     columns = np.array([(1.5,)], columns_dtype((Column.parse("angle", "f8 deg"),)))
     extent = Extent.of([7], np.array([1, 2, 3, 4], np.uint8), [4], columns=columns)
-    wanted = hello(bytes(range(32))) + extent_bytes(extent)
+    framer = ExtentFramer()
+    wanted = hello(bytes(range(32))) + b"".join(bytes(part) for part in framer.parts(extent))
+    wanted += frame(Kind.MEMORY, SIZE.pack(1 << 16)) + b"".join(bytes(part) for part in framer.parts(extent, 8192))
     assert bytes.fromhex("".join(rows)) == wanted

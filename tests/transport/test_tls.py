@@ -24,7 +24,7 @@ from hiss.model import Ack, FrameSpec, StreamInfo, StreamSpec
 from hiss.testing.certificates import certificates
 from hiss.testing.processes import DataProcess
 from hiss.tls import HOW_TO, ClientTls, ServerTls
-from hiss.transport import GrpcServer, RemoteStore
+from hiss.transport import GrpcServer, RemoteStore, shared_reads
 from hiss.transport.lane_client import LaneAppend, kind_of, resolved
 from hiss.transport.lane_framing import Kind, frame
 from hiss.transport.tls_socket import TlsSocket
@@ -164,16 +164,24 @@ def test_a_client_of_tls_says_nothing_to_a_server_without() -> None:
         assert listener.heard.startswith(b"PRI * HTTP/2.0" if wanted else b"\x16\x03")
 
 
-def test_a_client_of_tls_opens_no_plain_lane(serve: Serve, reach: Callable[..., RemoteStore]) -> None:
-    """Though the server offers some, to clients on its own host."""
+def test_a_client_of_tls_opens_no_plain_lane(
+    serve: Serve, reach: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the server offers some, to clients on its own host; nor one to read through shared memory."""
     server = serve(certificates().server, ("unix", "127.0.0.1:0"))
     remote = reach(server, certificates().client)
     info = stream(remote)
-    assert {kind_of(offer.address) for offer in remote._lane_offers(info.id)} == {"unix", "tcp"}
+    assert {kind_of(offer.address) for offer in remote._lane_offers(info.id)} == {"shm", "unix", "tcp"}
     producer = Producer(remote, info.id)
     assert not isinstance(producer.session, LaneAppend)
+    producer.session.send(frames_of(info, 0, 2))
     producer.session.close()
-    for lane in ("unix", "tcp"):
+    assert remote._lane_offers(info.id, read=True)
+    monkeypatch.setattr(shared_reads, "ReadLane", None)  # whoever opens one fails
+    follower = remote.follow(info.id, None, threading.Event())
+    assert next(follower).index[0] == 0
+    follower.close()  # type: ignore[attr-defined]
+    for lane in ("shm", "shm:trusted", "unix", "tcp"):
         with pytest.raises(InvalidInput, match="TLS only"):
             reach(server, certificates().client, lane)
     with pytest.raises(InvalidInput, match="needs"):

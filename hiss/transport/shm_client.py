@@ -1,0 +1,125 @@
+"""An append through shared memory, the client's side: a Unix lane on which only the places of the blocks travel.
+
+`Slots` outlive their session: what was not acknowledged lies there and is announced again on the next lane, or sent
+over it where that is of another kind. A slot is given back, to be written again, when its extent is acknowledged, which
+no server says before it has a copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import socket
+import weakref
+
+import numpy as np
+
+from hiss import limits
+from hiss.extent import Extent
+from hiss.model import ByteArray
+from hiss.store import SharedSlots
+from hiss.transport.lane_client import LaneAppend
+from hiss.transport.lane_framing import TRUSTED, Head, Kind, Part
+from hiss.transport.shared_memory import SIZE, make_memory
+
+
+class Slots:
+    """Shared memory of one producer in slots of one size; a `store.SharedSlots`. One thread at a time, but `place_of`.
+
+    Parameters
+    ----------
+    slot_bytes : int
+        Rounded up to whole pages.
+
+    Raises
+    ------
+    OSError
+        There is no such memory here.
+    """
+
+    def __init__(self, slot_bytes: int) -> None:
+        self._slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        count = min(limits.SHARED_SLOTS_MAX, limits.SHARED_MEMORY_BYTES_MAX // self._slot_bytes)
+        self.size = count * self._slot_bytes
+        self.descriptor = make_memory("hiss producer", self.size)
+        self._close = weakref.finalize(self, os.close, self.descriptor)
+        try:
+            self._map = mmap.mmap(self.descriptor, self.size)
+        except BaseException:
+            self._close()
+            raise
+        self._bytes: ByteArray = np.frombuffer(self._map, np.uint8)
+        self._address = self._bytes.ctypes.data
+        self._handed_bytes = slot_bytes
+        self._cold = list(range(count))[::-1]  # takes no memory until it is written
+        self._warm: list[int] = []
+
+    def take(self) -> ByteArray | None:
+        free = self._warm or self._cold
+        if not free or self._closed:
+            return None
+        start = free.pop() * self._slot_bytes
+        return self._bytes[start : start + self._handed_bytes]
+
+    def give(self, buffer: ByteArray) -> bool:
+        place = self.place_of(buffer)
+        if place is None:
+            return False
+        slot = place // self._slot_bytes
+        if len(self._warm) < limits.SPARE_BUFFERS_MAX:
+            self._warm.append(slot)
+        else:
+            self._map.madvise(mmap.MADV_REMOVE, slot * self._slot_bytes, self._slot_bytes)
+            self._cold.append(slot)
+        return True
+
+    def place_of(self, data: ByteArray) -> int | None:
+        """Where in the memory these bytes lie; None: elsewhere."""
+        place = data.__array_interface__["data"][0] - self._address
+        return place if not self._closed and 0 <= place <= self.size - data.nbytes else None
+
+    @property
+    def _closed(self) -> bool:
+        return not self._close.alive
+
+    def close(self) -> None:
+        self._close()
+        self._bytes = np.empty(0, np.uint8)
+        with contextlib.suppress(BufferError):  # an extent lies there still; it goes with that
+            self._map.close()
+
+
+class ShmAppend(LaneAppend):
+    """A `SharingSession`: a lane whose server looks at the producer's memory. Extents that lie elsewhere are sent.
+
+    `trusted` asks the server not to hash what it copies.
+    """
+
+    trusted = False
+    _slots: Slots | None = None
+
+    def share(self, slot_bytes: int, slots: SharedSlots | None) -> SharedSlots | None:
+        if not isinstance(slots, Slots):
+            try:
+                slots = Slots(slot_bytes)
+            except OSError:
+                return None
+        connection = self._connection
+        assert isinstance(connection, socket.socket), "memory is announced on Unix sockets only"
+        with contextlib.suppress(OSError), self._sending:  # the callbacks tell why it broke
+            head = Head(Kind.MEMORY, TRUSTED if self.trusted else 0, 0, SIZE.size)
+            connection.sendall(head.pack())
+            socket.send_fds(connection, [SIZE.pack(slots.size)], [slots.descriptor])
+        self._slots = slots
+        return slots
+
+    def _parts(self, part: Extent) -> list[Part]:
+        place = self._slots.place_of(part.data) if self._slots is not None and part.data.size else None
+        return self._framer.parts(part, place)
+
+
+class TrustedShmAppend(ShmAppend):
+    """The same, where the server is asked to take the digests as they come."""
+
+    trusted = True
