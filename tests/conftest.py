@@ -33,6 +33,7 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture
 def s3(s3_server: S3Server) -> Iterator[S3Server]:
     """An S3 endpoint over HTTP, empty at the beginning and at the end."""
+    s3_server.clear()  # of what those left who share the server
     yield s3_server
     s3_server.clear()
 
