@@ -57,8 +57,13 @@ class DrainTable:
         What waits below it is dropped; what the new policy still wants of it comes back when it is planned.
         """
         with self._events(), self._database.transaction() as writer:
-            if not self._database.row("SELECT 1 FROM collection WHERE path = ?", collection):
-                raise CollectionNotFound(f"no collection {collection[:200]!r}", path=collection[:200])
+            below = f"{collection}/"
+            if not self._database.row(
+                "SELECT 1 FROM collection WHERE path = ? OR substr(path, 1, ?) = ?", collection, len(below), below
+            ):
+                raise CollectionNotFound(
+                    f"no collection {collection[:200]!r}, and none below it", path=collection[:200]
+                )
             writer.execute("DELETE FROM drain_policy WHERE collection = ?", (collection,))
             if policy is not None:
                 writer.execute("INSERT INTO drain_policy VALUES (?, ?)", (collection, policy.to_json()))

@@ -121,8 +121,13 @@ class SpaceRecords:
     def set_retention(self, collection: str, policy: Retention | None) -> None:
         """Give a collection a policy of its own, or with None take it away. Raises `CollectionNotFound`."""
         with self._events(), self._database.transaction() as writer:
-            if not self._database.row("SELECT 1 FROM collection WHERE path = ?", collection):
-                raise CollectionNotFound(f"no collection {collection[:200]!r}", path=collection[:200])
+            below = f"{collection}/"
+            if not self._database.row(
+                "SELECT 1 FROM collection WHERE path = ? OR substr(path, 1, ?) = ?", collection, len(below), below
+            ):
+                raise CollectionNotFound(
+                    f"no collection {collection[:200]!r}, and none below it", path=collection[:200]
+                )
             writer.execute("DELETE FROM retention WHERE collection = ?", (collection,))
             if policy is not None:
                 writer.execute("INSERT INTO retention VALUES (?, ?)", (collection, rows.dumps(asdict(policy))))

@@ -187,6 +187,18 @@ def test_an_open_stream_is_drained_while_it_is_written(place: Place, monkeypatch
     assert set(place.states().values()) == {"done"}
 
 
+def test_a_policy_may_be_set_above_the_collections_that_there_are(place: Place) -> None:
+    stream_id = place.write("beam/7/s")
+    place.store.set_drain_policy("beam", DrainPolicy((place.target(),)))
+    assert place.work() == 1
+    assert place.store.archived(stream_id)
+    with pytest.raises(CollectionNotFound, match="none below it"):
+        place.store.set_drain_policy("bea", DrainPolicy((place.target(),)))
+    with pytest.raises(CollectionNotFound, match="none below it"):
+        place.store.set_retention("bea", Retention(age_s=1.0))
+    assert place.store.set_retention("beam", Retention(age_s=1.0)).age_s == 1.0
+
+
 @pytest.mark.parametrize("name", ["{collection}.nxs", "{stream}.zarr"])
 def test_only_files_of_streams_are_drained_while_they_are_written(place: Place, name: str) -> None:
     with pytest.raises(InvalidInput, match="still written"):
