@@ -273,3 +273,17 @@ def test_run_ends_with_the_stream_and_when_it_is_told_to(tmp_path: Path, buffer:
     running.join(60)
     assert drain.report is not None
     assert drain.report.blocks == 4
+
+
+def test_what_was_drained_while_it_was_written_is_read_when_it_is_evicted(tmp_path: Path, buffer: Buffer) -> None:
+    data = frames(9)
+    with started(buffer) as stream:
+        drain = live(buffer, tmp_path / "scan.nxs")
+        for first in (3, 6, 0):  # the first ones come late
+            append(stream, data[first : first + 3], first)
+            drain.look(now=True)
+    assert drain.look()
+    (gone,) = buffer.evict("c/proj")
+    assert gone.location == f"{tmp_path}/scan.nxs::/entry/instrument/proj/data"
+    np.testing.assert_array_equal(np.asarray(buffer["c/proj"]), data)
+    np.testing.assert_array_equal(buffer["c/proj"][7], data[7])
