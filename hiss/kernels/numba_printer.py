@@ -26,7 +26,7 @@ from hiss.kernels.numba_operations import unsigned
 from hiss.kernels.numba_writer import Writer
 from hiss.kernels.schedule import Family, Nest, schedule
 
-VERSION: Final = 3  # of the generator
+VERSION: Final = 4  # of the generator
 FAMILIES: Final[dict[Family, Callable[[Writer, list[Nest]], None]]] = {
     Family.POINTS: numba_points.print_group,
     Family.REDUCTION: numba_reductions.print_group,

@@ -8,7 +8,7 @@ lines. So what the windows of neighbours share is computed once, and both loops 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -42,14 +42,16 @@ _ROUTINE: Final = """\
 
 @dataclass(slots=True)
 class _Text:
-    """Statements of a loop's body; `value` names the last one."""
+    """Statements of a loop's body; `value` names the last one. Each loop has a letter of its own: in OpenCL a name has
+    one type in all of a function."""
 
-    lines: list[str]
+    letter: str
+    lines: list[str] = field(default_factory=list)
     count: int = 0
 
     def value(self, expression: str) -> str:
         self.count += 1
-        name = f"t{self.count}"
+        name = f"{self.letter}{self.count}"
         self.lines.append(f"{name} = {expression}")
         return name
 
@@ -85,7 +87,7 @@ class _Window:
         outer, height, width = self.node.shape
         beside = self.columns // 2
         pitch = width + 2 * beside
-        down, across = _Text([]), _Text([])
+        down, across = _Text("t"), _Text("s")
         loaded = [down.value(self.load(f"values[r{k} + x]")) for k in range(self.rows)]
         for k, name in enumerate(self.down(down, loaded)):
             down.lines.append(f"lines[x + U({k * pitch + beside})] = {name}")

@@ -118,6 +118,8 @@ def test_it_stays_within_its_arrays(dtype: str, tmp_path: Path) -> None:
         command = [oclgrind, "--max-errors", "3", "--disable-pch", str(simulation)]
         ran = subprocess.run(command, check=False, capture_output=True, text=True)
         said = ran.stdout + ran.stderr
+        if unknown := re.search(r"Undefined external function: llvm\.\S+", said):
+            pytest.skip(f"this oclgrind does not simulate what clang makes of it: {unknown[0]}")
         assert ("Invalid" not in said and "error" not in said.lower()) == clean, said[:3000]
 
 

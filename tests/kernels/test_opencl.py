@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from hiss import limits
 from hiss.errors import LimitExceeded
@@ -171,6 +172,16 @@ def test_counts_are_taken_in_16_bits(text: str, narrowed: bool, opencl_compiler:
 
 
 # ---------------------------------------------------------------------------------------------------- compiling
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "?", "i2", "u2"])
+def test_medians_of_all_types_are_said_in_opencl(dtype: str, opencl_compiler: Compiler) -> None:
+    """Those of floats go by keys: one name had two types in one function."""
+    frames = np.random.default_rng(3).integers(-9, 9, (2, 5, 4)).astype(dtype)
+    pipeline, outcome = _run(opencl_compiler, "hk.median_filter(x, (3, 1), 'reflect')", frames)
+    assert pipeline.backends == ("opencl",)
+    expected = ndimage.median_filter(frames.view("u1") if dtype == "?" else frames, (1, 3, 1), mode="reflect")
+    np.testing.assert_array_equal(outcome.frames, expected.astype(dtype))
 
 
 def test_the_cache_is_used_and_damage_costs_speed_only(
