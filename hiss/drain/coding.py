@@ -145,11 +145,25 @@ def _bitshuffle_lz4(item_bytes: int, block_items: int) -> tuple[Encode, Decode]:
             raise Undecodable("the head of a bitshuffle chunk does not fit its dataset")
         source = np.frombuffer(stored, np.uint8)
         items = chunk.size // item_bytes
+        if not _blocks_fit(stored, items, item_bytes, block_items):
+            raise Undecodable("the lengths of a bitshuffle chunk's blocks do not add up to it")
         count = decompress(source.ctypes.data + 12, chunk.ctypes.data, items, item_bytes, block_items)
         if count != source.size - 12:
             raise Undecodable(f"bitshuffle took {count} bytes of {source.size - 12}")
 
     return encode, decode
+
+
+def _blocks_fit(stored: bytes, items: int, item_bytes: int, block_items: int) -> bool:
+    """Whether the blocks of a bitshuffle+LZ4 chunk, each with its length before it (u32, big-endian), end where it
+    ends: the decoder believes the lengths, and would read beyond. Up to 7 items at the end are stored as they are."""
+    blocks = items // block_items + bool(items % block_items // 8)
+    place = 12
+    for _ in range(blocks):
+        place += 4 + int.from_bytes(stored[place : place + 4], "big")
+        if place > len(stored):
+            return False
+    return place + items % 8 * item_bytes == len(stored)
 
 
 def _zstd(level: int) -> tuple[Encode, Decode]:

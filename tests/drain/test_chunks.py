@@ -18,7 +18,7 @@ from memory_store import MemoryStore
 from hiss import limits
 from hiss.drain import drain
 from hiss.drain.chunks import ChunkWriter, Threads, read_chunks
-from hiss.drain.coding import decoder, encoder
+from hiss.drain.coding import Undecodable, decoder, encoder
 from hiss.drain.compression import filters
 from hiss.errors import MissingExtra
 from hiss.limits import MiB
@@ -82,6 +82,28 @@ def test_our_own_coding_is_used_for_each_compression(file: h5py.File, compressio
     data = file.create_dataset("data", shape=(1, 8), chunks=(1, 8), dtype="u2", **filters(compression)[1])
     assert encoder(data) is not None
     assert decoder(data) is not None
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (1, 1000), (1, 4096), (1, 5003), (2, 70_000)])
+def test_a_chunk_whose_lengths_lie_is_refused_before_it_is_decoded(file: h5py.File, shape: tuple[int, int]) -> None:
+    """The decoder itself believes them and would read beyond the chunk."""
+    data = file.create_dataset("x", shape, np.uint16, chunks=shape, **filters("bitshuffle-lz4")[1])
+    encode, decode = encoder(data), decoder(data)
+    assert encode is not None
+    assert decode is not None
+    values = np.random.default_rng(1).integers(0, 99, shape).astype(np.uint16)
+    stored, out = bytes(encode(values.reshape(-1).view(np.uint8))), np.zeros(values.nbytes, np.uint8)
+    decode(stored, out)
+    np.testing.assert_array_equal(out, values.reshape(-1).view(np.uint8))
+    for changed in (
+        stored[:12] + b"\xff\xff\xff\xff" + stored[16:],
+        stored[:12] + (int.from_bytes(stored[12:16], "big") + 1).to_bytes(4, "big") + stored[16:],
+        stored[:-1],
+        stored[:14],
+        stored + b"\0",
+    ):
+        with pytest.raises(Undecodable, match="do not add up"):
+            decode(changed, out)
 
 
 def test_a_filter_that_only_hdf5_has_is_left_to_it(file: h5py.File, threads: Threads) -> None:
