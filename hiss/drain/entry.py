@@ -119,7 +119,6 @@ def _add_columns(group: h5py.Group, info: StreamInfo, written: Written) -> dict[
         member = free_name(group, wanted)
         values = written.columns[column.name]
         group.create_dataset(member, data=values)
-        group[member].attrs["hiss_column"] = column.name
         if column.unit:
             group[member].attrs["units"] = column.unit
         if values.dtype.kind in "iuf":

@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from hiss import limits
+from hiss.drain.archived import column_members
 from hiss.drain.chunks import Threads
 from hiss.drain.contents import UNREADABLE
 from hiss.drain.entry import nexus_name
@@ -214,9 +215,8 @@ def _written(file: h5py.File, record: Any, location: str, ends: IntArray, path: 
     shown = next(group for group in file["entry"].values() if group.attrs.get("hiss_path") == path)
     count = len(ends)
     columns = np.zeros(count, info.columns_dtype)
-    for member in shown.values():
-        if "hiss_column" in member.attrs:
-            columns[member.attrs["hiss_column"]] = member[()]
+    for name, member in column_members([column.name for column in info.columns], "time_ns" in shown).items():
+        columns[name] = shown[member][()]
     data = file[location]
     length = np.diff(ends, prepend=0) * int(data.dtype.itemsize * np.prod(data.shape[1:], dtype=np.int64))
     return Written(
