@@ -72,6 +72,7 @@ class Milestones:
         self._table = storage.catalog.milestones
         self._clock_s = monotonic_s
         self._telling = threading.RLock()  # over what is watched and what was told of it; before every other lock
+        self._looking = threading.Lock()  # one looks at a time; before `_telling`
         self._changed = threading.Condition()  # over what is to be looked at
         self._watched: dict[str, _Watched] = {}
         self._watches: list[StreamWatch] = self._table.watches()
@@ -167,19 +168,23 @@ class Milestones:
             self._changed.notify_all()
 
     def look(self) -> float | None:
-        """Tell all that is due, in the calling thread; returns in how many seconds a stall may be, None for none."""
-        with self._changed:
-            crossed, self._crossed = self._crossed, set()
-        for stream_id in sorted(crossed):
-            try:
-                self.tell_progress(stream_id)
-            except NotFound:
-                pass  # deleted meanwhile
-            except BaseException:
-                with self._changed:
-                    self._crossed |= crossed
-                raise
-        return self._tell_stalls()
+        """Tell all that is due, in the calling thread; returns in how many seconds a stall may be, None for none.
+
+        When it returns, what was crossed before the call is told, by this thread or by another that was at it.
+        """
+        with self._looking:
+            with self._changed:
+                crossed, self._crossed = self._crossed, set()
+            for stream_id in sorted(crossed):
+                try:
+                    self.tell_progress(stream_id)
+                except NotFound:
+                    pass  # deleted meanwhile
+                except BaseException:
+                    with self._changed:
+                        self._crossed |= crossed
+                    raise
+            return self._tell_stalls()
 
     def tell_progress(self, stream_id: str) -> None:
         """Tell the counts that a stream has passed; what is told of is durable first."""
