@@ -54,6 +54,11 @@ def due_ns(when: str, final_ns: int) -> int | None:
     return offset + ((final_ns - offset) // period + 1) * period
 
 
+def form_of(form: str, name: str) -> str:
+    """What a format is for a file of that name: `auto` goes by its ending."""
+    return {".zarr": "zarr", ".npy": "npy"}.get(PurePosixPath(name).suffix, "nexus") if form == "auto" else form
+
+
 @dataclass(frozen=True, slots=True)
 class DrainTarget:
     """One place to which the streams of a collection, and of those below it, are drained."""
@@ -110,12 +115,8 @@ class DrainTarget:
 
     @property
     def nature(self) -> str:
-        """The format, where the URL's ending says it."""
-        return (
-            {".zarr": "zarr", ".npy": "npy"}.get(PurePosixPath(self.url).suffix, "nexus")
-            if self.form == "auto"
-            else self.form
-        )
+        """The format of its files."""
+        return form_of(self.form, self.url)
 
     @property
     def of_streams(self) -> bool:
@@ -125,7 +126,7 @@ class DrainTarget:
     @property
     def bare(self) -> bool:
         """Whether the file holds blocks only, so that it is no archive of them."""
-        return self.form in _BARE or (self.form == "auto" and self.url.endswith(".npy"))
+        return self.nature in _BARE
 
     def place(self, collection: str, stream: str = "", version: int = 0) -> str:
         """The URL for a stream or, without one, a collection. Versions after the first are named, `NAME.v2`, where the

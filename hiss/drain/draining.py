@@ -21,6 +21,7 @@ from hiss.drain.frames import Progress
 from hiss.drain.nexus import Nexus
 from hiss.drain.report import DrainedStream, DrainReport
 from hiss.drain.targets import LocalTarget, Target
+from hiss.drain_policy import form_of
 from hiss.errors import Conflict, InvalidInput, NotFound, PermissionRefused, StreamNotFinal
 from hiss.model import RAW_SUFFIX
 from hiss.store import Store
@@ -167,8 +168,7 @@ def announce(store: Store, content: Content, file: str, file_bytes: int) -> None
 
 
 def _format(form: str, name: str, compression: str) -> Format:
-    if form == "auto":
-        form = {".zarr": "zarr", ".npy": "npy"}.get(Path(name).suffix, "nexus")
+    form = form_of(form, name)
     if form not in FORMATS:
         raise InvalidInput(f"format {form!r}: expected one of auto, {', '.join(FORMATS)}")
     return FORMATS[form](compression)
