@@ -1,8 +1,8 @@
 """Blocks out again from a server: the served part of `egress`.
 
 Workload: random bytes (they do not compress) in one stream, as many as the arena keeps, read by a consumer in a process
-of its own, every block's digest compared on the way. Blocks are read over gRPC, or with the way `shm` through shared
-memory; gRPC is the one way here, unless another is given.
+of its own, every block's digest compared on the way: through shared memory, and over gRPC, by which all other lanes
+read.
 
 Peers, whose consumers and servers are processes of their own too: `bare-socket`, `flight` (DoGet) and `grpc-bytes` send
 from memory what is asked for, `redis-set` is GET of blocks in memory, over a Unix socket; nobody compares digests.
@@ -33,7 +33,7 @@ def run(
     directory: Path,
     arena_bytes: int,
     *,
-    ways: Sequence[str] = ("grpc",),
+    ways: Sequence[str] = ("shm", "grpc"),
 ) -> Iterator[dict[str, Any]]:
     """Sizes that the arena has no room for are left out."""
     rounds = 2 if quick else 5
@@ -42,8 +42,7 @@ def run(
         server = stack.enter_context(DataProcess(directory / "served", arena_bytes=arena_bytes))
         found, absent = stack.enter_context(peers(directory, consume=True))
         theirs = {name: stack.enter_context(peer.crew()) for name, peer in found.items()}
-        address = server.config.address
-        ours = {way: stack.enter_context(our_crew(address, server.token, way, role="consumer")) for way in ways}
+        ours = {way: stack.enter_context(our_crew(server, way, role="consumer")) for way in ways}
         for name, size in SIZES.items():
             if size > arena_bytes // 8:
                 continue

@@ -28,10 +28,11 @@ from benchmarks.ingest_wire import ACKS
 from benchmarks.measure import Case, measure
 from hiss.client import Buffer
 from hiss.limits import SEGMENT_BYTES, GiB, KiB
+from hiss.testing.certificates import certificates
 from hiss.testing.processes import DataProcess
 from hiss.transport.lane_choice import GRPC, TRUSTED_SHM
 
-LANES = ("embedded", "shm", TRUSTED_SHM, "unix", "tcp", GRPC)
+LANES = ("embedded", "shm", TRUSTED_SHM, "unix", "tcp", "tls", GRPC)
 
 
 def run(
@@ -54,14 +55,20 @@ def run(
                 for ack in ACKS:
                     yield measure(_small("embedded", ack, buffer, small), rounds)
                 yield measure(_small_extend("embedded", buffer, small), rounds)
-        if served := [lane for lane in lanes if lane != "embedded"]:
-            (directory / "served").mkdir()
-            process = DataProcess(directory / "served", arena_bytes=1 * GiB, segment_bytes=segment_bytes)
-            lane = "unix" if "unix" in served else served[0]
-            with process, process.connect(lane) as buffer:
-                yield measure(_fresh(lane, buffer, big, repeat, directory), 1)
-                warm(buffer, big, segment_bytes)
-                yield from ingest_wire.run(quick, process, directory, served)
+        served = [lane for lane in lanes if lane != "embedded"]
+        with ExitStack() as stack:
+            servers: dict[str, DataProcess] = {}
+            for kind, tls in (("plain", None), ("tls", certificates().server)):  # a server over TLS has no other lane
+                if mine := [lane for lane in served if (lane == "tls") is (tls is not None)]:
+                    (directory / kind).mkdir()
+                    sizes = {"arena_bytes": 1 * GiB, "segment_bytes": segment_bytes}
+                    server = stack.enter_context(DataProcess(directory / kind, **sizes, tls=tls))
+                    with server.connect(None if tls else mine[0]) as buffer:
+                        if not tls:
+                            yield measure(_fresh(mine[0], buffer, big, repeat, directory), 1)
+                        warm(buffer, big, segment_bytes)
+                    servers |= dict.fromkeys(mine, server)
+            yield from ingest_wire.run(quick, servers, directory)
 
 
 def _lent(lane: str, buffer: Buffer, frames: np.ndarray, repeat: int, directory: Path) -> Case:

@@ -4,17 +4,16 @@ Workload: random bytes made once (they do not compress), a stream for each run, 
 the first `append` to the last acknowledgement. Every producer is a process of its own, ours and the peers', and so is
 every server. The log is written through before the first figure. All cases and peers of one size take turns.
 
-Peers: `bare-socket` throws the bytes away (over a Unix socket where the lane is one, or goes through shared memory),
-`flight` is Arrow Flight's DoPut into a server that keeps nothing, `redis-set` and `redis-xadd` keep the newest blocks
-in memory and are reached by a Unix socket, `nats` is JetStream with file storage, `pvapy` a pvAccess monitor of which
-what arrived counts, `grpc-bytes` a stream of protobuf messages with a field of bytes, thrown away. `copy` is
-numpy.copyto on warm pages.
-`8MiB-lent` appends with `copy=False`.
+Peers: `bare-socket` throws the bytes away; it is TCP, TLS beside the TLS lane, and a Unix socket beside that and shared
+memory. `flight` is Arrow Flight's DoPut into a server that keeps nothing, `redis-set` and `redis-xadd` keep the newest
+blocks in memory and are reached by a Unix socket, `nats` is JetStream with file storage, `pvapy` a pvAccess monitor of
+which what arrived counts, `grpc-bytes` a stream of protobuf messages with a field of bytes, thrown away. `copy` is
+numpy.copyto on warm pages. `8MiB-lent` appends with `copy=False`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -24,50 +23,52 @@ import numpy as np
 
 from benchmarks import disk_peers
 from benchmarks.measure import Case, Run, measure_together
-from benchmarks.wire_peers import Crew, Peer, our_crew, peers
+from benchmarks.wire_peers import Crew, Peer, beside, our_crew, peers
 from hiss.limits import KiB, MiB
 from hiss.testing.processes import DataProcess
 
 ACKS = ("received", "written", "durable")
 SIZES = {"4KiB": 4 * KiB, "64KiB": 64 * KiB, "1MiB": MiB, "8MiB": 8 * MiB, "64MiB": 64 * MiB}
 PRODUCERS = (2, 4, 8)
-_BESIDE_MANY = ("bare-socket", "bare-socket-unix", "flight", "redis-set", "grpc-bytes")  # eight processes each
+_BESIDE_MANY = (
+    "bare-socket",
+    "bare-socket-unix",
+    "bare-socket-tls",
+    "flight",
+    "redis-set",
+    "grpc-bytes",
+)  # eight processes each
 _SLOW = {"nats": 4, "pvapy": 2}  # so many times fewer bytes
 
 
 def run(
     quick: bool,
-    server: DataProcess,
+    servers: Mapping[str, DataProcess],
     directory: Path,
-    lanes: Sequence[str],
     *,
     sizes: Sequence[str] | None = None,
     producers: Sequence[int] | None = None,
     run_bytes: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The last three are for tests."""
+    """By each lane to its server; the last three are for tests."""
     sizes = sizes or (("4KiB", "1MiB", "8MiB") if quick else tuple(SIZES))
     producers = (2,) if producers is None and quick else PRODUCERS if producers is None else producers
     run_bytes = run_bytes or (64 if quick else 512) * MiB
     rounds = 2 if quick else 5
     with peers(directory) as (found, absent):
         with ExitStack() as stack:
-            ours = {lane: stack.enter_context(_ours(server, lane)) for lane in lanes}
+            ours = {lane: stack.enter_context(our_crew(server, lane)) for lane, server in servers.items()}
             crews = {name: stack.enter_context(peer.crew()) for name, peer in found.items()}
             for name in sizes:
                 group = _of_one_size(name, ours, crews, found, absent, run_bytes)
                 yield from measure_together(group, rounds)
         for number in producers:
             with ExitStack() as stack:
-                ours = {lane: stack.enter_context(_ours(server, lane, number)) for lane in lanes}
+                ours = {lane: stack.enter_context(our_crew(server, lane, number)) for lane, server in servers.items()}
                 some = {name: peer for name, peer in found.items() if name in _BESIDE_MANY}
                 crews = {name: stack.enter_context(peer.crew(number)) for name, peer in some.items()}
                 group = _of_many(number, ours, crews, run_bytes)
                 yield from measure_together(group, min(rounds, 3))
-
-
-def _ours(server: DataProcess, lane: str, number: int = 1) -> Crew:
-    return our_crew(server.config.address, server.token, lane, number)
 
 
 def _of_one_size(
@@ -98,7 +99,7 @@ def _of_one_size(
             pool = min(run_bytes, 64 * MiB)
             work = unit(partial(crew.run, size=size, count=count, pool=pool, ack=ack, how=how))
             title = f"ingest/{lane}/{ack}/{name}" + ("" if how == "append" else f"-{how}")
-            cases.append(Case(title, *metric, work, _beside(lane, theirs), absent))
+            cases.append(Case(title, *metric, work, beside(lane, theirs), absent))
     return cases
 
 
@@ -117,19 +118,10 @@ def _of_many(number: int, ours: dict[str, Crew], crews: dict[str, Crew], run_byt
             "throughput",
             "GB/s",
             partial(crew.run, **task, ack="received", how="append"),
-            _beside(lane, theirs),
+            beside(lane, theirs),
         )
         for lane, crew in ours.items()
     ]
-
-
-def _beside(lane: str, theirs: dict[str, Run]) -> dict[str, Run]:
-    """The peers of a lane: its own kind of bare socket."""
-    mine = dict(theirs)
-    unix = mine.pop("bare-socket-unix", None)
-    if unix is not None and lane.partition(":")[0] in ("unix", "shm"):
-        mine["bare-socket"] = unix
-    return mine
 
 
 def _same(run: Run) -> Run:

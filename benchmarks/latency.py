@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import Case, Run, measure_together
-from benchmarks.wire_peers import Crew, our_crew, peers
+from benchmarks.wire_peers import Crew, beside, our_crew, peers
 from hiss.limits import GiB, KiB, MiB
 from hiss.testing.processes import DataProcess
 from hiss.transport.lane_choice import GRPC, TRUSTED_SHM
@@ -80,7 +80,7 @@ def run(
         }
         ours = {
             lane: _Times(
-                stack.enter_context(our_crew(server.config.address, server.token, lane)),
+                stack.enter_context(our_crew(server, lane)),
                 directory / f"{lane}.npy",
                 count,
                 ack="received",
@@ -97,12 +97,8 @@ def run(
 def _cases(
     lane: str, times: _Times, theirs: dict[str, _Times], absent: dict[str, str], suffix: str = ""
 ) -> Iterator[Case]:
-    mine = dict(theirs)
-    unix = mine.pop("bare-socket-unix", None)
-    if unix is not None and lane.partition(":")[0] in ("unix", "shm"):
-        mine["bare-socket"] = unix
     for percent in ("p50", "p99"):
-        runs: dict[str, Run] = {name: getattr(each, percent) for name, each in mine.items()}
+        runs: dict[str, Run] = {name: getattr(each, percent) for name, each in beside(lane, theirs).items()}
         name = f"latency/{lane}/received/64KiB/{percent}{suffix}"
         yield Case(name, "latency", "ms", getattr(times, percent), runs, absent, less_is_better=True)
 

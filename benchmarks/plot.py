@@ -56,7 +56,7 @@ def _draw(axis: Any, found: dict[str, Any], size: str, scale: float) -> None:
     for lane in lanes:
         for name, peer in found[f"ingest/{lane}/received/{size}"]["peers"].items():
             if peer.get("value") is not None and name != "copy":
-                kind = "Unix" if lane.startswith(("unix", "shm")) else "TCP"
+                kind = {"unix": "Unix", "shm": "Unix", "tls": "TLS"}.get(lane.partition(":")[0], "TCP")
                 label = f"{name} ({kind})" if name == "bare-socket" else name
                 peers.setdefault(label, peer["value"] * scale)
     place = 0.0

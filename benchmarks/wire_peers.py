@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,12 @@ from typing import Any
 
 from benchmarks.peers import PROGRAMS, install_line, interpreter
 from hiss.limits import MiB
-from hiss.testing.processes import free_port
+from hiss.testing.certificates import certificates
+from hiss.testing.processes import DataProcess, free_port
 
 HERE = Path(__file__).parent / "peers"
 ROOT = Path(__file__).parents[1]
-NAMES = ("bare-socket", "flight", "redis-set", "redis-xadd", "nats", "pvapy", "grpc-bytes")
+BARE_TLS = "bare-socket-tls"
 _NATS_BYTES_MAX = 64 * MiB - 1  # of a message, whatever is configured
 _UP_S = 30.0
 
@@ -103,15 +104,18 @@ class Peer:
         return Crew(self.command, number)
 
 
-def our_crew(address: str, token: str, lane: str, number: int = 1, *, role: str = "producer") -> Crew:
-    command = [sys.executable, "-m", f"benchmarks.{role}", address, lane]
-    return Crew(command, number, {"HISS_TOKEN": token})
+def our_crew(server: DataProcess, lane: str, number: int = 1, *, role: str = "producer") -> Crew:
+    environment = {"HISS_TOKEN": server.token}
+    if lane == "tls":
+        environment["HISS_TLS_CA"] = str(certificates().client.ca)
+    command = [sys.executable, "-m", f"benchmarks.{role}", f"127.0.0.1:{server.config.port}", lane]
+    return Crew(command, number, environment)
 
 
 @contextmanager
 def peers(directory: Path, *, consume: bool = False) -> Iterator[tuple[dict[str, Peer], dict[str, str]]]:
-    """Those that are here, by name (`bare-socket` twice, the other as `bare-socket-unix`), and of those that are not
-    the line that installs them. With `consume` they are read from."""
+    """Those that are here, by name (`bare-socket` also as `bare-socket-unix` and `bare-socket-tls`), and of those that
+    are not the line that installs them. With `consume` they are read from."""
     found: dict[str, Peer] = {}
     absent: dict[str, str] = {}
     with ExitStack() as stack:
@@ -123,10 +127,21 @@ def peers(directory: Path, *, consume: bool = False) -> Iterator[tuple[dict[str,
             address = stack.enter_context(start(directory))
             python = str(interpreter(_ENVIRONMENTS[name]) if name in _ENVIRONMENTS else sys.executable)
             kind = name.removesuffix("-unix")
+            more = [str(certificates().client.ca)] if name == BARE_TLS else []
             bytes_max = _NATS_BYTES_MAX if name == "nats" else None
             program = HERE / ("wire_consumers.py" if consume else "wire_producers.py")
-            found[name] = Peer(name, [python, str(program), kind, address], bytes_max)
+            found[name] = Peer(name, [python, str(program), kind, address, *more], bytes_max)
         yield found, absent
+
+
+def beside(lane: str, theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """The peers of a lane: of the bare sockets its own kind."""
+    kind = {"unix": "-unix", "shm": "-unix", "tls": "-tls"}.get(lane.partition(":")[0], "")
+    return {
+        "bare-socket" if name.startswith("bare-socket") else name: each
+        for name, each in theirs.items()
+        if not name.startswith("bare-socket") or name == f"bare-socket{kind}"
+    }
 
 
 def _missing(name: str) -> str | None:
@@ -193,6 +208,7 @@ def _nothing(_: Path) -> Iterator[str]:
 _STARTS: dict[str, Callable[[Path], Any]] = {
     "bare-socket": lambda _: _sink(None, "bare-socket"),
     "bare-socket-unix": lambda directory: _sink(None, "bare-socket", str(directory / "bare.sock")),
+    BARE_TLS: lambda _: _sink(None, BARE_TLS, str(certificates().server.cert), str(certificates().server.key)),
     "flight": lambda _: _sink("wire", "flight"),
     "redis-set": _redis,
     "redis-xadd": _redis,

@@ -130,15 +130,21 @@ def test_soak(tmp_path):
 def test_ingest_by_lanes_and_its_picture(no_peers, tmp_path):
     from benchmarks import ingest_wire, plot
     from benchmarks.measure import machine
+    from hiss.testing.certificates import certificates
     from hiss.testing.processes import DataProcess
 
-    (tmp_path / "data").mkdir()
-    with DataProcess(tmp_path / "data") as server:
+    for name in ("plain", "tls"):
+        (tmp_path / name).mkdir()
+    with (
+        DataProcess(tmp_path / "plain") as plain,
+        DataProcess(tmp_path / "tls", tls=certificates().server) as over_tls,
+    ):
         sizes = {"sizes": ["4KiB"], "producers": [], "run_bytes": 1 << 18}
-        found = by_case(ingest_wire.run(True, server, tmp_path, ["unix"], **sizes))
-    peers = found["ingest/unix/durable/4KiB"]["peers"]
-    assert {"bare-socket", "grpc-bytes", "copy"} <= {name for name, peer in peers.items() if "value" in peer}
-    assert peers["flight"]["absent"] == "python -m benchmarks.peers wire"
+        found = by_case(ingest_wire.run(True, {"unix": plain, "tls": over_tls}, tmp_path, **sizes))
+    for lane in ("unix", "tls"):
+        peers = found[f"ingest/{lane}/durable/4KiB"]["peers"]
+        assert {"bare-socket", "grpc-bytes", "copy"} <= {name for name, peer in peers.items() if "value" in peer}
+        assert peers["flight"]["absent"] == "python -m benchmarks.peers wire"
     assert "ingest/unix/written/4KiB-extend" in found
     results = tmp_path / "results.json"
     results.write_text(json.dumps({"machine": machine(), "results": list(found.values())}))

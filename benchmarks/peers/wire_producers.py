@@ -1,8 +1,8 @@
-"""Producers of the peers: `wire_producers.py KIND ADDRESS`, a process each; `pacing` has the tasks.
+"""Producers of the peers: `wire_producers.py KIND ADDRESS [AUTHORITY]`, a process each; `pacing` has the tasks.
 
-KIND is `flight`, `redis-set`, `redis-xadd`, `nats`, `pvapy`, `grpc-bytes`, `bare-socket`. Each is as fast as its
-library makes it without special cases: what is smaller than 64 KiB goes to Redis in pipelines, NATS has 16 messages
-under way.
+KIND is `flight`, `redis-set`, `redis-xadd`, `nats`, `pvapy`, `grpc-bytes`, `bare-socket`, `bare-socket-tls`. Each is
+as fast as its library makes it without special cases: what is smaller than 64 KiB goes to Redis in pipelines, NATS has
+16 messages under way.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -144,12 +145,15 @@ def grpc_bytes(address: str) -> Callable[[int, int], int]:
     return send
 
 
-def bare_socket(address: str) -> Callable[[int, int], int]:
+def bare_socket(address: str, authority: str | None = None) -> Callable[[int, int], int]:
+    """Over TLS where there is an `authority` to trust."""
     host, _, port = address.rpartition(":")
     peer = socket.socket(socket.AF_UNIX if address.startswith("/") else socket.AF_INET)
     peer.connect(address if address.startswith("/") else (host, int(port)))
     if not address.startswith("/"):
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if authority is not None:
+        peer = ssl.create_default_context(cafile=authority).wrap_socket(peer, server_hostname=host)
 
     def send(size: int, count: int) -> int:
         peer.sendall((size * count).to_bytes(8, "big"))
@@ -161,7 +165,7 @@ def bare_socket(address: str) -> Callable[[int, int], int]:
     return send
 
 
-KINDS: dict[str, Callable[[str], Callable[[int, int], Any]]] = {
+KINDS: dict[str, Callable[..., Callable[[int, int], Any]]] = {
     "flight": flight,
     "redis-set": lambda address: redis(address, "set"),
     "redis-xadd": lambda address: redis(address, "xadd"),
@@ -169,11 +173,12 @@ KINDS: dict[str, Callable[[str], Callable[[int, int], Any]]] = {
     "pvapy": pvapy,
     "grpc-bytes": grpc_bytes,
     "bare-socket": bare_socket,
+    "bare-socket-tls": bare_socket,
 }
 
 
-def main(kind: str, address: str) -> None:
-    send = KINDS[kind](address)
+def main(kind: str, *where: str) -> None:
+    send = KINDS[kind](*where)
 
     @contextmanager
     def prepared(task: dict[str, Any]) -> Iterator[pacing.Work]:
@@ -198,4 +203,4 @@ def latencies(send: Callable[[int, int], Any], size: int, count: int, out: str) 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -1,9 +1,12 @@
-"""Servers of the peers that throw away what comes: `wire_sinks.py flight|grpc-bytes|bare-socket [PATH]`; the first line
-of output is the address."""
+"""Servers of the peers that throw away what comes; the first line of output is the address.
+
+wire_sinks.py flight|grpc-bytes|bare-socket [PATH]|bare-socket-tls CERT KEY
+"""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +48,7 @@ def grpc_bytes() -> None:
     server.wait_for_termination()
 
 
-def bare_socket(path: str | None) -> None:
+def bare_socket(path: str | None = None, tls: ssl.SSLContext | None = None) -> None:
     import threading
 
     if path is None:
@@ -58,8 +61,10 @@ def bare_socket(path: str | None) -> None:
         print(path, flush=True)
 
     def take(peer: socket.socket) -> None:
+        if tls is not None:
+            peer = tls.wrap_socket(peer, server_side=True)
         buffer = bytearray(8 << 20)
-        while head := peer.recv(8, socket.MSG_WAITALL):
+        while head := peer.recv(8):  # of 8 bytes that were sent at once
             left = int.from_bytes(head, "big")
             while left:
                 left -= peer.recv_into(buffer, min(left, len(buffer)))
@@ -71,8 +76,15 @@ def bare_socket(path: str | None) -> None:
         threading.Thread(target=take, args=(peer,), daemon=True).start()
 
 
+def bare_tls(cert: str, key: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(cert, key)
+    bare_socket(tls=context)
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "bare-socket":
-        bare_socket(sys.argv[2] if len(sys.argv) > 2 else None)
-    else:
-        {"flight": flight, "grpc-bytes": grpc_bytes}[sys.argv[1]]()
+    kind, *arguments = sys.argv[1:]
+    {"flight": flight, "grpc-bytes": grpc_bytes, "bare-socket": bare_socket, "bare-socket-tls": bare_tls}[kind](
+        *arguments
+    )
