@@ -510,9 +510,7 @@ class LocalStore:
         node, storage = self._node, self._node.storage
         usage, (blocks, size) = storage.usage(), node.received()
         promises = node.reservations.reservations()
-        collections = self._catalog.collections("")
-        every = [info for one in collections for info in self._catalog.streams(one.path)]
-        streams = [info for info in every if info.raw_of is None]
+        collections, streams, streams_open = self._catalog.counts()
         return NodeStatus(
             node=self._catalog.node,
             version=__version__,
@@ -524,9 +522,9 @@ class LocalStore:
             arena_free_bytes=usage.arena_free_bytes,
             segments=usage.segments,
             log_bytes=usage.log_bytes,
-            collections=len(collections),
-            streams=len(streams),
-            streams_open=sum(not info.state.final for info in streams),
+            collections=collections,
+            streams=streams,
+            streams_open=streams_open,
             blocks_received=blocks,
             bytes_received=size,
             recovery=storage.recovery.attrs(),

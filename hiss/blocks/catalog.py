@@ -325,6 +325,17 @@ class Catalog:
             newest[row["name"]] = max(newest.get(row["name"], 0), row["version"])
         return [rows.stream_info(row) for row in found if all_versions or row["version"] == newest[row["name"]]]
 
+    def counts(self) -> tuple[int, int, int]:
+        """Collections; streams in their newest versions, raw companions not counted; how many of those are open."""
+        row = self._database.row(
+            "SELECT (SELECT count(*) FROM collection), count(*), coalesce(sum(state = ?), 0) FROM stream AS one "
+            "WHERE attempt IS NULL AND NOT raw AND NOT EXISTS (SELECT 1 FROM stream WHERE collection = one.collection "
+            "AND name = one.name AND version > one.version AND attempt IS NULL)",
+            int(StreamState.OPEN),
+        )
+        assert row is not None
+        return row[0], row[1], row[2]
+
     def open_streams(self) -> list[StreamInfo]:
         """Every stream that is not final, staged ones too."""
         found = self._database.rows("SELECT * FROM stream WHERE state = ? ORDER BY ordinal", int(StreamState.OPEN))

@@ -128,10 +128,7 @@ class LookBack:
                 return made
 
     def _matches(self, marks: Marks, page: Sequence[Event]) -> Iterator[Match]:
-        for event in page:
-            rules = self._fitting(marks, event)
-            if not rules:
-                continue
+        for event, rules in self._fitting(marks, page):
             if is_file(event.path):
                 if os.path.isfile(local_path(event.path)):
                     yield from ((rule, event) for rule in rules)
@@ -140,16 +137,25 @@ class LookBack:
             if subject is not None:
                 yield from ((rule, event) for rule in rules if accepts(rule, subject))
 
-    def _fitting(self, marks: Marks, event: Event) -> list[ActiveRule]:
+    def _fitting(self, marks: Marks, page: Sequence[Event]) -> list[tuple[Event, list[ActiveRule]]]:
+        """Events with the rules that are still to meet them; those without any are left out."""
         with self._database.transaction():
-            found = [rule for rule in self._rules.matching(event.kind, event.path) if rule in marks]
-        return [
-            rule
-            for rule in found
-            if marks[rule].met_seq < event.seq <= marks[rule].since_seq
-            and not is_own(rule, event)
-            and concerns(rule, event)
+            matching = [(event, self._rules.matching(event.kind, event.path)) for event in page]
+        fitting = [
+            (
+                event,
+                [
+                    rule
+                    for rule in rules
+                    if rule in marks
+                    and marks[rule].met_seq < event.seq <= marks[rule].since_seq
+                    and not is_own(rule, event)
+                    and concerns(rule, event)
+                ],
+            )
+            for event, rules in matching
         ]
+        return [(event, rules) for event, rules in fitting if rules]
 
     def _commit(self, marks: Marks, matches: Sequence[Match], to_seq: int) -> int:
         """The jobs and the marks together; a rule that was removed or made anew meanwhile gets neither."""

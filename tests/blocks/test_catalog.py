@@ -68,6 +68,24 @@ def kinds(catalog, after=0):
     return [(event.kind, event.path) for event in catalog.events_after(after, 100)]
 
 
+def test_counts_are_of_what_everybody_sees(catalog):
+    """Newest versions, without raw companions and what an attempt has not published."""
+    assert catalog.counts() == (1, 0, 0)
+    main = stream_info("proj")
+    catalog.add_streams([main, replace(stream_info("proj.raw"), raw_of=main.id)], new_version=False, attempt=None)
+    first = add(catalog, "s")
+    seal(catalog, first)
+    assert catalog.counts() == (1, 2, 1)
+    again = add(catalog, "s", new_version=True)
+    staged = add(catalog, "s", new_version=True, attempt="j.1")
+    add(catalog, "t", attempt="j.1")
+    assert catalog.counts() == (1, 2, 2), "the new version is open, what is staged does not count"
+    seal(catalog, again)
+    seal(catalog, staged)
+    catalog.create_collection("test/other", {}, [])
+    assert catalog.counts() == (2, 2, 1)
+
+
 def test_a_stream_comes_back_as_it_was_given(catalog, tmp_path):
     params = {"dark": {"array": "ab", "dtype": "<f4", "shape": [2]}, "least": {"scalar": 50, "dtype": None}}
     stage = StageInfo("enough", KernelKind.FILTER, "ff" * 8, "def enough(frame): ...", params, 1.5)
