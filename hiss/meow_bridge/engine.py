@@ -208,17 +208,16 @@ class Engine(Meow):
         Without a buffer at hand, meeting what is there is made up for later, and `existing=False` raises `Unavailable`.
         """
         check_patterns(acting_caller(), [pattern], "adds patterns")
-        self._file_watch.prepare(pattern)
-        newest = self._newest_or_known() if existing else self._scheduler.newest()
-        with self._database.transaction():
-            newest = max(newest, self._scheduler.cursor())
-            check_patterns(acting_caller(), self._rules.named(pattern.name), "changes patterns")
-            if is_file(pattern.trigger):
-                newest = self._rules.newest_file()
-            change = self._rules.put_pattern(pattern, 0 if existing else newest, newest, self._clock_ns())
-            self._cancel_jobs_of(change)
-            self._look_back.claim(change.made)
-        self._file_watch.patterns_changed()
+        with self._file_watch.coming(pattern):
+            newest = self._newest_or_known() if existing else self._scheduler.newest()
+            with self._database.transaction():
+                newest = max(newest, self._scheduler.cursor())
+                check_patterns(acting_caller(), self._rules.named(pattern.name), "changes patterns")
+                if is_file(pattern.trigger):
+                    newest = self._rules.newest_file()
+                change = self._rules.put_pattern(pattern, 0 if existing else newest, newest, self._clock_ns())
+                self._cancel_jobs_of(change)
+                self._look_back.claim(change.made)
         return self._meet(change)
 
     def count_existing(self, pattern: Pattern) -> int:

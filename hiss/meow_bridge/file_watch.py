@@ -12,6 +12,7 @@ this one's, the database's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -63,6 +64,7 @@ class FileWatch:
         self._stop = stop
         self._lock = threading.RLock()
         self._wanted: TriggerIndex[bool] = TriggerIndex()
+        self._coming: list[str] = []  # triggers of patterns that are just being added
         self._roots: dict[str, _Root] = {}
         self._pending: dict[str, tuple[Identity, float]] = {}  # unsettled, and since when they are the same
         self._hints: dict[str, str] = {}  # what happened to a path, in order
@@ -84,8 +86,10 @@ class FileWatch:
 
     # ---- what is watched
 
-    def prepare(self, pattern: Pattern) -> None:
-        """Watch for a pattern that is about to come, and take stock of what is there already.
+    @contextlib.contextmanager
+    def coming(self, pattern: Pattern) -> Iterator[None]:
+        """Watch for a pattern that comes in this context, and take stock of what is there already. At its end the
+        patterns that there are say what is watched.
 
         Raises
         ------
@@ -94,25 +98,32 @@ class FileWatch:
         MissingExtra
             watchdog is absent.
         """
-        if not is_file(pattern.trigger):
-            return
-        root = watched_root(pattern.trigger)
-        if not os.path.isdir(root):
-            raise InvalidPattern(f"pattern {pattern.name!r}: there is no directory {root}; make it first")
+        coming = [pattern.trigger] if is_file(pattern.trigger) else []
+        for root in map(watched_root, coming):
+            if not os.path.isdir(root):
+                raise InvalidPattern(f"pattern {pattern.name!r}: there is no directory {root}; make it first")
         with self._lock:
-            self._wanted.add(pattern.trigger, True)
-            self._watch(root, deep=_is_deep(pattern.trigger, root))
-        self.scan(root)
+            self._coming += coming
+        try:
+            if coming:
+                self.patterns_changed()
+                self.scan(watched_root(pattern.trigger))
+            yield
+        finally:
+            with self._lock:
+                for trigger in coming:
+                    self._coming.remove(trigger)
+            self.patterns_changed()
 
     def patterns_changed(self) -> None:
-        """Watch for the patterns that there are, and for no others."""
-        triggers = [pattern.trigger for pattern in self._rules.patterns() if is_file(pattern.trigger)]
+        """Watch for the patterns that there are, or are coming, and for no others."""
         with self._lock:
+            there = [pattern.trigger for pattern in self._rules.patterns() if is_file(pattern.trigger)]
+            triggers = list(dict.fromkeys((*there, *self._coming)))
             self._wanted = TriggerIndex()
-            for trigger in dict.fromkeys(triggers):
-                self._wanted.add(trigger, True)
             wanted: dict[str, bool] = {}
             for trigger in triggers:
+                self._wanted.add(trigger, True)
                 root = watched_root(trigger)
                 wanted[root] = wanted.get(root, False) or _is_deep(trigger, root)
             for root in set(self._roots) - set(wanted):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hiss import limits, open_files
-from hiss.errors import InvalidPattern, MissingExtra
+from hiss.errors import InvalidPattern, MissingExtra, Unavailable
 from hiss.meow_bridge import Engine, file_watch
 from hiss.meow_bridge.file_paths import keyword_root, watched_root
 from hiss.meow_bridge.trigger import matches
@@ -68,6 +68,40 @@ def test_a_file_that_is_written_makes_one_job_with_its_path(engine: Engine, inbo
     assert job.output == f"0123 a|.dat deep/er/a.dat {inbox}\n"
     (inbox / "deep" / "er" / "a.dat").write_text("new")
     assert finished(engine, 2)[1].output.startswith("new ")
+
+
+def test_another_change_while_a_pattern_comes_leaves_it_watched(
+    still: Callable[..., Engine], inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others change theirs between the look at what is there and the pattern: what is there is met all the same."""
+    engine = still()
+    (inbox / "a.dat").write_text("a")
+    scan = file_watch.FileWatch.scan
+
+    def beside(watch: file_watch.FileWatch, directory: str) -> None:
+        watch.patterns_changed()
+        scan(watch, directory)
+        watch.patterns_changed()
+
+    monkeypatch.setattr(file_watch.FileWatch, "scan", beside)
+    assert engine.add(over(inbox)) == 1
+    assert list(engine._file_watch._roots) == [str(inbox)]
+
+
+def test_a_pattern_that_is_refused_leaves_nothing_watched(
+    still: Callable[..., Engine], inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = still()
+    (inbox / "a.dat").write_text("a")
+
+    def away() -> int:
+        raise Unavailable("the buffer is away")
+
+    monkeypatch.setattr(engine._scheduler, "newest", away)
+    with pytest.raises(Unavailable):
+        engine.add(over(inbox), existing=False)
+    assert not engine._file_watch._roots
+    assert not engine._file_watch._is_wanted(str(inbox / "a.dat"))
 
 
 def test_not_while_it_is_still_being_written(engine: Engine, inbox: Path) -> None:
