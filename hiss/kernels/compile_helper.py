@@ -48,7 +48,7 @@ class CompileHelper:
             self._running()
 
     def compile(self, paths: list[Path]) -> dict[Path, str]:
-        """For each file `ok` or what went wrong.
+        """For each file, named by an absolute path, `ok` or what went wrong.
 
         Raises
         ------
@@ -97,6 +97,7 @@ class CompileHelper:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=self._environment,
+                cwd="/",  # where this process was started may be removed before it ends
                 start_new_session=True,  # Ctrl-C is for the server, which then closes its input
             )
         return self._process

@@ -147,7 +147,7 @@ class NumbaBackend:
     name = "numba"
 
     def __init__(self, directory: Path, compile_files: CompileFiles | None = None) -> None:
-        self.directory = directory
+        self.directory = directory.absolute()
         _prune(directory)
         self._compiled_by = compile_files or compile_in_helper
         versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)

@@ -39,6 +39,18 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def test_it_outlives_the_directory_that_it_was_started_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = "import os, sys\nfor line in sys.stdin:\n    print(line.rstrip() + '\\t' + os.getcwd(), flush=True)\n"
+    helper = _helper(tmp_path, answers)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    helper.warm()
+    gone.rmdir()
+    assert helper.compile([Path("/a")]) == {Path("/a"): "/"}
+    helper.close()
+
+
 def test_it_is_kept_and_replaced_after_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "COMPILER_FILES_MAX", 5)
     helper = _helper(tmp_path, ANSWERS)
