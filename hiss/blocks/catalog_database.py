@@ -222,10 +222,12 @@ class CatalogDatabase:
             while not batch.over:
                 batch.settled.wait()
         batch.led = True
-        while not batch.over and self._arriving and batch.members < limits.CATALOG_BATCH_MAX:
-            self.lock.wait()
-        if not batch.over:
-            self._commit(batch)
+        try:
+            while not batch.over and self._arriving and batch.members < limits.CATALOG_BATCH_MAX:
+                self.lock.wait()
+        finally:  # Ctrl-C too: the others of the batch wait for whoever leads it
+            if not batch.over:
+                self._commit(batch)
         if batch.error is not None:
             raise batch.error
 
@@ -236,9 +238,11 @@ class CatalogDatabase:
                 self._connection.execute("COMMIT")
         except (HissError, sqlite3.Error) as failure:
             error = failure
+        finally:
             if self._connection.in_transaction:
+                error = error or Unavailable(f"{self.path}: the commit was interrupted, nothing of it holds; try again")
                 self._connection.execute("ROLLBACK")
-        self._end(batch, error)
+            self._end(batch, error)
 
     def _end(self, batch: _Batch, error: BaseException | None) -> None:
         if error is None:

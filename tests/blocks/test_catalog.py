@@ -86,6 +86,56 @@ def test_counts_are_of_what_everybody_sees(catalog):
     assert catalog.counts() == (2, 2, 1)
 
 
+class Interrupted:
+    """A connection with Ctrl-C at its next commit: before it, or when it is done."""
+
+    def __init__(self, connection: sqlite3.Connection, *, done: bool) -> None:
+        self._connection, self._done = connection, done
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+    def execute(self, statement, *values):
+        if statement != "COMMIT" or self._done is None:
+            return self._connection.execute(statement, *values)
+        done, self._done = self._done, None
+        if done:
+            self._connection.execute(statement, *values)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_ctrl_c_in_a_commit_leaves_nobody_waiting(catalog, done):
+    database = catalog._database
+    database._connection = Interrupted(database._connection, done=done)
+    with pytest.raises(KeyboardInterrupt):
+        catalog.create_collection("test/second", {}, [])
+    assert [info.path for info in catalog.collections()] == ["test/run"] + ["test/second"] * done
+    after = threading.Thread(target=catalog.create_collection, args=("test/third", {}, []), daemon=True)
+    after.start()
+    after.join(60)
+    assert not after.is_alive()
+    assert catalog.collection("test/third").path == "test/third"
+
+
+def test_ctrl_c_of_whoever_leads_commits_what_others_wait_for(catalog, monkeypatch):
+    """The leader is interrupted while he waits for one that is about to join."""
+    database = catalog._database
+    with database._arriving_lock:
+        database._arriving += 1
+
+    def wait():
+        database._arriving = 0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(database.lock, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        catalog.create_collection("test/second", {}, [])
+    monkeypatch.undo()
+    catalog.create_collection("test/third", {}, [])
+    assert [info.path for info in catalog.collections()] == ["test/run", "test/second", "test/third"]
+
+
 def test_a_stream_comes_back_as_it_was_given(catalog, tmp_path):
     params = {"dark": {"array": "ab", "dtype": "<f4", "shape": [2]}, "least": {"scalar": 50, "dtype": None}}
     stage = StageInfo("enough", KernelKind.FILTER, "ff" * 8, "def enough(frame): ...", params, 1.5)
