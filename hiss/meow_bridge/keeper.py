@@ -48,9 +48,11 @@ class Allotment:
 
 RunJob = Callable[[dict[str, Any], int, int], int]
 """Runs in the job's process: the order, its specification's descriptor, the descriptor for output; the exit status."""
+Prepare = Callable[[], None]
+"""Called in the job's process before its order has come."""
 
 
-def keep(line: socket.socket, run_job: RunJob) -> NoReturn:
+def keep(line: socket.socket, run_job: RunJob, prepare: Prepare) -> NoReturn:
     """The life of a keeper, in a process that was just forked and has no other descriptor that matters."""
     status = 1
     try:
@@ -58,7 +60,7 @@ def keep(line: socket.socket, run_job: RunJob) -> NoReturn:
         become_subreaper()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         wake = _wake_for_children()
-        job = _fork_job(theirs, (line, ours), run_job)
+        job = _fork_job(theirs, (line, ours), run_job, prepare)
         theirs.close()
         line.send(json.dumps({"pid": os.getpid()}).encode())
         message, descriptors, _, _ = socket.recv_fds(line, LINE_BYTES_MAX, 2)
@@ -81,7 +83,7 @@ def _wake_for_children() -> int:
     return wake_read
 
 
-def _fork_job(line: socket.socket, others: tuple[socket.socket, ...], run_job: RunJob) -> int:
+def _fork_job(line: socket.socket, others: tuple[socket.socket, ...], run_job: RunJob, prepare: Prepare) -> int:
     keeper = os.getpid()
     pid = os.fork()
     if pid:
@@ -94,6 +96,7 @@ def _fork_job(line: socket.socket, others: tuple[socket.socket, ...], run_job: R
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for other in others:
             other.close()
+        prepare()
         message, descriptors, _, _ = socket.recv_fds(line, LINE_BYTES_MAX, 2)
         line.close()
         if message:

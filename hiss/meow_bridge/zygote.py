@@ -20,11 +20,11 @@ import signal
 import socket
 import sys
 
-from hiss.meow_bridge.keeper import RunJob, keep
+from hiss.meow_bridge.keeper import Prepare, RunJob, keep
 from hiss.meow_bridge.process_tree import become_subreaper, children, reap
 
 
-def serve(control_fd: int, run_job: RunJob) -> int:
+def serve(control_fd: int, run_job: RunJob, prepare: Prepare) -> int:
     """Fork a keeper for each line that comes, until the other end is closed. Returns the exit status."""
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
@@ -64,7 +64,7 @@ def serve(control_fd: int, run_job: RunJob) -> int:
                 os.close(wake_read)
                 signal.set_wakeup_fd(-1)
                 os.close(wake_write)
-                keep(line, run_job)
+                keep(line, run_job, prepare)
             keepers.add(pid)
             line.close()
     return 0
