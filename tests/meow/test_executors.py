@@ -31,7 +31,7 @@ WAIT = "import os, time\nopen(mark, 'a').write(f'{os.getpid()} ')\nwhile not os.
 def cluster() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None, memory_limit="4GiB"
+        n_workers=2, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0", memory_limit="4GiB"
     ) as made:
         yield made
 
