@@ -50,21 +50,24 @@ def _check_index(where: str, extent: Extent) -> None:
         raise InvalidInput(
             f"{where}: block index {extent.index.min()}; indices are at least 0", index=int(extent.index.min())
         )
-    if len(extent) > 1 and len(np.unique(extent.index)) != len(extent):
+    rising = extent.index[1:] > extent.index[:-1]
+    if not rising.all() and len(np.unique(extent.index)) != len(extent):
         raise InvalidInput(f"{where}: an extent with the same block index twice")
-    if not np.isin(extent.status, _DECLARABLE).all():
+    if extent.status.any() and not np.isin(extent.status, _DECLARABLE).all():
         raise InvalidInput(f"{where}: a producer may send blocks or declare them shed, missing or lost, nothing else")
 
 
 def _check_lengths(where: str, frame: FrameSpec, extent: Extent) -> None:
-    stored = extent.status == BlockStatus.STORED
     if int(extent.length.min()) < 0 or int(extent.length.sum()) != extent.data.size:
         raise SpecMismatch(f"{where}: lengths add up to {int(extent.length.sum())} bytes, {extent.data.size} came")
-    if extent.length[~stored].any():
-        raise SpecMismatch(f"{where}: a block that is declared missing has bytes")
-    lengths = extent.length[stored]
-    if not lengths.size:
-        return
+    index, lengths = extent.index, extent.length
+    if extent.status.any():
+        stored = extent.status == BlockStatus.STORED
+        if lengths[~stored].any():
+            raise SpecMismatch(f"{where}: a block that is declared missing has bytes")
+        index, lengths = index[stored], lengths[stored]
+        if not lengths.size:
+            return
     longest = int(lengths.max())
     if longest > limits.BLOCK_BYTES_MAX:
         raise BlockTooLarge(
@@ -76,12 +79,12 @@ def _check_lengths(where: str, frame: FrameSpec, extent: Extent) -> None:
     wrong = (lengths != step) if frame.block_bytes is not None else (lengths % step != 0)
     if wrong.any():
         place = int(np.argmax(wrong))
-        index, found = int(extent.index[stored][place]), int(lengths[place])
+        found = int(lengths[place])
         expected = f"{step} bytes" if frame.block_bytes is not None else f"a multiple of {step} bytes"
         raise SpecMismatch(
-            f"{where}: block {index} has {found} bytes, expected {expected} "
+            f"{where}: block {index[place]} has {found} bytes, expected {expected} "
             f"(dtype {frame.numpy_dtype}, shape {frame.shape})",
-            index=index,
+            index=int(index[place]),
             expected=step,
             found=found,
         )
