@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export UV_SYSTEM_CERTS ?= 1
 export UV_PROJECT_ENVIRONMENT := .venv
+# Processes are started by the hundred here, and without bytecode each compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --no-sync
