@@ -141,7 +141,7 @@ def _latency(count: int) -> Iterator[dict[str, Any]]:
 
 
 def _start_ms(buffer: Buffer, number: int) -> float:
-    sealed_ns = _seal(buffer, "lat", f"s{number}", after=True)
+    sealed_ns = _seal(buffer.collection("lat"), f"s{number}", after=True)
 
     def done() -> list[Any]:
         return [job for job in buffer.meow.jobs(limit=1) if job.path == f"lat/s{number}" and job.state.final]
@@ -186,13 +186,13 @@ def _archive(count: int) -> float:
         with _buffer(directory) as buffer:  # makes the database
             buffer.meow.add(_recipe("r"))
             buffer.meow.add(hiss.Pattern("r", "elsewhere/*", "r"))
-            _seal(buffer, "elsewhere", "s")
+            _seal(buffer.collection("elsewhere"), "s")
             _wait(lambda b=buffer: any(job.state.final for job in b.meow.jobs()))
         if archived:
             _fill_archive(directory / "data" / "jobs.db", archived)
         with _buffer(directory, executor=lambda *_: Nowhere()) as buffer:
             buffer.meow.add(_recipe("s"))
-            _seal(buffer, "bench", "s")
+            _seal(buffer.collection("bench"), "s")
             times_s.append(min(_made_of_one(buffer, f"p{number}") for number in range(5)))
         shutil.rmtree(directory)
     return times_s[1] / times_s[0]
@@ -240,10 +240,11 @@ def _patterns(buffer: Buffer, name: str, count: int) -> None:
 def _write(buffer: Buffer, name: str, count: int, writers: int) -> int:
     """Store the streams of an experiment, several at once; when the first was sealed."""
     if name == "SPSFS":
-        return _seal(buffer, "bench", "n0")
+        return _seal(buffer.collection("bench"), "n0")
     names = [f"s{number}" for number in range(count if name in ("SPMF", "MPMF") else 1)]
+    collection = buffer.collection("bench")
     with ThreadPoolExecutor(writers) as pool:
-        return min(pool.map(lambda stream: _seal(buffer, "bench", stream), names))
+        return min(pool.map(lambda stream: _seal(collection, stream), names))
 
 
 def _until(buffer: Buffer, table: str, count: int, begin_ns: int) -> float:
@@ -254,9 +255,9 @@ def _until(buffer: Buffer, table: str, count: int, begin_ns: int) -> float:
     return (time.time_ns() - begin_ns) / 1e9
 
 
-def _seal(buffer: Buffer, collection: str, name: str, *, after: bool = False) -> int:
+def _seal(collection: hiss.Collection, name: str, *, after: bool = False) -> int:
     """Store a stream of one block; the time before its seal, or after it."""
-    with buffer.collection(collection).create_stream(name, dtype="u1", shape=(1,)) as stream:
+    with collection.create_stream(name, dtype="u1", shape=(1,)) as stream:
         stream.append(np.zeros(1, "u1"))
         stream.flush()
         before_ns = time.time_ns()

@@ -127,6 +127,9 @@ class Catalog:
 
     def create_collection(self, path: str, attrs: Attrs, expect: Sequence[str]) -> CollectionInfo:
         """Create it, or amend the one that is there: attributes are merged, `expect` is extended."""
+        row = self._collection_row(path)
+        if row is not None and not attrs and not expect:
+            return self._collection_info(row)
         with self._database.transaction() as writer:
             row = self._collection_row(path)
             old = {} if row is None else json.loads(row["attrs"])

@@ -229,10 +229,11 @@ class Engine(Meow):
 
     def remove_pattern(self, name: str) -> None:
         with self._database.transaction():
-            check_patterns(acting_caller(), self._rules.named(name), "removes patterns")
+            removed = self._rules.named(name)
+            check_patterns(acting_caller(), removed, "removes patterns")
             self._cancel_jobs_of(self._rules.drop_pattern(name))
         self._watches.rules_changed()
-        self._file_watch.patterns_changed()
+        self._file_watch.gone(removed)
 
     def patterns(self) -> list[Pattern]:
         check_sees(acting_caller(), "lists patterns")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from hiss import limits
@@ -98,21 +98,28 @@ class FileWatch:
         MissingExtra
             watchdog is absent.
         """
-        coming = [pattern.trigger] if is_file(pattern.trigger) else []
-        for root in map(watched_root, coming):
-            if not os.path.isdir(root):
-                raise InvalidPattern(f"pattern {pattern.name!r}: there is no directory {root}; make it first")
+        if not is_file(pattern.trigger):
+            before = self._rules.named(pattern.name)
+            yield
+            self.gone(before)
+            return
+        root = watched_root(pattern.trigger)
+        if not os.path.isdir(root):
+            raise InvalidPattern(f"pattern {pattern.name!r}: there is no directory {root}; make it first")
         with self._lock:
-            self._coming += coming
+            self._coming.append(pattern.trigger)
         try:
-            if coming:
-                self.patterns_changed()
-                self.scan(watched_root(pattern.trigger))
+            self.patterns_changed()
+            self.scan(root)
             yield
         finally:
             with self._lock:
-                for trigger in coming:
-                    self._coming.remove(trigger)
+                self._coming.remove(pattern.trigger)
+            self.patterns_changed()
+
+    def gone(self, patterns: Iterable[Pattern]) -> None:
+        """Patterns were removed or changed; of most nothing was watched."""
+        if any(is_file(pattern.trigger) for pattern in patterns):
             self.patterns_changed()
 
     def patterns_changed(self) -> None:

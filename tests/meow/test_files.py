@@ -104,6 +104,22 @@ def test_a_pattern_that_is_refused_leaves_nothing_watched(
     assert not engine._file_watch._is_wanted(str(inbox / "a.dat"))
 
 
+def test_patterns_of_streams_are_nothing_to_the_watch(
+    still: Callable[..., Engine], inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are; one that had watched files, and has not any more, is."""
+    engine = still()
+    engine.add(over(inbox, name="of-files"))
+    with monkeypatch.context() as patched:
+        patched.setattr(file_watch.FileWatch, "patterns_changed", lambda _: pytest.fail("all patterns were looked at"))
+        for trigger in ("scan/*", "scan/**"):
+            engine.add(pattern("of-streams", trigger, "r"))
+        engine.remove_pattern("of-streams")
+    assert list(engine._file_watch._roots) == [str(inbox)]
+    engine.add(pattern("of-files", "scan/*", "r"))
+    assert not engine._file_watch._roots
+
+
 def test_not_while_it_is_still_being_written(engine: Engine, inbox: Path) -> None:
     """The first of what must not be repeated: a job that starts when its file is created."""
     engine.add(script("r", "print(open(input).read())"))
