@@ -167,8 +167,7 @@ def buffers(directory: Path, segment_bytes: int, lanes: Sequence[str]) -> Iterat
             found["embedded"] = stack.enter_context(hiss.open(path, arena_bytes=1 * GiB, segment_bytes=segment_bytes))
         if served := [lane for lane in lanes if lane != "embedded"]:
             (directory / "served").mkdir()
-            server = stack.enter_context(
-                DataProcess(directory / "served", arena_bytes=1 * GiB, segment_bytes=segment_bytes)
-            )
+            sizes = {"arena_bytes": 1 * GiB, "segment_bytes": segment_bytes}
+            server = stack.enter_context(DataProcess(directory / "served", **sizes, backend="numba"))
             found |= {lane: stack.enter_context(server.connect(lane)) for lane in served}
         yield found

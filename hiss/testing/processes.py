@@ -35,14 +35,20 @@ class DataProcess:
     program = ("-m", "hiss.server")
 
     def __init__(
-        self, data: Path, *, arena_bytes: int = 64 * MiB, segment_bytes: int = 32 * MiB, tls: ServerTls | None = None
+        self,
+        data: Path,
+        *,
+        arena_bytes: int = 64 * MiB,
+        segment_bytes: int = 32 * MiB,
+        backend: str = "numpy",
+        tls: ServerTls | None = None,
     ) -> None:
         self.config = ServeConfig(
             data=data,
             port=free_port(),
             arena_bytes=arena_bytes,
             segment_bytes=segment_bytes,
-            backend="numpy",
+            backend=backend,
             host="127.0.0.1" if tls is None else "0.0.0.0",
             tls_cert="" if tls is None else str(tls.cert),
             tls_key="" if tls is None else str(tls.key),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -50,6 +51,14 @@ def finished(engine: Engine, count: int) -> list[Job]:
 
     jobs: list[Job] = wait_for(done, f"{count} jobs to finish")
     return jobs[::-1]
+
+
+def deal(engine: Engine, store: MemoryStore) -> None:
+    """What the engine's threads do with the events that there are, here and now."""
+    engine._scheduler.adopt(store.node)
+    events = list(store.events(0, threading.Event(), follow=False))
+    while events:
+        events = engine._scheduler.deal_with(events)
 
 
 @pytest.fixture

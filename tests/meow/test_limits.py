@@ -16,9 +16,8 @@ from hiss.meow_bridge.jobs import Attempt
 from hiss.model import Caller
 from hiss.workflow import Job, JobState
 
-from .conftest import ROOM, finished, pattern, script, wait_for
+from .conftest import ROOM, deal, finished, pattern, script, wait_for
 from .memory_store import MemoryStore
-from .test_schedule import deal
 
 MakeEngine = Callable[..., Engine]
 

@@ -23,18 +23,10 @@ from hiss.errors import (
 from hiss.meow_bridge import Engine
 from hiss.workflow import JobState
 
-from .conftest import finished, pattern, script, wait_for
+from .conftest import deal, finished, pattern, script, wait_for
 from .memory_store import MemoryStore
 
 MakeEngine = Callable[..., Engine]
-
-
-def deal(engine: Engine, store: MemoryStore) -> None:
-    """What the engine's threads do with the events that there are, here and now."""
-    engine._scheduler.adopt(store.node)
-    events = list(store.events(0, threading.Event(), follow=False))
-    while events:
-        events = engine._scheduler.deal_with(events)
 
 
 def paths(engine: Engine, **more: Any) -> list[str]:
