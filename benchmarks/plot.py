@@ -27,7 +27,7 @@ def plot(results: Path, figure: Path) -> None:
     document = json.loads(results.read_text())
     found = {each["case"]: each for each in document["results"]}
     sides = [(SIZE, "GB/s", 1.0), (SMALL, "1000 blocks/s", 1e-3)]
-    drawn, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    drawn, axes = plt.subplots(1, 2, figsize=(10, 5.6), layout="constrained")
     for axis, (size, unit, scale) in zip(axes, sides, strict=True):
         _draw(axis, found, size, scale)
         axis.set_xlabel(unit)
