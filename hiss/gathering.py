@@ -42,7 +42,8 @@ class Buffers:
     def give(self, buffer: ByteArray) -> None:
         if self.slots is not None and self.slots.give(buffer):
             return
-        if len(buffer) == self.size and len(self._free) < limits.SPARE_BUFFERS_MAX and not self._closed:
+        kept_bytes = (len(self._free) + 1) * self.size
+        if len(buffer) == self.size and kept_bytes <= limits.SPARE_BUFFERS_BYTES and not self._closed:
             self._free.append(buffer)
 
     def close(self) -> None:

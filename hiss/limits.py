@@ -31,7 +31,7 @@ LINGER_S: Final = 0.02  # a block waits so long in the client for its extent to 
 LINGER_S_MAX: Final = 60.0
 PATIENCE_S: Final = 1.0  # a producer with an overload policy waits so long for room, unless it says otherwise
 GAP_EXTENTS_UNDER_WAY: Final = 8  # declarations of gaps that a writer has sent and not seen acknowledged
-SPARE_BUFFERS_MAX: Final = 8  # extents' memory that a producer keeps for the next ones
+SPARE_BUFFERS_BYTES: Final = 256 * MiB  # of extents that a producer keeps for the next ones: its credit, by default
 FEEDBACK_BYTES_MAX: Final = 64 * KiB
 FEEDBACK_MESSAGES_MAX: Final = 256  # kept for a producer that does not look
 

@@ -67,7 +67,7 @@ class Slots:
         if place is None:
             return False
         slot = place // self._slot_bytes
-        if len(self._warm) < limits.SPARE_BUFFERS_MAX:
+        if (len(self._warm) + 1) * self._slot_bytes <= limits.SPARE_BUFFERS_BYTES:
             self._warm.append(slot)
         else:
             self._map.madvise(mmap.MADV_REMOVE, slot * self._slot_bytes, self._slot_bytes)

@@ -213,7 +213,7 @@ def test_blocks_travel_by_their_places_and_their_memory_is_used_again(
         assert isinstance(slots, Slots)
         assert all(slots.place_of(packet.extent.data) is not None for packet in s._sent)
         s.flush()
-        assert len(slots._warm) <= hiss.limits.SPARE_BUFFERS_MAX
+        assert len(slots._warm) * slots._slot_bytes <= hiss.limits.SPARE_BUFFERS_BYTES
         assert len(slots._warm) + len(slots._cold) == 64, "all of them are free again"
     assert sum(sent) < data.nbytes / 100
     assert np.array_equal(np.asarray(buffer["c/s"]), data)
