@@ -10,7 +10,7 @@ from memory what is asked for, `redis-set` is GET of blocks in memory, over a Un
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from benchmarks.wire_peers import our_crew, peers
 from hiss.limits import KiB, MiB
 from hiss.testing.processes import DataProcess
 
+WAYS = ("shm", "grpc")
 SIZES = {"64KiB": 64 * KiB, "1MiB": MiB, "8MiB": 8 * MiB}
 
 
@@ -32,8 +33,6 @@ def run(
     quick: bool,
     directory: Path,
     arena_bytes: int,
-    *,
-    ways: Sequence[str] = ("shm", "grpc"),
 ) -> Iterator[dict[str, Any]]:
     """Sizes that the arena has no room for are left out."""
     rounds = 2 if quick else 5
@@ -42,7 +41,7 @@ def run(
         server = stack.enter_context(DataProcess(directory / "served", arena_bytes=arena_bytes))
         found, absent = stack.enter_context(peers(directory, consume=True))
         theirs = {name: stack.enter_context(peer.crew()) for name, peer in found.items()}
-        ours = {way: stack.enter_context(our_crew(server, way, role="consumer")) for way in ways}
+        ours = {way: stack.enter_context(our_crew(server, way, role="consumer")) for way in WAYS}
         for name, size in SIZES.items():
             if size > arena_bytes // 8:
                 continue

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hiss import limits
-from hiss.errors import CatalogDamaged, HissError, SpaceExhausted, Stopping, Unavailable
+from hiss.errors import CatalogDamaged, CollectionNotFound, HissError, SpaceExhausted, Stopping, Unavailable
 
 SCHEMA_VERSION: Final = 5
 
@@ -264,6 +264,12 @@ class CatalogDatabase:
     def row(self, query: str, *values: Any) -> sqlite3.Row | None:
         found = self.rows(query, *values)
         return found[0] if found else None
+
+    def check_at_or_below(self, path: str) -> None:
+        """Raise `CollectionNotFound` unless there is a collection of that path, or one below it."""
+        below = f"{path}/"
+        if not self.row("SELECT 1 FROM collection WHERE path = ? OR substr(path, 1, ?) = ?", path, len(below), below):
+            raise CollectionNotFound(f"no collection {path[:200]!r}, and none below it", path=path[:200])
 
     def close(self) -> None:
         with self.lock, self._reader_lock:

@@ -19,7 +19,6 @@ from hiss import limits
 from hiss.blocks import catalog_rows as rows
 from hiss.blocks.catalog_database import CatalogDatabase
 from hiss.drain_policy import Drain, DrainPolicy, DrainState, DrainTarget, entry, policy_of
-from hiss.errors import CollectionNotFound
 from hiss.model import Attrs, Event, StreamInfo, StreamState
 
 _CURSOR: Final = "drain_cursor"
@@ -57,13 +56,7 @@ class DrainTable:
         What waits below it is dropped; what the new policy still wants of it comes back when it is planned.
         """
         with self._events(), self._database.transaction() as writer:
-            below = f"{collection}/"
-            if not self._database.row(
-                "SELECT 1 FROM collection WHERE path = ? OR substr(path, 1, ?) = ?", collection, len(below), below
-            ):
-                raise CollectionNotFound(
-                    f"no collection {collection[:200]!r}, and none below it", path=collection[:200]
-                )
+            self._database.check_at_or_below(collection)
             writer.execute("DELETE FROM drain_policy WHERE collection = ?", (collection,))
             if policy is not None:
                 writer.execute("INSERT INTO drain_policy VALUES (?, ?)", (collection, policy.to_json()))

@@ -121,13 +121,7 @@ class SpaceRecords:
     def set_retention(self, collection: str, policy: Retention | None) -> None:
         """Give a collection a policy of its own, or with None take it away. Raises `CollectionNotFound`."""
         with self._events(), self._database.transaction() as writer:
-            below = f"{collection}/"
-            if not self._database.row(
-                "SELECT 1 FROM collection WHERE path = ? OR substr(path, 1, ?) = ?", collection, len(below), below
-            ):
-                raise CollectionNotFound(
-                    f"no collection {collection[:200]!r}, and none below it", path=collection[:200]
-                )
+            self._database.check_at_or_below(collection)
             writer.execute("DELETE FROM retention WHERE collection = ?", (collection,))
             if policy is not None:
                 writer.execute("INSERT INTO retention VALUES (?, ?)", (collection, rows.dumps(asdict(policy))))

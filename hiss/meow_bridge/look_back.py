@@ -141,20 +141,7 @@ class LookBack:
         """Events with the rules that are still to meet them; those without any are left out."""
         with self._database.transaction():
             matching = [(event, self._rules.matching(event.kind, event.path)) for event in page]
-        fitting = [
-            (
-                event,
-                [
-                    rule
-                    for rule in rules
-                    if rule in marks
-                    and marks[rule].met_seq < event.seq <= marks[rule].since_seq
-                    and not is_own(rule, event)
-                    and concerns(rule, event)
-                ],
-            )
-            for event, rules in matching
-        ]
+        fitting = [(event, [rule for rule in rules if _is_to_meet(marks, rule, event)]) for event, rules in matching]
         return [(event, rules) for event, rules in fitting if rules]
 
     def _commit(self, marks: Marks, matches: Sequence[Match], to_seq: int) -> int:
@@ -199,6 +186,13 @@ class LookBack:
             return os.path.isfile(local_path(event.path))
         subject = subject_of(self._store, event)
         return subject is not None and accepts(rule, subject)
+
+
+def _is_to_meet(marks: Marks, rule: ActiveRule, event: Event) -> bool:
+    mark = marks.get(rule)
+    if mark is None or not mark.met_seq < event.seq <= mark.since_seq:
+        return False
+    return not is_own(rule, event) and concerns(rule, event)
 
 
 def _bounded(matches: Iterable[Match]) -> Iterator[list[Match]]:
