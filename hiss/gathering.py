@@ -14,18 +14,18 @@ import numpy as np
 from hiss import limits
 from hiss.extent import Extent
 from hiss.model import BlockStatus, ByteArray, IntArray
+from hiss.spare_memory import SpareMemory
 from hiss.store import SharedSlots
 
 
 class Buffers:
-    """Memory for extents, used again after its ack: warm pages are many times faster than fresh ones. It is shared with
-    the server where there are `slots`, which whoever makes the sessions sets."""
+    """Memory for extents, used again after its ack. It is shared with the server where there are `slots`, which whoever
+    makes the sessions sets; what they have not comes from, and goes to, the connection's spare memory."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, spare: SpareMemory) -> None:
         self.size = size
         self.slots: SharedSlots | None = None
-        self._free: list[ByteArray] = []
-        self._closed = False
+        self._spare = spare
 
     def take(self, size: int, *, grows: bool = False) -> ByteArray:
         """At least `size` bytes; as many as there are in one piece where the extent `grows`.
@@ -35,21 +35,15 @@ class Buffers:
         if size > self.size or (size <= limits.DIRECT_BYTES and not grows):
             return np.empty(size, np.uint8)
         slot = self.slots.take() if self.slots is not None else None
-        if slot is not None:
-            return slot
-        return self._free.pop() if self._free else np.empty(self.size, np.uint8)
+        return self._spare.take(self.size) if slot is None else slot
 
     def give(self, buffer: ByteArray) -> None:
         if self.slots is not None and self.slots.give(buffer):
             return
-        kept_bytes = (len(self._free) + 1) * self.size
-        if len(buffer) == self.size and kept_bytes <= limits.SPARE_BUFFERS_BYTES and not self._closed:
-            self._free.append(buffer)
+        if len(buffer) == self.size:
+            self._spare.give(buffer)
 
     def close(self) -> None:
-        """Keep nothing any more: a writer that is done may stay referred to for long."""
-        self._closed = True
-        self._free.clear()
         if self.slots is not None:
             self.slots.close()
 

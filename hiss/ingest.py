@@ -19,7 +19,7 @@ from hiss.admission import check_extent
 from hiss.blocks import Charge, Reservations, Storage, record_bytes
 from hiss.errors import BlockConflict, HissError
 from hiss.extent import Extent
-from hiss.landing import Landed, Space, Spaces, land, land_in_place
+from hiss.landing import ArenaSlots, Landed, Space, Spaces, land, land_in_place
 from hiss.model import BlockStatus, FrameSpec, Keep, StreamInfo
 from hiss.refinery import Refinery
 
@@ -72,10 +72,17 @@ class Ingest:
         """Memory of the arena to receive an extent in; None where it is to come by the ordinary way."""
         return self.spaces.reserve(data_bytes, self._result_bytes(blocks, data_bytes))
 
+    def slots(self, slot_bytes: int) -> ArenaSlots | None:
+        """Memory of the arena for a producer in this process; None with kernels, whose results land beside. While there
+        are reservations it gives none: what lies in the arena is counted then, from the extent's coming on."""
+        if self.refinery is not None:
+            return None
+        return self.spaces.slots(slot_bytes, lambda: not self.reservations.are_some)
+
     def receive(
         self,
         extent: Extent,
-        space: Space | None,
+        space: Space | ArenaSlots | None,
         received_ns: int,
         on_settled: Callable[[Landed, HissError | None], None],
         *,
@@ -85,7 +92,11 @@ class Ingest:
         processed or its `done` called. Digests of one that is `trusted` are not checked, unless kernels make others of
         its bytes."""
         check_extent(self.info, self.came_as, extent)
-        if space is not None:
+        if isinstance(space, ArenaSlots):
+            landed = space.land(extent, received_ns, on_settled)
+            if landed is not None:
+                return iter((landed,))
+        elif space is not None:
             trusted = trusted and self.refinery is None
             return iter((land_in_place(space, extent, received_ns, on_settled, trusted=trusted),))
         return land(self.storage.arena, extent, self._result_bytes, received_ns, on_settled)

@@ -2,12 +2,14 @@
 
 An extent that, together with the result of its kernels, would take more than its share of the arena lands in pieces. A
 transport that knows an extent's size before its bytes asks for `Space` first and receives into it: then nothing is
-copied. Memory is freed exactly once: by the `Space` that was not used, or by the `Landed` that took it over.
+copied. A producer in this process gathers its blocks in `ArenaSlots`: what it copies there has landed. Memory is freed
+exactly once: by the `Space` that was not used, or by the `Landed` that took it over.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from hiss import limits
 from hiss.blocks import Arena, Region
-from hiss.errors import BlockTooLarge, DigestMismatch, HissError
+from hiss.errors import BlockTooLarge, DeadlineExceeded, DigestMismatch, HissError
 from hiss.extent import Extent, block_digests
 from hiss.model import ByteArray
 
@@ -104,19 +106,27 @@ class Spaces:
         self._waiting_bytes = 0
         self._lock = threading.Lock()
 
-    def reserve(self, data_bytes: int, result_bytes: int) -> Space | None:
+    def reserve(self, data_bytes: int, result_bytes: int, timeout_s: float | None = None) -> Space | None:
         """Room for an extent and its result, or None where it should come by the ordinary way: it has no bytes, has
-        more than its share, or too much waits already. Blocks while the arena is full."""
+        more than its share, or too much waits already. Blocks while the arena is full, unless there is a `timeout_s`:
+        then it is `DeadlineExceeded`."""
         need = data_bytes + result_bytes
         if not data_bytes or need > share_of(self._arena) or not self._count(need):
             return None
         sizes = [data_bytes, result_bytes] if result_bytes else [data_bytes]
         try:
-            regions = self._arena.allocate(*sizes, timeout_s=None)
+            regions = self._arena.allocate(*sizes, timeout_s=timeout_s)
         except BaseException:
             self._uncount(need)
             raise
         return Space(regions, lambda: self._uncount(need))
+
+    def slots(self, slot_bytes: int, may: Callable[[], bool]) -> ArenaSlots | None:
+        """Memory for a producer in this process, as long as it `may` have some in hand; None where its extents are
+        sooner copied than handed over, or are larger than a slot of the arena: what waits in hand must not be in the
+        way of the largest blocks."""
+        worth_it = limits.DIRECT_BYTES < slot_bytes <= self._arena.slot_bytes
+        return ArenaSlots(self, slot_bytes, may) if worth_it else None
 
     def _count(self, need: int) -> bool:
         with self._lock:
@@ -128,6 +138,84 @@ class Spaces:
     def _uncount(self, need: int) -> None:
         with self._lock:
             self._waiting_bytes -= need
+
+
+class ArenaSlots:
+    """Places of the arena in which a producer of this process gathers its extents; a `store.SharedSlots`.
+
+    The producer's thread only takes what another one prepared: it may be Python's main thread, where Ctrl-C raises
+    between any two steps, and the arena's are not to be cut in the middle. The producer holds a slot from `take` to
+    `give`; its `Landed`, if it comes to that, until its record is durable.
+    """
+
+    def __init__(self, spaces: Spaces, slot_bytes: int, may: Callable[[], bool]) -> None:
+        self._spaces = spaces
+        self._slot_bytes = slot_bytes
+        self._may = may
+        self._ready: deque[ByteArray] = deque()
+        self._slots: dict[int, Space | Region] = {}  # by address: empty, or landed; the producer's until it gives it
+
+    def lacks(self, size: int) -> bool:
+        return not self._ready and self._fills(size)
+
+    def prepare(self, timeout_s: float | None = None) -> None:
+        while self._may() and len(self._ready) < limits.ARENA_SLOTS_READY:
+            try:
+                space = self._spaces.reserve(self._slot_bytes, 0, 0.0 if self._ready else timeout_s)
+            except DeadlineExceeded:
+                return
+            if space is None:
+                return
+            self._slots[_address(space.data)] = space
+            self._ready.append(space.data)
+
+    def take(self) -> ByteArray | None:
+        try:
+            return self._ready.popleft()
+        except IndexError:
+            return None
+
+    def landed(self, extent: Extent) -> None:
+        """Have some ready for what follows an extent that came, if that was of their size. Does not block."""
+        if self._fills(extent.data.size):
+            self.prepare(0.0)
+
+    def _fills(self, size: int) -> bool:
+        """Half of a slot at least: a copy of less is cheaper than the place that is kept for it."""
+        return 2 * size >= self._slot_bytes
+
+    def land(
+        self, extent: Extent, received_ns: int, on_settled: Callable[[Landed, HissError | None], None]
+    ) -> Landed | None:
+        """What `land` does, of an extent that lies in a slot and fills it; None of another. The producer made its
+        digests from this very memory, which only it could write."""
+        slot = self._slots.get(_address(extent.data)) if self._fills(extent.data.size) else None
+        if slot is None:
+            return None
+        if isinstance(slot, Space):
+            (region,) = slot.take()
+            self._slots[_address(extent.data)] = region
+        else:
+            region = slot  # sent once more, after a session that broke
+        region.hold()
+        return Landed(_received(extent, extent.data, received_ns), (region,), on_settled)
+
+    def give(self, buffer: ByteArray) -> bool:
+        slot = self._slots.pop(_address(buffer), None)
+        if slot is None:
+            return False
+        slot.release()
+        return True
+
+    def close(self) -> None:
+        """Give back all that the producer still has; it writes no more."""
+        self._ready.clear()
+        while self._slots:
+            self._slots.popitem()[1].release()
+
+
+def _address(data: ByteArray) -> int:
+    return int(data.__array_interface__["data"][0])
 
 
 def share_of(arena: Arena) -> int:

@@ -31,7 +31,7 @@ LINGER_S: Final = 0.02  # a block waits so long in the client for its extent to 
 LINGER_S_MAX: Final = 60.0
 PATIENCE_S: Final = 1.0  # a producer with an overload policy waits so long for room, unless it says otherwise
 GAP_EXTENTS_UNDER_WAY: Final = 8  # declarations of gaps that a writer has sent and not seen acknowledged
-SPARE_BUFFERS_BYTES: Final = 256 * MiB  # of extents that a producer keeps for the next ones: its credit, by default
+SPARE_BUFFERS_BYTES: Final = 256 * MiB  # kept for the next extents of a connection: the credit of a producer
 FEEDBACK_BYTES_MAX: Final = 64 * KiB
 FEEDBACK_MESSAGES_MAX: Final = 256  # kept for a producer that does not look
 
@@ -40,6 +40,7 @@ ARENA_BYTES_DEFAULT: Final = 1 * GiB  # or a quarter of the machine's memory, if
 ARENA_BYTES_MIN: Final = 8 * MiB
 ARENA_PAGE_BYTES: Final = 64 * KiB  # the smallest region
 ARENA_SLOT_BYTES: Final = 8 * MiB  # half of the arena is slots of this size, for one region each
+ARENA_SLOTS_READY: Final = 2  # that a producer in this process has in hand, beside the one that it fills
 RECENT_FRACTION: Final = 4  # 1/4 of the arena may hold what is durable already, for readers
 UNSYNCED_BYTES_MAX: Final = 256 * MiB  # or half the arena, if that is less
 CREDIT_FRACTION: Final = 4  # one producer may have 1/4 of the arena unacknowledged, which is its largest region too

@@ -66,6 +66,7 @@ from hiss.rights import Rights
 from hiss.session import Session
 from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
 from hiss.space import Evicted, Reservation, Retention, parse_size
+from hiss.spare_memory import SpareMemory
 from hiss.tokens import NewToken, TokenInfo, check_not_more, expiry_ns, is_within
 from hiss.workflow import FEEDBACK, Meow, StreamRef
 
@@ -97,6 +98,7 @@ class LocalStore:
         self._may = Rights(self._caller)
         self._meow = meow
         self._on_close = on_close
+        self.spare_memory = SpareMemory()
 
     @property
     def meow(self) -> Meow:

@@ -21,15 +21,15 @@ from hiss.blocks import Charge
 from hiss.errors import HissError, Stopping
 from hiss.extent import Extent
 from hiss.ingest import Ingest
-from hiss.landing import Landed, Space
+from hiss.landing import ArenaSlots, Landed, Space
 from hiss.model import Ack, AppendStart, Feedback
-from hiss.store import Landing
+from hiss.store import Landing, SharedSlots
 
 log = logging.getLogger(__name__)
 
 
 class Session:
-    """A `LandingSession` in this process."""
+    """A `LandingSession`, and a `SharingSession` for a producer, in this process."""
 
     def __init__(
         self,
@@ -60,10 +60,17 @@ class Session:
         self._closed = False
         self._sending = threading.RLock()  # one thread sends, or ends the session
         self._worker: threading.Thread | None = None
+        self._slots: ArenaSlots | None = None
+
+    def share(self, slot_bytes: int, slots: SharedSlots | None) -> SharedSlots | None:
+        self._slots = slots if isinstance(slots, ArenaSlots) else self._ingest.slots(slot_bytes)
+        return self._slots
 
     def send(self, extent: Extent) -> None:
         self._check_alive()
-        self._take(extent, None)
+        self._take(extent, self._slots)
+        if self._slots is not None:
+            self._slots.landed(extent)
 
     def reserve(self, blocks: int, data_bytes: int) -> Space | None:
         self._check_alive()
@@ -78,11 +85,11 @@ class Session:
         finally:
             landing.release()
 
-    def _take(self, extent: Extent, space: Space | None, *, trusted: bool = False) -> None:
+    def _take(self, extent: Extent, space: Space | ArenaSlots | None, *, trusted: bool = False) -> None:
         with self._sending:
             self._take_in(extent, space, trusted)
 
-    def _take_in(self, extent: Extent, space: Space | None, trusted: bool) -> None:
+    def _take_in(self, extent: Extent, space: Space | ArenaSlots | None, trusted: bool) -> None:
         try:
             charge = self._let_in(None) or self._admit(len(extent), extent.data.size)
         except HissError as error:

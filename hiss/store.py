@@ -35,6 +35,7 @@ from hiss.model import (
 )
 from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
 from hiss.space import Evicted, Reservation, Retention
+from hiss.spare_memory import SpareMemory
 from hiss.tokens import NewToken, TokenInfo
 from hiss.workflow import Meow, StreamRef
 
@@ -86,10 +87,18 @@ class LandingSession(AppendSession, Protocol):
 
 
 class SharedSlots(Protocol):
-    """Memory of a producer that its server sees too, in slots of one size. One thread at a time."""
+    """Memory of a producer that its server sees too, in slots of one size. One thread at a time, but `prepare`."""
+
+    def lacks(self, size: int) -> bool:
+        """Whether an extent of so many bytes is worth a slot, and none is ready: `prepare` is worth waiting for."""
+        ...
+
+    def prepare(self) -> None:
+        """Have slots ready. Blocks while there is no memory; not for Python's main thread."""
+        ...
 
     def take(self) -> ByteArray | None:
-        """A slot, writable; None while all are in use."""
+        """A slot, writable; None where none is ready."""
         ...
 
     def give(self, buffer: ByteArray) -> bool:
@@ -113,6 +122,8 @@ class SharingSession(AppendSession, Protocol):
 
 class Store(Protocol):
     """The operations of a buffer."""
+
+    spare_memory: SpareMemory  # of its producers
 
     @property
     def meow(self) -> Meow: ...

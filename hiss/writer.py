@@ -131,7 +131,7 @@ class StreamWriter:
         self._extent_bytes = extent_bytes
         self._linger_s = linger_s
         self._tell_ack = on_ack
-        self._buffers = Buffers(max(extent_bytes, came_as.block_bytes or 0))
+        self._buffers = Buffers(max(extent_bytes, came_as.block_bytes or 0), store.spare_memory)
         self._gathering = Gathering(self._columns_dtype, self._buffers)
         self._ready: deque[Packet | GapRange] = deque()  # to be sent, oldest first
         self._sent: deque[Packet] = deque()  # not acknowledged, oldest first
@@ -142,6 +142,8 @@ class StreamWriter:
         self._broken: HissError | None = None  # the connection; the writer's thread mends it
         self._error: HissError | None = None  # final
         self._closing = False
+        self._filling = False  # the user's thread copies blocks, without the lock
+        self._lacking = False  # the user's thread waits for shared memory, which the writer's prepares
         self._feedback: deque[Feedback] = deque(maxlen=limits.FEEDBACK_MESSAGES_MAX)
         self._sent_blocks = self._sent_bytes = self._reconnects = 0
         self._flushing = False
@@ -220,6 +222,7 @@ class StreamWriter:
             self._ready.append(self._gathering.take())
         if not self._gathering.index:  # the sender has an extent to send, or its linger time to start
             self._wake_sender()
+            self._have_memory(len(view))
         self._gathering.add(number, time_ns, view, row, self._clock_s)
         if not self._gathering.fits(len(view)):  # nor would the next block: do not let it linger
             self._ready.append(self._gathering.take())
@@ -253,23 +256,36 @@ class StreamWriter:
         for first in range(0, count, step):
             part = slice(first, min(first + step, count))
             size = (part.stop - part.start) * self._frame.item_bytes
-            with self._cond:
+            with self._lock:
                 together = self._shedding.lets_all_in(size)
-                buffer = self._buffers.take(size) if together and not lent else None
             if not together:  # overloaded: each block is looked at
                 for place in range(part.start, part.stop):
                     row = {name: rows[name][place] for name in columns}
                     at, when = int(numbers[place]), int(times[place])
                     self.append(array[place], index=at, time_ns=when, copy=copy, **row)
                 continue
-            if buffer is None:
-                data = array[part].reshape(-1).view(np.uint8)
+            if lent:
+                data, buffer = array[part].reshape(-1).view(np.uint8), None
             else:
+                buffer = self._copy(array[part], size)
                 data = buffer[:size]
-                data.view(array.dtype).reshape(-1, *array.shape[1:])[:] = array[part]
             length = np.full(part.stop - part.start, self._frame.item_bytes, np.int64)
             extent = Extent.of(numbers[part], data, length, time_ns=times[part], columns=rows[part])
             self._add(Packet(extent, buffer))
+
+    def _copy(self, blocks: npt.NDArray[Any], size: int) -> ByteArray:
+        """Memory of an extent, which begins with the blocks."""
+        with self._lock:
+            self._have_memory(size)
+            self._filling = True
+            buffer = self._buffers.take(size)
+        try:
+            buffer[:size].view(blocks.dtype).reshape(blocks.shape)[:] = blocks
+        finally:
+            with self._cond:
+                self._filling = False
+                self._cond.notify_all()
+        return buffer
 
     def gap(self, first: int, last: int, *, shed: bool = False) -> None:
         """Declare that there are no blocks `first` to `last` (included): lost before they came here, or shed on
@@ -368,11 +384,17 @@ class StreamWriter:
             sender = self._sender
         if sender is not None:
             sender.join()
+        else:
+            self._let_go()
+        self._ended_s = self._ended_s or self._clock_s()
+
+    def _let_go(self) -> None:
+        """End the session and keep no memory: by the writer's thread, if there is one, since Ctrl-C does not raise
+        there."""
         with contextlib.suppress(HissError):  # what matters of the session was acknowledged, or raised by `flush`
             self._session.close()
         with self._cond:
             self._buffers.close()
-        self._ended_s = self._ended_s or self._clock_s()
 
     def close(self) -> None:
         """Seal the stream, unless it was made final or let go before."""
@@ -466,6 +488,15 @@ class StreamWriter:
         self._raise_error()
         return True
 
+    def _have_memory(self, size: int) -> None:
+        """Before an extent of so many bytes begins: where its memory is shared and none is ready, wait for it."""
+        slots = self._buffers.slots
+        if slots is None or not self._shedding.waits or not slots.lacks(size):
+            return
+        self._lacking = True
+        self._wake_sender()
+        self._cond.wait_for(lambda: not self._lacking or self._error is not None or self._broken is not None)
+
     def _half_is_free(self) -> bool:
         return 2 * self._held_bytes <= self._session.start.credit_bytes
 
@@ -485,6 +516,10 @@ class StreamWriter:
     def _send_all(self) -> None:
         while (taken := self._next()) is not None:
             self._send(*taken)
+        with self._cond:  # nobody writes any more into what is let go
+            self._cond.wait_for(lambda: self._closing or not self._filling)
+            self._gathering = Gathering(self._columns_dtype, self._buffers)
+        self._let_go()
 
     def _send(self, packet: Packet, session: AppendSession, generation: int) -> None:
         try:
@@ -500,17 +535,21 @@ class StreamWriter:
                     self._cond.wait(self._linger_left_s())
                 if self._closing or self._error is not None:
                     return None
-                if self._broken is None:
+                broken, lacking = self._broken is not None, self._lacking
+                if not broken:
                     if not self._ready and self._gathering.index and (self._flushing or self._linger_left_s() == 0.0):
                         self._ready.append(self._gathering.take())
-                    if not self._sendable():
-                        continue
-                    return self._take_ready()
-            self._mend()
+                    if self._sendable():
+                        return self._take_ready()
+            if broken:
+                self._mend()
+            elif lacking:
+                self._prepare()
 
     def _something_to_do(self) -> bool:
         waiting = self._flushing and bool(self._gathering.index)
-        return self._closing or self._error is not None or self._broken is not None or self._sendable() or waiting
+        ended = self._closing or self._error is not None
+        return ended or self._broken is not None or self._sendable() or self._lacking or waiting
 
     def _sendable(self) -> bool:
         """Whether the oldest that is ready may be sent: gaps take no credit, so their extents are counted."""
@@ -528,6 +567,14 @@ class StreamWriter:
         packet.count = self._session_blocks
         self._sent.append(packet)
         return packet, self._session, self._generation
+
+    def _prepare(self) -> None:
+        """The memory that the user's thread waits for."""
+        if self._buffers.slots is not None:
+            self._buffers.slots.prepare()
+        with self._cond:
+            self._lacking = False
+            self._cond.notify_all()
 
     def _linger_left_s(self) -> float | None:
         if not self._gathering.index:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hiss.link import Link
 
-NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+NAMES = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,20}[A-Za-z0-9_-])?", fullmatch=True)
 
 
 @given(NAMES, st.integers(1, 65535), st.booleans(), st.lists(NAMES, max_size=3).map("/".join), st.text(max_size=60))

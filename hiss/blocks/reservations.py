@@ -192,6 +192,11 @@ class Reservations:
             kept = self._find(collection)
             return None if kept is None else kept.public()
 
+    @property
+    def are_some(self) -> bool:
+        """Whether anything is promised now."""
+        return bool(self._kept)
+
     def _find(self, collection: str) -> _Kept | None:
         return next((kept for kept in self._kept if covers(kept.promise.collection, collection)), None)
 

@@ -39,6 +39,7 @@ from hiss.model import (
 )
 from hiss.sharing import GroupInfo, IndexRange, Member, Taken, Wish
 from hiss.space import Evicted, Reservation, Retention
+from hiss.spare_memory import SpareMemory
 from hiss.store import AppendSession, Store
 from hiss.tls import ClientTls
 from hiss.tokens import NewToken, TokenInfo
@@ -209,6 +210,7 @@ class RemoteStore(Store):
         self._meow = RemoteMeow(connection.ask)
         self._lanes = Lanes(lane, connection.address, connection.tls)
         self._reads = SharedReads(self._lanes.shares_reads, self._lane_offers, connection.cancelled_by)
+        self.spare_memory = SpareMemory()
         self.link = Link(connection.address, connection.tls is not None)  # as others reach it, as far as is known
 
     @classmethod

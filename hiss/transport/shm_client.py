@@ -55,6 +55,12 @@ class Slots:
         self._cold = list(range(count))[::-1]  # takes no memory until it is written
         self._warm: list[int] = []
 
+    def lacks(self, size: int) -> bool:
+        return False  # all are ready from the start
+
+    def prepare(self) -> None:
+        pass
+
     def take(self) -> ByteArray | None:
         free = self._warm or self._cold
         if not free or self._closed:
