@@ -44,8 +44,9 @@ class Buffers:
             self._spare.give(buffer)
 
     def close(self) -> None:
-        if self.slots is not None:
-            self.slots.close()
+        slots, self.slots = self.slots, None
+        if slots is not None:
+            slots.close()
 
 
 @dataclass(slots=True, eq=False)

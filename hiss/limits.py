@@ -32,6 +32,7 @@ LINGER_S_MAX: Final = 60.0
 PATIENCE_S: Final = 1.0  # a producer with an overload policy waits so long for room, unless it says otherwise
 GAP_EXTENTS_UNDER_WAY: Final = 8  # declarations of gaps that a writer has sent and not seen acknowledged
 SPARE_BUFFERS_BYTES: Final = 256 * MiB  # kept for the next extents of a connection: the credit of a producer
+SPARE_MEMORIES_MAX: Final = 8  # shared with the server, among them: each is a file descriptor
 FEEDBACK_BYTES_MAX: Final = 64 * KiB
 FEEDBACK_MESSAGES_MAX: Final = 256  # kept for a producer that does not look
 

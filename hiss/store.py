@@ -106,7 +106,7 @@ class SharedSlots(Protocol):
         ...
 
     def close(self) -> None:
-        """Let the memory go when the last array over it goes."""
+        """The producer is done with it: let the memory go when the last array over it goes, or keep it for another."""
         ...
 
 

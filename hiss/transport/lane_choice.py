@@ -20,7 +20,7 @@ from hiss.errors import HissError, InvalidInput, PermissionRefused, Stopping, Un
 from hiss.model import Ack, Feedback
 from hiss.tls import ClientTls
 from hiss.transport.lane_client import LANES, LaneAppend, kind_of, resolved
-from hiss.transport.shm_client import ShmAppend, TrustedShmAppend
+from hiss.transport.shm_client import ShmAppend, SpareSlots, TrustedShmAppend
 
 GRPC: Final = "grpc"
 TRUSTED_SHM: Final = "shm:trusted"
@@ -69,6 +69,7 @@ class Lanes:
         self._tls = tls
         self._kinds = fitting if kind is None else tuple(each for each in fitting if each == kind)
         self._shm = TrustedShmAppend if wanted == TRUSTED_SHM else ShmAppend
+        self._spare_slots = SpareSlots()
         self._passed_over: set[str] = set()
         self._open: weakref.WeakSet[LaneAppend] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -116,6 +117,8 @@ class Lanes:
             opened = self._shm if kind_of(offer.address) == "shm" else LaneAppend
             address = resolved(offer.address, self._address)
             session = opened(address, offer.ticket, stream_id, on_ack, broke, on_feedback, self._tls)
+            if isinstance(session, ShmAppend):
+                session.spare = self._spare_slots
         except Stopping:
             raise
         except (Unavailable, PermissionRefused):
@@ -130,3 +133,4 @@ class Lanes:
             sessions = list(self._open)
         for session in sessions:
             session.cut()
+        self._spare_slots.close()

@@ -11,6 +11,7 @@ import contextlib
 import mmap
 import os
 import socket
+import threading
 import weakref
 
 import numpy as np
@@ -31,6 +32,8 @@ class Slots:
     ----------
     slot_bytes : int
         Rounded up to whole pages.
+    spare : SpareSlots, optional
+        Who keeps the memory for the next producer when this one is done with it.
 
     Raises
     ------
@@ -38,7 +41,8 @@ class Slots:
         There is no such memory here.
     """
 
-    def __init__(self, slot_bytes: int) -> None:
+    def __init__(self, slot_bytes: int, spare: SpareSlots | None = None) -> None:
+        self._spare = spare
         self._slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         count = min(limits.SHARED_SLOTS_MAX, limits.SHARED_MEMORY_BYTES_MAX // self._slot_bytes)
         self.size = count * self._slot_bytes
@@ -51,7 +55,7 @@ class Slots:
             raise
         self._bytes: ByteArray = np.frombuffer(self._map, np.uint8)
         self._address = self._bytes.ctypes.data
-        self._handed_bytes = slot_bytes
+        self.handed_bytes = slot_bytes
         self._cold = list(range(count))[::-1]  # takes no memory until it is written
         self._warm: list[int] = []
 
@@ -66,14 +70,14 @@ class Slots:
         if not free or self._closed:
             return None
         start = free.pop() * self._slot_bytes
-        return self._bytes[start : start + self._handed_bytes]
+        return self._bytes[start : start + self.handed_bytes]
 
     def give(self, buffer: ByteArray) -> bool:
         place = self.place_of(buffer)
         if place is None:
             return False
         slot = place // self._slot_bytes
-        if (len(self._warm) + 1) * self._slot_bytes <= limits.SPARE_BUFFERS_BYTES:
+        if self.warm_bytes + self._slot_bytes <= limits.SPARE_BUFFERS_BYTES:
             self._warm.append(slot)
         else:
             self._map.madvise(mmap.MADV_REMOVE, slot * self._slot_bytes, self._slot_bytes)
@@ -86,29 +90,79 @@ class Slots:
         return place if not self._closed and 0 <= place <= self.size - data.nbytes else None
 
     @property
+    def warm_bytes(self) -> int:
+        """That its free slots take."""
+        return len(self._warm) * self._slot_bytes
+
+    @property
     def _closed(self) -> bool:
         return not self._close.alive
 
     def close(self) -> None:
+        all_free = (len(self._warm) + len(self._cold)) * self._slot_bytes == self.size
+        if self._closed or not (all_free and self._spare is not None and self._spare.keep(self)):
+            self.discard()
+
+    def discard(self) -> None:
+        """Let the memory go, and keep it for nobody."""
         self._close()
         self._bytes = np.empty(0, np.uint8)
         with contextlib.suppress(BufferError):  # an extent lies there still; it goes with that
             self._map.close()
 
 
+class SpareSlots:
+    """Memories of producers of one connection that ended with everything acknowledged, for the next ones: their pages
+    are warm. At most `limits.SPARE_BUFFERS_BYTES` together. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: list[Slots] = []  # the one that was kept last comes last
+        self._closed = False
+
+    def slots(self, slot_bytes: int) -> Slots:
+        """One that is free, or a new one. Raises `OSError` where there is no such memory."""
+        with self._lock:
+            for place, slots in enumerate(self._free):
+                if slots.handed_bytes == slot_bytes:
+                    return self._free.pop(place)
+        return Slots(slot_bytes, self)
+
+    def keep(self, slots: Slots) -> bool:
+        """Take one back of which nothing is used; False where it is to be discarded."""
+        with self._lock:
+            if self._closed or slots.warm_bytes > limits.SPARE_BUFFERS_BYTES:
+                return False
+            self._free.append(slots)
+            while (
+                len(self._free) > limits.SPARE_MEMORIES_MAX
+                or sum(each.warm_bytes for each in self._free) > limits.SPARE_BUFFERS_BYTES
+            ):
+                self._free.pop(0).discard()
+        return True
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for slots in self._free:
+                slots.discard()
+            self._free.clear()
+
+
 class ShmAppend(LaneAppend):
     """A `SharingSession`: a lane whose server looks at the producer's memory. Extents that lie elsewhere are sent.
 
-    `trusted` asks the server not to hash what it copies.
+    `trusted` asks the server not to hash what it copies. `spare` has the memory; whoever opens the lane sets it.
     """
 
     trusted = False
+    spare: SpareSlots
     _slots: Slots | None = None
 
     def share(self, slot_bytes: int, slots: SharedSlots | None) -> SharedSlots | None:
         if not isinstance(slots, Slots):
             try:
-                slots = Slots(slot_bytes)
+                slots = self.spare.slots(slot_bytes)
             except OSError:
                 return None
         connection = self._connection

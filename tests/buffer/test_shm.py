@@ -191,7 +191,7 @@ def block_of(index: int, data: np.ndarray) -> Extent:
 
 
 def test_blocks_travel_by_their_places_and_their_memory_is_used_again(
-    buffer: Buffer, monkeypatch: pytest.MonkeyPatch
+    process: DataProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted: nearly nothing goes through the socket, the blocks are appended straight into the shared memory."""
     sent: list[int] = []
@@ -205,6 +205,7 @@ def test_blocks_travel_by_their_places_and_their_memory_is_used_again(
     monkeypatch.setattr(ShmAppend, "_parts", counted)
     data = np.random.default_rng(1).integers(0, 255, (80, 300, 1000)).astype("u1")
     before = open_memories()
+    buffer = process.connect("shm")
     with buffer.collection("c").create_stream("s", dtype="u1", shape=(300, 1000), columns={"angle": "f8 deg"}) as s:
         for k, image in enumerate(data[:40]):
             s.append(image, angle=k)
@@ -218,9 +219,8 @@ def test_blocks_travel_by_their_places_and_their_memory_is_used_again(
     assert sum(sent) < data.nbytes / 100
     assert np.array_equal(np.asarray(buffer["c/s"]), data)
     assert np.array_equal(buffer["c/s"].columns["angle"], np.tile(np.arange(40.0), 2))
-    del slots
-    gc.collect()
-    assert open_memories() == before, "a writer that is closed keeps none"
+    buffer.close()
+    assert open_memories() == before, "it goes with the connection"
 
 
 def open_memories() -> tuple[int, int]:

@@ -22,7 +22,7 @@ from hiss.model import FrameSpec, Selection, StreamInfo, StreamSpec
 from hiss.transport import GrpcServer, RemoteStore, shm_server
 from hiss.transport.lane_choice import Offer
 from hiss.transport.read_call import ReadCall
-from hiss.transport.shm_client import ShmAppend, Slots
+from hiss.transport.shm_client import ShmAppend, Slots, SpareSlots
 from transport.memory_store import MemoryStore
 from transport.test_append import Producer, frames_of
 from transport.test_lanes import idle
@@ -95,7 +95,61 @@ def test_memory_outlives_the_lane_and_is_announced_again(
         assert isinstance(s._session, ShmAppend)
         assert s._buffers.slots is slots, "one memory for each producer"
     assert np.array_equal(np.asarray(buffer["c/s"]), data)
+    with buffer.collection("c").create_stream("t", dtype="u1", shape=(BLOCK,), extent_bytes=50_000) as t:
+        assert t._buffers.slots is slots, "it is warm"
+        with buffer.collection("c").create_stream("u", dtype="u1", shape=(BLOCK,), extent_bytes=50_000) as u:
+            assert u._buffers.slots is not slots
+            for block in data:
+                t.append(block)
+                u.append(255 - block)
+    assert np.array_equal(np.asarray(buffer["c/t"]), data)
+    assert np.array_equal(np.asarray(buffer["c/u"]), 255 - data)
+    buffer.close()
     assert slots._bytes.size == 0
+
+
+def test_memory_in_which_something_is_unacknowledged_is_kept_for_nobody(
+    server: GrpcServer, connect: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may still look at it for the one who had it."""
+    buffer = Buffer(connect(lane="shm"))
+    s = buffer.collection("c").create_stream("s", dtype="u1", shape=(BLOCK,), extent_bytes=50_000)
+    slots = s._buffers.slots
+    assert isinstance(slots, Slots)
+    monkeypatch.setattr(s._buffers, "give", lambda _: None)
+    s.append(np.zeros(BLOCK, "u1"))
+    s.seal()
+    assert slots._bytes.size == 0
+    with buffer.collection("c").create_stream("t", dtype="u1", shape=(BLOCK,), extent_bytes=50_000) as t:
+        assert t._buffers.slots is not slots
+        t.append(np.zeros(BLOCK, "u1"))
+
+
+def test_spare_memory_of_both_sides_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hiss.limits, "SPARE_MEMORIES_MAX", 3)
+    monkeypatch.setattr(hiss.limits, "SPARE_BUFFERS_BYTES", 40_000)
+    spare = SpareSlots()
+
+    def used(slot_bytes: int, count: int) -> Slots:
+        slots = spare.slots(slot_bytes)
+        for buffer in [slots.take() for _ in range(count)]:
+            assert buffer is not None
+            slots.give(buffer)
+        return slots
+
+    made = [used(4096, 1), used(8192, 2), used(4096, 1), used(16384, 1)]
+    for slots in made:
+        slots.close()
+    assert [slots._closed for slots in made] == [True, False, False, False], "the oldest goes where there are too many"
+    assert spare.slots(4096) is made[2]
+    assert spare.slots(4096) not in made, "one is for one"
+    large = used(32768, 1)
+    large.close()
+    assert [slots._closed for slots in (made[1], made[3], large)] == [True, True, False], "and where they are too large"
+    spare.close()
+    made[2].close()
+    assert large._closed
+    assert made[2]._closed
 
 
 def test_trusted_are_producers_of_the_servers_own_user(
