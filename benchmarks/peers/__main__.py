@@ -16,6 +16,9 @@ from benchmarks.peers import ENVIRONMENTS, HOME, PROGRAMS, interpreter
 
 def main(names: list[str]) -> int:
     uv = shutil.which("uv") or os.environ.get("UV") or str(HOME.parent / ".uv" / "bin" / "uv")
+    if unknown := [name for name in names if name not in ENVIRONMENTS]:
+        sys.stderr.write(f"no peers {', '.join(unknown)}: there are {', '.join(ENVIRONMENTS)}\n")
+        return 2
     for name in names or list(ENVIRONMENTS):
         if interpreter(name) is not None:
             continue
