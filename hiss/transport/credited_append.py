@@ -50,6 +50,7 @@ class CreditedAppend(AppendSession, abc.ABC):
         self._unacknowledged: deque[tuple[int, int]] = deque()  # blocks sent up to here, bytes
         self._unacknowledged_bytes = 0
         self._blocks_sent = 0
+        self._blocks_received = 0  # by the server, as it says
         self._credit_bytes = 0
         self._start: AppendStart | None = None
         self._error: HissError | None = None
@@ -160,6 +161,7 @@ class CreditedAppend(AppendSession, abc.ABC):
                     self._credit_bytes = reply.credit_bytes
                     self._changed.notify_all()
             case (Ack() as ack, int(credit_bytes)), AppendStart() as start:
+                self._blocks_received = ack.received
                 self._settle(ack.at(min(start.credit_level, AckLevel.DURABLE)), credit_bytes)
                 self._on_ack(ack)
             case Feedback(), AppendStart():

@@ -27,6 +27,7 @@ from hiss.transport.admission import Stops
 from hiss.transport.append_call import Outbox
 from hiss.transport.calls import OWN_ERROR
 from hiss.transport.lane_framing import (
+    WAITS,
     Connection,
     ExtentUnframer,
     FrameReader,
@@ -45,7 +46,7 @@ from hiss.transport.shm_server import AnnouncedMemory
 
 log = logging.getLogger(__name__)
 
-_ALIVE: Final = frame(Kind.ALIVE)
+_ALIVE: Final = {waits: frame(Kind.ALIVE, flags=WAITS if waits else 0) for waits in (False, True)}
 
 
 class LaneCall:
@@ -81,6 +82,7 @@ class LaneCall:
         if shares:
             assert isinstance(connection, socket.socket), "memory is announced on Unix sockets only"
             self._announced = AnnouncedMemory(connection, what)
+        self._waits = False  # for the producer: all that came from it was read
         self._stopping = False
         self._why: HissError = Stopping(
             "the server is shutting down; connect again, ask where the stream stands, send the rest"
@@ -136,7 +138,7 @@ class LaneCall:
     def _receive(self, session: AppendSession) -> None:
         """Hand the producer's extents to the session, until it ends its side or the server stops."""
         lender = session if isinstance(session, LandingSession) else None
-        while not self._stopping and (head := self._reader.next_head()) is not None:
+        while not self._stopping and (head := self._next_head()) is not None:
             if head.kind == Kind.COLUMNS:
                 self._unframer.name_columns(self._reader.body(head.body_bytes, limits.LANE_COLUMNS_BYTES_MAX))
             elif head.kind == Kind.MEMORY and self._announced is not None:
@@ -145,6 +147,13 @@ class LaneCall:
                 self._receive_extent(session, lender, head)
             else:
                 raise InvalidInput(f"{self._what}: a frame of kind {head.kind}; expected an extent or columns")
+
+    def _next_head(self) -> Head | None:
+        self._waits = True
+        try:
+            return self._reader.next_head()
+        finally:
+            self._waits = False
 
     def _receive_extent(self, session: AppendSession, lender: LandingSession | None, head: Head) -> None:
         self._unframer.check(head)
@@ -177,7 +186,7 @@ class LaneCall:
                 self._say(start_frame(start))
             for reply in self._outbox.replies(limits.KEEPALIVE_S):
                 if reply is None:
-                    self._say(_ALIVE)
+                    self._say(_ALIVE[self._waits])
                 elif isinstance(reply, Ack):
                     assert start is not None
                     self._say(ack_frame(reply, start.credit_bytes))

@@ -22,6 +22,7 @@ from hiss.transport.credited_append import CreditedAppend, Reply
 from hiss.transport.lane_framing import (
     TICKET_BYTES,
     VERSION,
+    WAITS,
     Connection,
     ExtentFramer,
     FrameReader,
@@ -94,6 +95,7 @@ class LaneAppend(CreditedAppend):
             raise InvalidInput(f"a lane's ticket has {TICKET_BYTES} bytes, not {len(ticket)}")
         self.kind = kind_of(address)
         self.acknowledged = False  # whether it ever carried anything
+        self._said = 0  # blocks sent, and one for the end, when the server last said that it waits
         self._framer = ExtentFramer()
         self._sending = threading.Lock()  # so that the descriptor is not closed, and given to others, under a send
         self._connection: Connection = _dial_tls(address, tls) if self.kind == "tls" else dial(address)
@@ -137,10 +139,20 @@ class LaneAppend(CreditedAppend):
                 raise reply
             if head.kind == Kind.END:
                 return
+            if head.kind == Kind.ALIVE:
+                self._check_heard(bool(head.flags & WAITS))
             if reply is not None:
                 self.acknowledged = self.acknowledged or (isinstance(reply, tuple) and reply[0].received > 0)
                 yield reply
         raise Unavailable(f"{self._what}: the connection broke")
+
+    def _check_heard(self, waits: bool) -> None:
+        """A server that waits for us, and waited before, has heard what we said before that, or it is lost: what comes
+        from it says nothing of the other way."""
+        with self._changed:
+            before, self._said = self._said, self._blocks_sent + self._closing if waits else 0
+        if waits and self._blocks_received < before:
+            raise Unavailable(f"{self._what}: the connection broke: what goes there does not arrive")
 
 
 def dial(address: str) -> socket.socket:

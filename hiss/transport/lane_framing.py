@@ -46,6 +46,7 @@ _NO_COLUMNS: Final[np.dtype[np.void]] = np.dtype([])
 TIMES: Final = 1  # flags of an extent: what its body holds beside index, digest and length
 STATUS: Final = 2
 TRUSTED: Final = 1  # flag of a MEMORY frame
+WAITS: Final = 1  # flag of an ALIVE frame: all that came was read
 
 Part = bytes | bytearray | ByteArray
 Connection = socket.socket | TlsSocket

@@ -79,6 +79,7 @@ class BadNetwork:
         self.weather: Weather | None = None  # of every connection, in place of what is drawn
         self.closed = False
         self.calm = False
+        self.deaf = False  # nothing goes up any more, of no connection
         self.counts = {"reset": 0, "end": 0, "hole": 0}
 
     @property
@@ -212,6 +213,9 @@ class _Link:
         left = self._left[way]
         if left is not None:
             size = min(size, left)
+        if way == UP and self._network.deaf:
+            self._open[UP], self._lost[UP] = False, True
+            return True
         if size == 0:
             return self._break()
         data, descriptors = _receive(source, size)

@@ -240,6 +240,43 @@ def test_a_connection_that_loses_a_way_is_given_up(
         network.close()
 
 
+@pytest.mark.parametrize("way", ["unix", "tcp"])
+def test_a_lane_that_is_heard_and_does_not_hear_is_given_up(server: QuickServer, tmp_path: Path, way: str) -> None:
+    """The server says that it is alive, and waits: for what was lost between two frames."""
+    behind = Behind(server, way, tmp_path / "net", 0, 0.0)
+    behind.lanes.calm = behind.grpc.calm = True
+    try:
+        with behind.buffer.collection("net").create_stream("s") as writer:
+            assert writer._session.kind == way  # type: ignore[attr-defined]
+            writer.append(b"heard")
+            writer.flush()
+            behind.lanes.deaf = True
+            writer.append(b"not heard")
+            wait_until(lambda: writer._broken is not None or writer._reconnects, "the producer finds out")
+            behind.lanes.deaf = False
+            writer.flush()
+            assert writer._reconnects > 0
+            behind.lanes.deaf = True  # nor is the end, at which nobody has to wait for ever
+        assert [bytes(block.data) for block in behind.buffer["net/s"]] == [b"heard", b"not heard"]
+    finally:
+        behind.close()
+
+
+def test_a_producer_that_is_silent_is_not_given_up(server: QuickServer) -> None:
+    """Nor is a server that has nothing to say, however often."""
+    with server.connect("tcp") as buffer, buffer.collection("c").create_stream("s") as writer:
+        session: Any = writer._session
+        heard: list[bool] = []
+        check = session._check_heard
+        session._check_heard = lambda waits: (heard.append(waits), check(waits))
+        for index in range(3):
+            writer.append(b"now and then")
+            writer.flush()
+            wait_until(lambda index=index: len(heard) >= 2 * index + 2, "two signs of life")
+        assert all(heard)
+        assert writer._reconnects == 0
+
+
 def test_cut_two_hundred_times_on_every_lane(server: QuickServer, tmp_path: Path, tally: Any) -> None:
     assert run(server, tmp_path, tally, cuts=200, seed=1, producers=4).broken == 0
 
