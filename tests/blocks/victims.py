@@ -27,6 +27,13 @@ TESTS = Path(__file__).parents[1]
 WAIT_S = 60.0
 
 
+def readable(fd: int) -> bool:
+    """Whether there is something to read within `WAIT_S`, be it the end."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(1000 * WAIT_S))
+
+
 @dataclass
 class Victim:
     """One process that uses a storage. Its lines are read as they come."""
@@ -47,8 +54,7 @@ class Victim:
     def read(self, until: int | None = None) -> None:
         """Read until so many answers were given, or the process is over."""
         while not self.over and (until is None or self.answers < until):
-            ready, _, _ = select.select([self.output], [], [], WAIT_S)
-            assert ready, "the process says nothing"
+            assert readable(self.output), "the process says nothing"
             data = os.read(self.output, 1 << 16)
             self.over = not data
             *whole, self.rest = (self.rest + data).split(b"\n")
@@ -64,8 +70,7 @@ class Victim:
     def wait(self) -> None:
         """Until the process has ended and let go of everything; what it had said is read."""
         self.read()
-        ready, _, _ = select.select([self.end], [], [], WAIT_S)
-        assert ready, "the process does not end"
+        assert readable(self.end), "the process does not end"
         for fd in (self.end, self.output, self.go):
             os.close(fd)
 
@@ -90,7 +95,7 @@ class Victims:
         os.close(wait)
         answer = b""
         while not answer.endswith(b"\n"):
-            assert select.select([self.requests], [], [], WAIT_S)[0], "the parent of the victims says nothing"
+            assert readable(self.requests.fileno()), "the parent of the victims says nothing"
             part = self.requests.recv(64)
             assert part, "the parent of the victims has died"
             answer += part
