@@ -142,6 +142,7 @@ class StreamWriter:
         self._broken: HissError | None = None  # the connection; the writer's thread mends it
         self._error: HissError | None = None  # final
         self._closing = False
+        self._expected_bytes = 0  # of the next extent that is gathered, as the last one was
         self._filling = False  # the user's thread copies blocks, without the lock
         self._lacking = False  # the user's thread waits for shared memory, which the writer's prepares
         self._feedback: deque[Feedback] = deque(maxlen=limits.FEEDBACK_MESSAGES_MAX)
@@ -219,15 +220,21 @@ class StreamWriter:
     def _gather(self, number: int, time_ns: int, view: ByteArray, row: tuple[Any, ...]) -> None:
         """Copy a block into the extent that is filling; the lock is held."""
         if not self._gathering.fits(len(view)):
-            self._ready.append(self._gathering.take())
+            self._end_extent()
         if not self._gathering.index:  # the sender has an extent to send, or its linger time to start
             self._wake_sender()
-            self._have_memory(len(view))
+            self._have_memory(max(len(view), self._expected_bytes))
         self._gathering.add(number, time_ns, view, row, self._clock_s)
         if not self._gathering.fits(len(view)):  # nor would the next block: do not let it linger
-            self._ready.append(self._gathering.take())
+            self._end_extent()
             self._wake_sender()
         self._held_bytes += len(view)
+
+    def _end_extent(self) -> None:
+        """The extent that was filling is to be sent; the lock is held."""
+        packet = self._gathering.take()
+        self._expected_bytes = packet.extent.data.size
+        self._ready.append(packet)
 
     def extend(
         self,
@@ -435,7 +442,7 @@ class StreamWriter:
         with self._cond:
             self._wait_for_room(packet.extent.data.size)
             if self._gathering.index:
-                self._ready.append(self._gathering.take())
+                self._end_extent()
             self._ready.append(packet)
             self._held_bytes += packet.extent.data.size
             self.next_index = max(self.next_index, int(packet.extent.index[-1]) + 1)
@@ -458,7 +465,7 @@ class StreamWriter:
     def _declare(self, gap: GapRange) -> None:
         """Queue a gap in its turn, as one with the one before it where they are alike."""
         if self._gathering.index:
-            self._ready.append(self._gathering.take())
+            self._end_extent()
         last = self._ready[-1] if self._ready else None
         if isinstance(last, GapRange) and last.status is gap.status and last.last + 1 == gap.first:
             last.last = gap.last
@@ -480,7 +487,7 @@ class StreamWriter:
 
         if not room():
             if self._gathering.index:
-                self._ready.append(self._gathering.take())
+                self._end_extent()
                 self._cond.notify_all()
             found = self._cond.wait_for(room, timeout_s)
             self._raise_error()
@@ -538,7 +545,7 @@ class StreamWriter:
                 broken, lacking = self._broken is not None, self._lacking
                 if not broken:
                     if not self._ready and self._gathering.index and (self._flushing or self._linger_left_s() == 0.0):
-                        self._ready.append(self._gathering.take())
+                        self._end_extent()
                     if self._sendable():
                         return self._take_ready()
             if broken:

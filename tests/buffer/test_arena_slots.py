@@ -79,6 +79,17 @@ def test_what_is_appended_has_landed(buffer: Buffer, monkeypatch: pytest.MonkeyP
     assert made == [data[0].nbytes], "else this test sees nothing"
 
 
+def test_blocks_that_fill_extents_have_landed_too(buffer: Buffer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the first of them, from whose size the writer knows what follows."""
+    made = copies(monkeypatch)
+    data = np.random.default_rng(0).integers(0, 256, (200, MiB // 4)).astype("u1")
+    with buffer.collection("c").create_stream("s", dtype="u1", shape=data.shape[1:], linger_s=60.0) as s:
+        for block in data:
+            s.append(block)
+    assert made == [8 * MiB, 2 * MiB], "the first, and the last, which is small"
+    assert np.array_equal(np.asarray(buffer["c/s"]), data)
+
+
 def test_small_extents_are_copied_out_of_their_slots(buffer: Buffer, monkeypatch: pytest.MonkeyPatch) -> None:
     """They would keep the place of large ones until they are durable."""
     made = copies(monkeypatch)
