@@ -98,7 +98,7 @@ class Compactor:
     @property
     def done(self) -> Compaction:
         with self._pool.lock:
-            kept = [why for number, (_, why) in self._kept.items() if number in self._pool.segments]
+            kept = [why for why in map(self._why_kept, self._pool.segments.values()) if why]
         return replace(self._done, kept=tuple(kept))
 
     def close(self) -> None:
@@ -156,12 +156,14 @@ class Compactor:
 
     def _next(self) -> Segment | None:
         with self._pool.lock:
-            sparse = [each for each in self._pool.segments.values() if each.sparse and not self._is_kept(each)]
+            sparse = [each for each in self._pool.segments.values() if each.sparse and not self._why_kept(each)]
         sparse = [each for each in sparse if not self._strays.holds(each.number)]
         return min(sparse, key=lambda each: each.live_bytes, default=None)
 
-    def _is_kept(self, segment: Segment) -> bool:
-        return self._kept.get(segment.number, (0, ""))[0] == segment.generation
+    def _why_kept(self, segment: Segment) -> str:
+        """Why it is left as it is; empty: it is not."""
+        generation, why = self._kept.get(segment.number, (0, ""))
+        return why if generation == segment.generation else ""
 
     def _keep(self, segment: Segment, why: str) -> None:
         text = f"{segment.path.name}: {why}"

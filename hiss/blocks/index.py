@@ -348,17 +348,21 @@ class StreamIndex:
             self._records["pages"][record] = place.total_bytes // RECORD_ALIGN_BYTES
             return True
 
-    def delete(self) -> list[Place]:
-        """Give up everything, for good; the places of the records that were live."""
+    def delete(self) -> dict[int, tuple[int, int]]:
+        """Give up everything, for good; of each segment, how many records were live in it, and their bytes."""
         with self._lock:
             self.deleted = True
-            places = [self.place(int(record)) for record in np.flatnonzero(self._records["live"])]
+            live = self._records["live"] > 0
+            numbers, where = np.unique(self._records["segment"][live], return_inverse=True)
+            records = np.bincount(where, minlength=len(numbers))
+            pages = np.bincount(where, self._records["pages"][live], len(numbers)).astype(np.int64)
+            freed = zip(records.tolist(), (pages * RECORD_ALIGN_BYTES).tolist(), strict=True)
             self._records["live"][:] = 0
             self._runs.keep(np.zeros(self._runs.length, np.bool_))
             self._next = self._stored = self._stored_bytes = 0
             self._rolling = None
         self.wake()
-        return places
+        return dict(zip(numbers.tolist(), freed, strict=True))
 
     def remove(self, record: int, table: BlockTable, drop: npt.NDArray[np.bool_] | None = None) -> int:
         """Give up a record's blocks, or those rows that `drop` names: they are not handled any more.

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from hiss import limits
 from hiss.blocks.files import Files, write_fully
+from hiss.blocks.index import StreamIndex
 from hiss.blocks.reservations import Room
 from hiss.blocks.segment import Segment, SegmentHeader, retired_name, segment_name
 from hiss.blocks.segment_footer import FooterDraft
@@ -279,6 +280,14 @@ class SegmentPool:
             assert segment.live_records >= 0
             assert segment.live_bytes >= 0
             self.look_at(segment)
+
+    def forget(self, index: StreamIndex) -> int:
+        """Delete an index and what it counts for, so that nobody sees the one without the other; the bytes of it."""
+        with self.lock:
+            freed = index.delete()
+            for number, (records, size) in freed.items():
+                self.count_live(self.segments[number], -records, -size)
+        return sum(size for _, size in freed.values())
 
     def close_segment(self, segment: Segment) -> None:
         """It takes no more records."""

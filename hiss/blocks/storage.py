@@ -279,14 +279,11 @@ class Storage:
 
     def _free(self, stream_id: str) -> int:
         with self._lock:
-            index = self._indexes.pop(stream_id, None)
+            index = self._indexes.get(stream_id)
         self._recent.forget(stream_id)
-        freed = 0
-        for place in index.delete() if index is not None else ():
-            segment = self._pool.segments.get(place.segment)
-            assert segment is not None
-            self._pool.count_live(segment, -1, -place.total_bytes)
-            freed += place.total_bytes
+        freed = 0 if index is None else self._pool.forget(index)
+        with self._lock:
+            self._indexes.pop(stream_id, None)
         return freed
 
     @property

@@ -154,8 +154,8 @@ class BenchLog(BenchScan):
 
     def delete(self, info: StreamInfo) -> None:
         self.streams.pop(info.id)
-        for place in self.indexes.pop(info.id).delete():
-            self.pool.count_live(self.pool.segments[place.segment], -1, -place.total_bytes)
+        self.pool.forget(self.indexes[info.id])
+        self.indexes.pop(info.id)
 
     def contents(self, info: StreamInfo) -> dict[int, bytes]:
         """Every stored block, read and checked."""

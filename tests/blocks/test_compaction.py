@@ -318,3 +318,31 @@ def test_nothing_is_compacted_where_it_is_switched_off(tmp_path):
     assert storage._compactor._thread is None
     assert storage._pool._kept_spares == 0
     storage.close()
+
+
+def test_a_stream_that_is_deleted_meanwhile_keeps_no_segment(monkeypatch, caplog):
+    """Whoever looks while a stream is being deleted sees all of it or nothing, not records that are nobody's."""
+    log = BenchLog(SimulatedDisk(), {})
+    infos, contents = interleaved(log, streams=20, rounds=30)
+    for info in infos[2:]:
+        log.delete(info)
+    steps: list[threading.Thread] = []
+    count_live = log.pool.count_live
+
+    def watched(*counted):
+        if not steps:
+            steps.append(threading.Thread(target=log.compactor.step))
+            steps[0].start()
+            steps[0].join(0.5)  # as long as it may, unless it has to wait for the rest
+        count_live(*counted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log.pool, "count_live", watched)
+        log.delete(infos[0])
+    steps[0].join(60)
+    assert not steps[0].is_alive()
+    all_steps(log.compactor)
+    assert "leaves a segment" not in caplog.text
+    assert not sparse(log)
+    assert log.contents(infos[1]) == contents[infos[1].id]
+    log.close()
