@@ -142,7 +142,8 @@ class StreamWriter:
         self._broken: HissError | None = None  # the connection; the writer's thread mends it
         self._error: HissError | None = None  # final
         self._closing = False
-        self._expected_bytes = 0  # of the next extent that is gathered, as the last one was
+        # of the next extent that is gathered: as the last one was; the first is large where its blocks are not small
+        self._expected_bytes = extent_bytes if (came_as.block_bytes or 0) > limits.DIRECT_BYTES else 0
         self._filling = False  # the user's thread copies blocks, without the lock
         self._lacking = False  # the user's thread waits for shared memory, which the writer's prepares
         self._feedback: deque[Feedback] = deque(maxlen=limits.FEEDBACK_MESSAGES_MAX)

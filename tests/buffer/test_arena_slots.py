@@ -82,12 +82,18 @@ def test_what_is_appended_has_landed(buffer: Buffer, monkeypatch: pytest.MonkeyP
 def test_blocks_that_fill_extents_have_landed_too(buffer: Buffer, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the first of them, from whose size the writer knows what follows."""
     made = copies(monkeypatch)
-    data = np.random.default_rng(0).integers(0, 256, (200, MiB // 4)).astype("u1")
+    data = np.random.default_rng(0).integers(0, 256, (200, limits.DIRECT_BYTES)).astype("u1")
     with buffer.collection("c").create_stream("s", dtype="u1", shape=data.shape[1:], linger_s=60.0) as s:
         for block in data:
             s.append(block)
     assert made == [8 * MiB, 2 * MiB], "the first, and the last, which is small"
     assert np.array_equal(np.asarray(buffer["c/s"]), data)
+    frames = np.concatenate([data, data]).reshape(-1, 2 * limits.DIRECT_BYTES)[:160]
+    with buffer.collection("c").create_stream("t", dtype="u1", shape=frames.shape[1:], linger_s=60.0) as s:
+        for frame in frames:
+            s.append(frame)
+    assert len(made) == 2, "not even the first of blocks that are not small"
+    assert np.array_equal(np.asarray(buffer["c/t"]), frames)
 
 
 def test_small_extents_are_copied_out_of_their_slots(buffer: Buffer, monkeypatch: pytest.MonkeyPatch) -> None:
