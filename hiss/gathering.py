@@ -26,6 +26,7 @@ class Buffers:
         self.size = size
         self.slots: SharedSlots | None = None
         self._spare = spare
+        self._closed = False
 
     def take(self, size: int, *, grows: bool = False) -> ByteArray:
         """At least `size` bytes; as many as there are in one piece where the extent `grows`.
@@ -38,12 +39,14 @@ class Buffers:
         return self._spare.take(self.size) if slot is None else slot
 
     def give(self, buffer: ByteArray) -> None:
-        if self.slots is not None and self.slots.give(buffer):
+        """Have it back. After `close` it is let go: it may be a slot, which is somebody else's by then."""
+        if self._closed or (self.slots is not None and self.slots.give(buffer)):
             return
         if len(buffer) == self.size:
             self._spare.give(buffer)
 
     def close(self) -> None:
+        self._closed = True
         slots, self.slots = self.slots, None
         if slots is not None:
             slots.close()

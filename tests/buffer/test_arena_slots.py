@@ -20,6 +20,7 @@ from hiss.blocks import Arena, Region, Storage
 from hiss.client import Buffer
 from hiss.errors import HissError, ProducerFenced
 from hiss.extent import Extent
+from hiss.gathering import Buffers
 from hiss.landing import Landed, Spaces
 from hiss.limits import KiB, MiB
 from hiss.testing.conformance import wait_for
@@ -66,17 +67,21 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("ack", ["received", "durable"])
 def test_what_is_appended_has_landed(buffer: Buffer, monkeypatch: pytest.MonkeyPatch, ack: str) -> None:
-    made = copies(monkeypatch)
+    """Copied once, and digested once: by the producer."""
+    made, checked, real = copies(monkeypatch), [], landing.block_digests
+    monkeypatch.setattr(landing, "block_digests", lambda *blocks: (checked.append(1), real(*blocks))[1])
     data = frames(40)  # more than the arena has
     with producer(buffer, ack=ack) as s:
         for block in data[:20]:
             s.append(block)
         s.extend(data[20:])
     assert not made
+    assert not checked
     assert np.array_equal(np.asarray(buffer["c/s"]), data)
     with producer(buffer, "lent") as s:
         s.append(data[0], copy=False)
     assert made == [data[0].nbytes], "else this test sees nothing"
+    assert checked == [1]
 
 
 def test_blocks_that_fill_extents_have_landed_too(buffer: Buffer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +169,20 @@ def test_a_writer_that_failed_keeps_no_memory(buffer: Buffer) -> None:
     with pytest.raises(ProducerFenced):
         s.extend(frames(1))
     assert all_is_free(buffer)
+
+
+def test_a_slot_that_comes_back_late_is_nobodys_spare_memory(buffer: Buffer) -> None:
+    """It is the arena's again, and another stream's by then."""
+    store = buffer.store
+    buffers = Buffers(SLOT, store.spare_memory)
+    buffers.slots = Spaces(storage(buffer).arena).slots(SLOT, lambda: True)
+    assert buffers.slots is not None
+    buffers.slots.prepare()
+    slot = buffers.take(SLOT)
+    buffers.close()
+    buffers.give(slot)
+    assert all_is_free(buffer)
+    assert store.spare_memory.take(SLOT) is not slot
 
 
 def test_memory_that_is_being_filled_is_nobody_elses(buffer: Buffer, monkeypatch: pytest.MonkeyPatch) -> None:
