@@ -54,8 +54,10 @@ class Landed:
     def region_of(self, data: ByteArray) -> Region | None:
         """The region that these bytes lie in, if they do in one of them and had their digests checked: readers may be
         served from there."""
-        if not self._checked:
+        if not self._checked or not self._regions:
             return None
+        if data is self.extent.data:
+            return self._regions[0]
         return next((region for region in self._regions if np.may_share_memory(region.data, data)), None)
 
     def hold(self) -> None:

@@ -139,6 +139,7 @@ SHORT_CALL_THREADS: Final = 16  # left for everything else
 CONNECT_S: Final = 10.0
 RECONNECT_S: Final = 60.0  # a producer gives up after this long without a server
 KEEPALIVE_S: Final = 20.0
+ACK_LINGER_S: Final = 0.02  # an acknowledgement that gives the producer no credit waits so long for a newer one
 CALL_S: Final = 60.0  # a client waits so long for the reply to a short call
 SLOW_CALL_S: Final = 600.0  # and so long where the server compiles, reduces or seals
 REQUEST_BODY_S: Final = 30.0  # a server waits so long for the body of a short call

@@ -186,9 +186,12 @@ def _member(kind: type[E], text: E | str, what: str) -> E:
         raise InvalidInput(f"{what} {text!r}: expected one of {allowed}") from None
 
 
+_STORED, _RAW_ONLY = np.uint8(BlockStatus.STORED), np.uint8(BlockStatus.RAW_ONLY)
+
+
 def is_readable(status: ByteArray) -> npt.NDArray[np.bool_]:
     """Which blocks a reader gets: those that are stored, and those that are computed from their raw block."""
-    return np.asarray((status == BlockStatus.STORED) | (status == BlockStatus.RAW_ONLY))
+    return np.asarray((status == _STORED) | (status == _RAW_ONLY))
 
 
 @dataclass(frozen=True, slots=True)

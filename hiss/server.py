@@ -29,7 +29,7 @@ from hiss.config import EXIT_UNUSABLE, ServeConfig, run_directory
 from hiss.errors import HissError
 from hiss.local import LocalStore
 from hiss.node import Node
-from hiss.process import StopSignal, allow_descriptors, die_with_parent, keep_memory_warm, pid_file
+from hiss.process import StopSignal, allow_descriptors, die_with_parent, settle_memory, pid_file
 from hiss.s3_options import S3Options
 from hiss.store import Store
 from hiss.workflow import Meow
@@ -58,7 +58,7 @@ def run_data(config: ServeConfig) -> None:
 
     stop = StopSignal()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    keep_memory_warm()
+    settle_memory()
     allow_descriptors(limits.DESCRIPTORS_WANTED)
     node = Node(config.data, storage_options(config), backend=config.backend, retention=config.retention)
     node.readout.warm()

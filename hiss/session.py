@@ -72,6 +72,11 @@ class Session:
         if self._slots is not None:
             self._slots.landed(extent)
 
+    def sends_at_once(self, size: int) -> bool:
+        """Not in Python's main thread: Ctrl-C raises there between any two steps, and the arena's are not to be cut in
+        the middle."""
+        return size <= limits.DIRECT_BYTES and threading.current_thread() is not threading.main_thread()
+
     def reserve(self, blocks: int, data_bytes: int) -> Space | None:
         self._check_alive()
         self._let_in(self._admit(blocks, data_bytes))

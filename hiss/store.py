@@ -54,6 +54,11 @@ class AppendSession(Protocol):
         """
         ...
 
+    def sends_at_once(self, size: int) -> bool:
+        """Whether `send` of so many bytes, in this thread and now, is over sooner than another thread would begin with
+        it. Whatever is raised in the middle of it, Ctrl-C included, may then harm this session, and nothing else."""
+        ...
+
     def close(self) -> None:
         """End the session. What was sent is finished and acknowledged first, unless the session is dead."""
         ...

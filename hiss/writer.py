@@ -2,10 +2,10 @@
 goes on after a lost connection without loss or duplicates.
 
 Two threads: the user's (`append`, `extend`, `flush`, `close`), and the writer's own, which sends and reconnects; it is
-started when there is something for it to do. To a buffer in this process a user's thread hands small extents itself, as
-long as it is the only one, and not Python's main thread, where an interrupt may come in the middle. Acks and errors
-come from a third, the session's. What is unacknowledged is bounded by the credit that the server gives; `append` waits
-when it is used up. After a reconnect all that was not acknowledged is sent again; the server keeps one of each."""
+started when there is something for it to do. What the session sends sooner than another thread wakes up, the user's
+sends (`AppendSession.sends_at_once`). One of the two sends at a time, in the order of appending. Acks and errors come
+from a third, the session's. What is unacknowledged is bounded by the credit that the server gives; `append` waits when
+it is used up. After a reconnect all that was not acknowledged is sent again; the server keeps one of each."""
 
 from __future__ import annotations
 
@@ -148,12 +148,11 @@ class StreamWriter:
         self._lacking = False  # the user's thread waits for shared memory, which the writer's prepares
         self._feedback: deque[Feedback] = deque(maxlen=limits.FEEDBACK_MESSAGES_MAX)
         self._sent_blocks = self._sent_bytes = self._reconnects = 0
-        self._flushing = False
+        self._busy = False  # the writer's thread sends, mends or prepares, without the lock
+        self._sends_itself = False  # the user's thread does
         self._generation = 0  # of the session; what an old one still says is not heard
         self._sender: threading.Thread | None = None
         self._session: AppendSession = self._open()
-        # a `LandingSession` is in this process; and nothing is to be decided while it has no room
-        self._direct = self._shedding.waits and hasattr(self._session, "reserve")
         self.next_index = self._session.start.next_index
 
     # ---- what users call
@@ -212,24 +211,29 @@ class StreamWriter:
                 return number
             if copy:
                 self._gather(number, int(time_ns), view, row)
+                self.next_index = number + 1
+            ready = bool(self._ready)
         if not copy:
             rows = np.array([row], self._columns_dtype)
             self._add(Packet(Extent.of([number], view, [len(view)], time_ns=[int(time_ns)], columns=rows), None))
-        self.next_index = number + 1
+            self.next_index = number + 1
+        elif ready:
+            self._send_off()
         return number
 
     def _gather(self, number: int, time_ns: int, view: ByteArray, row: tuple[Any, ...]) -> None:
         """Copy a block into the extent that is filling; the lock is held."""
         if not self._gathering.fits(len(view)):
             self._end_extent()
-        if not self._gathering.index:  # the sender has an extent to send, or its linger time to start
-            self._wake_sender()
+        first = not self._gathering.index
+        if first:
             self._have_memory(max(len(view), self._expected_bytes))
         self._gathering.add(number, time_ns, view, row, self._clock_s)
+        self._held_bytes += len(view)
         if not self._gathering.fits(len(view)):  # nor would the next block: do not let it linger
             self._end_extent()
-            self._wake_sender()
-        self._held_bytes += len(view)
+        elif first:
+            self._wake_sender()  # its linger time starts
 
     def _end_extent(self) -> None:
         """The extent that was filling is to be sent; the lock is held."""
@@ -319,16 +323,17 @@ class StreamWriter:
             Not within `timeout_s`; nothing is lost, it goes on in the background.
         """
         with self._cond:
-            self._flushing = True
-            self._cond.notify_all()
-            try:
-                if not self._cond.wait_for(lambda: self._error is not None or not self._held(), timeout_s):
-                    raise DeadlineExceeded(
-                        f"stream {self._info.path}: {self._held_bytes} bytes are unacknowledged after {timeout_s} s"
-                    )
-                self._raise_error()
-            finally:
-                self._flushing = False
+            if self._gathering.index:
+                self._end_extent()
+            ready = bool(self._ready)
+        if ready:
+            self._send_off()
+        with self._cond:
+            if not self._cond.wait_for(lambda: self._error is not None or not self._held(), timeout_s):
+                raise DeadlineExceeded(
+                    f"stream {self._info.path}: {self._held_bytes} bytes are unacknowledged after {timeout_s} s"
+                )
+            self._raise_error()
 
     @property
     def acknowledged(self) -> int:
@@ -447,16 +452,37 @@ class StreamWriter:
             self._ready.append(packet)
             self._held_bytes += packet.extent.data.size
             self.next_index = max(self.next_index, int(packet.extent.index[-1]) + 1)
-            direct = self._sender is None and self._may_send_itself(packet)
-            if not direct:
-                self._wake_sender()
-                return
-            packet, session, generation = self._take_ready()
-        self._send(packet, session, generation)
+        self._send_off()
 
-    def _may_send_itself(self, packet: Packet) -> bool:
-        small = packet.extent.data.size <= limits.DIRECT_BYTES
-        return self._direct and small and threading.current_thread() is not threading.main_thread()
+    def _send_off(self) -> None:
+        """What is ready is to be sent: by this thread, the user's, if it may, or else by the writer's."""
+        try:
+            with self._cond:
+                if not self._may_send_itself():
+                    self._wake_sender()
+                    return
+                self._sends_itself = True
+                packet, session, generation = self._take_ready()
+            self._send(packet, session, generation)
+            self._has_sent(None)
+        except BaseException:  # Ctrl-C: nobody knows what of the extent went out
+            self._has_sent(Unavailable(f"stream {self._info.path}: interrupted while an extent was sent"))
+            raise
+
+    def _has_sent(self, error: HissError | None) -> None:
+        with self._cond:
+            if self._sends_itself and error is not None:
+                self._on_error(self._generation, error)
+            self._sends_itself = False
+            if self._something_to_do():
+                self._wake_sender()
+
+    def _may_send_itself(self) -> bool:
+        """Whether the user's thread sends what is ready; the lock is held."""
+        if self._busy or self._broken is not None or self._error is not None or self._closing or len(self._ready) != 1:
+            return False
+        head = self._ready[0]
+        return isinstance(head, Packet) and self._shedding.waits and self._session.sends_at_once(head.extent.data.size)
 
     # ---- the window; with the lock held
 
@@ -539,13 +565,17 @@ class StreamWriter:
         """The next extent to send, or None when the writer closes. Mends the connection first."""
         while True:
             with self._cond:
+                self._busy = False
                 if not self._something_to_do():  # once: the time that is left changes when a first block comes
                     self._cond.wait(self._linger_left_s())
                 if self._closing or self._error is not None:
                     return None
+                if self._sends_itself:
+                    continue
+                self._busy = True
                 broken, lacking = self._broken is not None, self._lacking
                 if not broken:
-                    if not self._ready and self._gathering.index and (self._flushing or self._linger_left_s() == 0.0):
+                    if not self._ready and self._linger_left_s() == 0.0:
                         self._end_extent()
                     if self._sendable():
                         return self._take_ready()
@@ -555,9 +585,9 @@ class StreamWriter:
                 self._prepare()
 
     def _something_to_do(self) -> bool:
-        waiting = self._flushing and bool(self._gathering.index)
-        ended = self._closing or self._error is not None
-        return ended or self._broken is not None or self._sendable() or self._lacking or waiting
+        if self._closing or self._error is not None:
+            return True
+        return not self._sends_itself and (self._broken is not None or self._lacking or self._sendable())
 
     def _sendable(self) -> bool:
         """Whether the oldest that is ready may be sent: gaps take no credit, so their extents are counted."""

@@ -78,7 +78,8 @@ class Columns:
                 grown = np.zeros(max(len(vector) * 9 // 8 + 8, self.length + count), vector.dtype)
                 grown[: self.length] = vector[: self.length]
                 self._vectors[name] = vector = grown
-            vector[at + count : self.length + count] = vector[at : self.length]
+            if at < self.length:
+                vector[at + count : self.length + count] = vector[at : self.length]
             vector[at : at + count] = rows[name]
         self.length += count
 
@@ -425,6 +426,12 @@ class StreamIndex:
     ) -> None:
         """Cut sorted blocks into runs and put them in their places."""
         if not len(index):
+            return
+        if len(index) == 1:  # as large blocks come: what follows costs more than all else that is done for one
+            first = int(index[0])
+            place = self._runs.length if first >= self._next else int(np.searchsorted(self._runs["first"], first))
+            one = {"first": first, "count": 1, "row": rows[0], "status": status[0], "cause": cause[0]}
+            self._runs.insert(place, one | {"record": record}, 1)
             return
         alike = (index[1:] - index[:-1] == 1) & (rows[1:] - rows[:-1] == 1)
         alike &= (status[1:] == status[:-1]) & (cause[1:] == cause[:-1])

@@ -125,6 +125,8 @@ class Reservations:
         self._pending = 0
         self._open_bytes = 0  # in the arena, without a reservation
         self._largest = 0
+        self._unlooked_bytes = 0  # let in without a look at how much room there is
+        self._look_bytes = 0  # so many may be
         self.waiting = 0  # extents that wait for space now
         self.on_short: Callable[[], None] = lambda: None  # somebody waits for space; must not block
         self.make_room: Callable[[int], None] = lambda segments: None  # free so many segments, where that is allowed
@@ -251,8 +253,7 @@ class Reservations:
     def _short(self, collection: str, cost: int, arena_bytes: int) -> str | None:
         """What an extent lacks: `space`, a share of the `arena`, or nothing."""
         if not self._kept:
-            if self._room().segments < limits.PRESSURE_SEGMENTS:
-                self.on_short()
+            self._look_at_room(cost)
             return None
         self.expire()
         kept = self._find(collection)
@@ -261,6 +262,17 @@ class Reservations:
         if kept is None and self._open_bytes and self._open_bytes + arena_bytes > self._open_share:
             return "arena"
         return "space" if self._missing(cost) > 0 else None
+
+    def _look_at_room(self, cost: int) -> None:
+        """Tell where room is getting short; nobody needs to know that more often than a few times a segment."""
+        self._unlooked_bytes += cost
+        if self._unlooked_bytes < self._look_bytes:
+            return
+        room = self._room()
+        short = room.segments < limits.PRESSURE_SEGMENTS
+        self._unlooked_bytes, self._look_bytes = 0, 0 if short else room.segment_bytes // 16
+        if short:
+            self.on_short()
 
     def _missing(self, size: int) -> int:
         """Segments that lack for `size` bytes beside what is admitted and what is promised; 0 or less: none."""

@@ -91,6 +91,17 @@ class DataProcess:
         """SIGKILL: no clean-up of any kind."""
         self._end(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """SIGSTOP: it takes no step until `go_on`."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "it runs"
+        self._process.send_signal(number)
+
     def stop(self) -> int:
         """SIGTERM, and its exit status."""
         return self._end(signal.SIGTERM)

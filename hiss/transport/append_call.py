@@ -20,7 +20,7 @@ import grpc
 
 from hiss import limits
 from hiss.errors import HissError, InvalidInput, Stopping
-from hiss.model import Ack, AppendStart, Caller, Feedback
+from hiss.model import Ack, AckLevel, AppendStart, Caller, Feedback
 from hiss.store import AppendSession, Store
 from hiss.transport import wire
 from hiss.transport.admission import not_good
@@ -35,22 +35,47 @@ _OPEN_BYTES_MAX: Final = 4 * limits.KiB
 
 
 class Outbox:
-    """What the store's threads have to tell a producer, until the pool thread sends it.
+    """What the store's threads have to tell a producer, until the thread that sends replies takes it.
 
-    Bounded: of acknowledgements the newest is kept, of feedback the newest `limits.FEEDBACK_MESSAGES_MAX`.
+    Bounded: of acknowledgements the newest is kept, of feedback the newest `limits.FEEDBACK_MESSAGES_MAX`. An
+    acknowledgement that the producer waits for, at the level that gives it credit, is told as soon as it is there; the
+    others, that say how far the same blocks have come since, within `limits.ACK_LINGER_S`.
+
+    Parameters
+    ----------
+    tell_now : callable, optional
+        Sends an acknowledgement from the thread that brings it, and says whether it did; must not wait.
+
+    Attributes
+    ----------
+    level : AckLevel
+        That gives the producer credit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell_now: Callable[[Ack], bool] | None = None) -> None:
+        self.level = AckLevel.RECEIVED
+        self.error: HissError | None = None
+        self._tell_now = tell_now
         self._changed = threading.Condition()
         self._ack: Ack | None = None
+        self._awaited = False  # the producer waits for `_ack`
+        self._reached = 0  # blocks at `level`, in what was told or is here
+        self._lingering = False
         self._feedback: deque[Feedback] = deque(maxlen=limits.FEEDBACK_MESSAGES_MAX)
         self._over = False
-        self.error: HissError | None = None
 
     def acknowledge(self, ack: Ack) -> None:
         with self._changed:
+            before, self._reached = self._reached, ack.at(self.level)
+            if self._reached > before:
+                if self._tell_now is not None and self.error is None and self._tell_now(ack):
+                    self._ack, self._awaited = None, False  # what was here is older
+                    return
+                self._awaited = True
+                self._changed.notify()
+            elif self._ack is None and not self._lingering:
+                self._changed.notify()
             self._ack = ack
-            self._changed.notify()
 
     def feed_back(self, feedback: Feedback) -> None:
         with self._changed:
@@ -69,29 +94,32 @@ class Outbox:
             self._over = True
             self._changed.notify()
 
-    def replies(self, idle_s: float | None = None) -> Iterator[Ack | Feedback | None]:
-        """What is told, until the call is to end; what is here by then comes first. None after `idle_s` without."""
+    def rounds(self, idle_s: float | None = None) -> Iterator[bool]:
+        """Each time when there may be something to take with `left`: True; after `idle_s` without: False. Ends after
+        the round in which the call is to end."""
         while True:
             with self._changed:
-                told = self._changed.wait_for(
-                    lambda: self._ack or self._feedback or self._over or self.error, timeout=idle_s
-                )
+                told = self._changed.wait_for(lambda: self._ack is not None or self._pressing(), idle_s)
+                self._lingering = True
+                self._changed.wait_for(self._pressing, limits.ACK_LINGER_S if told else 0.0)
+                self._lingering = False
                 last = self._over or self.error is not None
-            if not told:
-                yield None
-            yield from self.left()
+            yield told
             if last:
                 return
 
-    def left(self) -> Iterator[Ack | Feedback]:
-        """What is here now."""
+    def _pressing(self) -> bool:
+        return self._awaited or bool(self._feedback) or self._over or self.error is not None
+
+    def left(self) -> list[Ack | Feedback]:
+        """What is here now, which is the caller's to send."""
         with self._changed:
             messages: list[Ack | Feedback] = list(self._feedback)
             self._feedback.clear()
             if self._ack is not None:
                 messages.append(self._ack)
-                self._ack = None
-        yield from messages
+            self._ack, self._awaited = None, False
+        return messages
 
 
 class AppendCall:
@@ -114,10 +142,11 @@ class AppendCall:
         if not context.add_callback(self._outbox.finish):
             self._outbox.finish()
         start = self._session.start
+        self._outbox.level = start.credit_level
         threading.Thread(target=self._receive, args=(requests, what), name="hiss append", daemon=True).start()
         yield _message(start, start.credit_bytes)
-        for reply in self._outbox.replies():
-            if reply is not None:
+        for _ in self._outbox.rounds():
+            for reply in self._outbox.left():
                 yield _message(reply, start.credit_bytes)
         if self._stopping and not self._complete and self._outbox.error is None:
             self._close()

@@ -52,6 +52,7 @@ class CreditedAppend(AppendSession, abc.ABC):
         self._blocks_sent = 0
         self._blocks_received = 0  # by the server, as it says
         self._credit_bytes = 0
+        self._at_once_bytes = limits.DIRECT_BYTES  # that whatever carries them takes without waiting
         self._start: AppendStart | None = None
         self._error: HissError | None = None
         self._closing = False
@@ -98,6 +99,10 @@ class CreditedAppend(AppendSession, abc.ABC):
                 self._unacknowledged.append((self._blocks_sent, size))
                 self._unacknowledged_bytes += size
             self._transmit(part)
+
+    def sends_at_once(self, size: int) -> bool:
+        """Nothing is under way that it would wait for."""
+        return size <= self._at_once_bytes and not self._unacknowledged
 
     def close(self) -> None:
         """As `AppendSession.close`. Raises what went wrong after the last `send`; more than once is fine."""

@@ -2,8 +2,9 @@
 
 Two threads work for each. The lane's own receives extents, where the session lends its memory straight into that, and
 hands them over; those that lie in memory that the producer shares it copies from there (`shm_server`). The store's
-back-pressure stops it, and thereby the producer, by the socket's flow control. The other sends what the `Outbox` holds.
-Neither waits for the other while it holds anything that the other needs. Whatever way the lane ends, the session is
+back-pressure stops it, and thereby the producer, by the socket's flow control. The other sends what the `Outbox` holds;
+an acknowledgement that the producer waits for is sent by the thread that has it, where that need not wait. Neither
+waits for the other while it holds anything that the other needs. Whatever way the lane ends, the session is
 closed, what had arrived whole is finished, and memory that was lent and not filled is given back.
 """
 
@@ -21,7 +22,7 @@ import numpy as np
 from hiss import limits
 from hiss.errors import HissError, InvalidInput, Stopping
 from hiss.extent import Extent
-from hiss.model import Ack, AppendStart
+from hiss.model import Ack, AppendStart, Feedback
 from hiss.store import AppendSession, LandingSession
 from hiss.transport.admission import Stops
 from hiss.transport.append_call import Outbox
@@ -43,6 +44,7 @@ from hiss.transport.lane_framing import (
     start_frame,
 )
 from hiss.transport.shm_server import AnnouncedMemory
+from hiss.transport.tls_socket import TlsSocket
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,10 @@ class LaneCall:
         self._connection = connection
         self._what = what
         self._open_session = open_session
-        self._outbox = Outbox()
+        self._outbox = Outbox(self._tell_now)
+        self._saying = threading.Lock()  # who sends, and has taken from the outbox what is to be sent first
+        self._start: AppendStart | None = None  # once it was told
+        self._unsaid = b""  # the rest of a frame that the peer took a part of
         self._reader = FrameReader(connection, what, limits.LANE_STALL_S, may_idle=True)
         self._unframer = ExtentUnframer(what)
         self._announced: AnnouncedMemory | None = None
@@ -97,6 +102,7 @@ class LaneCall:
             if self._outbox.error is not None:
                 self._reply(None)
                 return
+            self._outbox.level = session.start.credit_level
             with stops.told(self.stop):
                 self._serve(session)
         finally:
@@ -183,21 +189,46 @@ class LaneCall:
         """Say what there is to say until the lane ends; nobody waits for it but the lane's end."""
         with contextlib.suppress(OSError):  # the peer went away, or does not take its acknowledgements
             if start is not None:
-                self._say(start_frame(start))
-            for reply in self._outbox.replies(limits.KEEPALIVE_S):
-                if reply is None:
-                    self._say(_ALIVE[self._waits])
-                elif isinstance(reply, Ack):
-                    assert start is not None
-                    self._say(ack_frame(reply, start.credit_bytes))
-                else:
-                    self._say(feedback_frame(reply))
+                with self._saying:
+                    self._say(start_frame(start))
+                    self._start = start
+            for told in self._outbox.rounds(limits.KEEPALIVE_S):
+                with self._saying:
+                    for reply in self._outbox.left():
+                        self._say(self._frame(reply))
+                    if not told:
+                        self._say(_ALIVE[self._waits])
             error = self._outbox.error
-            self._say(frame(Kind.END) if error is None else error_frame(error))
+            with self._saying:
+                self._say(frame(Kind.END) if error is None else error_frame(error))
         _shut(self._connection, socket.SHUT_RDWR)
 
+    def _frame(self, reply: Ack | Feedback) -> bytes:
+        if isinstance(reply, Feedback):
+            return feedback_frame(reply)
+        assert self._start is not None, "nothing is acknowledged before a session has begun"
+        return ack_frame(reply, self._start.credit_bytes)
+
+    def _tell_now(self, ack: Ack) -> bool:
+        """Send an acknowledgement from the thread that has it: handing it to another one takes longer. Not where that
+        would wait, for the peer or for another sender; TLS does not say."""
+        if isinstance(self._connection, TlsSocket) or not self._saying.acquire(blocking=False):
+            return False
+        try:
+            if self._start is None or self._unsaid:
+                return False
+            message = ack_frame(ack, self._start.credit_bytes)
+            self._unsaid = message[self._connection.send(message, socket.MSG_DONTWAIT) :]
+            return not self._unsaid
+        except OSError:  # full, or broken: the other thread sees
+            return False
+        finally:
+            self._saying.release()
+
     def _say(self, message: bytes) -> None:
-        send_parts(self._connection, (message,))
+        """`_saying` is held."""
+        send_parts(self._connection, (self._unsaid, message))
+        self._unsaid = b""
 
 
 @contextlib.contextmanager

@@ -99,6 +99,8 @@ class LaneAppend(CreditedAppend):
         self._framer = ExtentFramer()
         self._sending = threading.Lock()  # so that the descriptor is not closed, and given to others, under a send
         self._connection: Connection = _dial_tls(address, tls) if self.kind == "tls" else dial(address)
+        room = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        self._at_once_bytes = min(self._at_once_bytes, room // 2)  # the other half is the system's overhead
         self._reader = FrameReader(self._connection, self._what, _SILENCE_S, may_idle=False)
         with contextlib.suppress(OSError):  # what the server says is told by `_begin`
             set_patience(self._connection, _SILENCE_S, _NEVER_S)

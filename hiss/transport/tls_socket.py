@@ -41,6 +41,9 @@ class TlsSocket:
         self._alone = threading.Lock()  # held within OpenSSL
         self._receive_s = self._send_s = 0.0
 
+    def getsockopt(self, level: int, option: int) -> int:
+        return self._connection.getsockopt(level, option)
+
     def set_patience(self, receive_s: float, send_s: float) -> None:
         """Let one receive or send wait so long; 0 is for ever."""
         self._receive_s, self._send_s = receive_s, send_s

@@ -42,7 +42,7 @@ from hiss.v1 import streams_pb2
 
 THREADS_MORE = 2 * limits.LONG_CALLS_MAX + limits.SHORT_CALL_THREADS + 16
 # For each call a message that is encoded, one that gRPC sends, what its buffers hold; malloc keeps that for the next
-# ones (`process.keep_memory_warm`).
+# ones (`process.settle_memory`).
 MEMORY_MORE_BYTES = 5 * limits.LONG_CALLS_OF_TOKEN_MAX * limits.EXTENT_BYTES_TARGET
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = bytes.fromhex("000000040000000000")

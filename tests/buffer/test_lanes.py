@@ -4,6 +4,7 @@ lands once, and all memory comes back."""
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,9 +27,10 @@ from hiss.node import Node
 from hiss.testing.certificates import certificates
 from hiss.testing.conformance import BufferConformance, double, frames, wait_for
 from hiss.testing.processes import DataProcess
-from hiss.transport import GrpcServer, RemoteStore
+from hiss.transport import GrpcServer, RemoteStore, lane_client
 from hiss.transport.lane_client import LaneAppend
-from hiss.transport.lane_framing import FrameReader
+from hiss.transport.lane_framing import Connection, FrameReader, Part, send_parts
+from hiss.writer import StreamWriter
 
 OPTIONS = StorageOptions(arena_bytes=32 * MiB, segment_bytes=16 * MiB)
 
@@ -341,3 +343,87 @@ def test_what_the_socket_filled_is_what_the_disk_is_given(
     found = np.concatenate([each.frames(info.frame) for each in remote.read(info.id, Selection())])
     assert np.array_equal(found, data)
     remote.close()
+
+
+# ---------------------------------------------------------------------------------------------------------- who sends
+
+WAYS = ["shm", *KINDS, "grpc"]
+
+
+def writes(writer: StreamWriter) -> list[str]:
+    """The threads of a producer that send."""
+    return [thread.name for thread in threading.enumerate() if thread.name == f"writer {writer.info.path}"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_producer_of_one_block_at_a_time_sends_itself(server: GrpcServer, node: Node, way: str) -> None:
+    data = frames(30, (64, 64))
+    with connected(server, node, way) as buffer:
+        collection = buffer.collection("c")
+        for how in ("append", "extend", "lend", "flush"):
+            spec = {"dtype": "u2", "shape": (64, 64), "extent_bytes": MiB if how == "flush" else data[0].nbytes}
+            with collection.create_stream(how, linger_s=60.0 if how == "flush" else 0.02, **spec) as s:
+                for block in data:
+                    if how == "extend":
+                        s.extend(block[None])
+                    else:
+                        s.append(block, copy=how != "lend")
+                    s.flush()
+                assert writes(s) == ([f"writer c/{how}"] if how == "flush" else []), "one for what lingers"
+            assert np.array_equal(np.asarray(buffer[f"c/{how}"]), data)
+
+
+@pytest.mark.parametrize("way", ["shm", "unix", "tcp", "grpc"])
+def test_a_server_that_stands_still_stops_nobody_who_has_credit(tmp_path: Path, way: str) -> None:
+    data = frames(100, (128, 512))  # more than a socket takes
+    with DataProcess(tmp_path / "data") as process:
+        token = process.token
+        with hiss.connect(process.address, token, lane=way) as buffer:
+            s = buffer.collection("c").create_stream("s", dtype="u2", shape=(128, 512), extent_bytes=data[0].nbytes)
+            process.pause()
+            try:
+                for block in data:
+                    s.append(block)
+                assert s.acknowledged == 0
+            finally:
+                process.go_on()
+            s.seal()
+            assert np.array_equal(np.asarray(buffer["c/s"]), data)
+
+
+@pytest.mark.parametrize("way", KINDS)
+@pytest.mark.parametrize("when", ["before", "within", "after"])
+def test_an_interrupt_while_it_sends_itself_loses_and_repeats_nothing(
+    server: GrpcServer, node: Node, way: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in a notebook: what of the extent went out nobody knows, so the producer begins again with it."""
+    data = frames(6, (64, 64))
+    due: list[int] = []
+
+    def interrupted(connection: Connection, parts: Sequence[Part]) -> None:
+        if not due or len(parts) < 2 or threading.current_thread() is not threading.main_thread():
+            send_parts(connection, parts)
+            return
+        due.clear()
+        if when == "after":
+            send_parts(connection, parts)
+        elif when == "within":
+            send_parts(connection, [b"".join(bytes(part) for part in parts)[:1000]])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lane_client, "send_parts", interrupted)
+    with connected(server, node, way) as buffer:
+        s = buffer.collection("c").create_stream("s", dtype="u2", shape=(64, 64), extent_bytes=data[0].nbytes)
+        for number, block in enumerate(data):
+            if number == 3:
+                due.append(number)
+                with pytest.raises(KeyboardInterrupt):
+                    s.append(block)
+                assert s.next_index == 4, "it was added"
+            else:
+                s.append(block)
+            s.flush()
+        s.seal()
+        assert s.report().reconnects == 1
+        assert buffer["c/s"].index.tolist() == list(range(6))
+        assert np.array_equal(np.asarray(buffer["c/s"]), data)
