@@ -29,7 +29,7 @@ from hiss.config import EXIT_UNUSABLE, ServeConfig, run_directory
 from hiss.errors import HissError
 from hiss.local import LocalStore
 from hiss.node import Node
-from hiss.process import StopSignal, allow_descriptors, die_with_parent, settle_memory, pid_file
+from hiss.process import StopSignal, allow_descriptors, die_with_parent, pid_file, settle_memory
 from hiss.s3_options import S3Options
 from hiss.store import Store
 from hiss.workflow import Meow

@@ -23,13 +23,13 @@ from hiss.extent import Extent
 from hiss.ingest import Ingest
 from hiss.landing import ArenaSlots, Landed, Space
 from hiss.model import Ack, AppendStart, Feedback
-from hiss.store import Landing, SharedSlots
+from hiss.store import Landing, LandingSession, SharedSlots, SharingSession
 
 log = logging.getLogger(__name__)
 
 
-class Session:
-    """A `LandingSession`, and a `SharingSession` for a producer, in this process."""
+class Session(LandingSession, SharingSession):
+    """One in this process: it shares memory with a producer that is there, too."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Session:
         clock_ns: Callable[[], int],
         on_written: Callable[[], None],
     ) -> None:
-        self.start = start
+        self._start = start
         self.blocks_received = 0
         self.bytes_received = 0
         self._ingest = ingest
@@ -61,6 +61,10 @@ class Session:
         self._sending = threading.RLock()  # one thread sends, or ends the session
         self._worker: threading.Thread | None = None
         self._slots: ArenaSlots | None = None
+
+    @property
+    def start(self) -> AppendStart:
+        return self._start
 
     def share(self, slot_bytes: int, slots: SharedSlots | None) -> SharedSlots | None:
         self._slots = slots if isinstance(slots, ArenaSlots) else self._ingest.slots(slot_bytes)

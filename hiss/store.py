@@ -7,9 +7,10 @@ from any thread; all raise `HissError`s.
 
 from __future__ import annotations
 
+import abc
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from hiss.drain_policy import Drain, DrainPolicy, DrainState
 from hiss.errors import HissError
@@ -75,20 +76,19 @@ class Landing(Protocol):
         ...
 
 
-@runtime_checkable
-class LandingSession(AppendSession, Protocol):
+class LandingSession(AppendSession):
     """A session that lends the memory in which extents land, so that a transport that knows their size copies
     nothing."""
 
+    @abc.abstractmethod
     def reserve(self, blocks: int, data_bytes: int) -> Landing | None:
         """Memory for an extent of so many blocks and bytes; None where it is to be sent by `send`. Blocks while there
         is none. Raises what ended the session, if it is dead."""
-        ...
 
+    @abc.abstractmethod
     def send_landed(self, extent: Extent, landing: Landing, *, trusted: bool = False) -> None:
         """As `send`, of an extent whose `data` is that of `landing`, which is taken over whatever happens. Of one that
         is `trusted` the digests need not be checked before it is acknowledged."""
-        ...
 
 
 class SharedSlots(Protocol):
@@ -115,14 +115,13 @@ class SharedSlots(Protocol):
         ...
 
 
-@runtime_checkable
-class SharingSession(AppendSession, Protocol):
+class SharingSession(AppendSession):
     """A session that carries extents without a copy where their bytes lie in memory that it shares."""
 
+    @abc.abstractmethod
     def share(self, slot_bytes: int, slots: SharedSlots | None) -> SharedSlots | None:
         """The memory to use from now on: the `slots` that an earlier session made, or new ones; None: there is none.
         Their holder closes them."""
-        ...
 
 
 class Store(Protocol):

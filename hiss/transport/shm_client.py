@@ -19,7 +19,7 @@ import numpy as np
 from hiss import limits
 from hiss.extent import Extent
 from hiss.model import ByteArray
-from hiss.store import SharedSlots
+from hiss.store import SharedSlots, SharingSession
 from hiss.transport.lane_client import LaneAppend
 from hiss.transport.lane_framing import TRUSTED, Head, Kind, Part
 from hiss.transport.shared_memory import SIZE, make_memory
@@ -149,8 +149,8 @@ class SpareSlots:
             self._free.clear()
 
 
-class ShmAppend(LaneAppend):
-    """A `SharingSession`: a lane whose server looks at the producer's memory. Extents that lie elsewhere are sent.
+class ShmAppend(LaneAppend, SharingSession):
+    """A lane whose server looks at the producer's memory. Extents that lie elsewhere are sent.
 
     `trusted` asks the server not to hash what it copies. `spare` has the memory; whoever opens the lane sets it.
     """

@@ -29,7 +29,7 @@ from hiss import limits
 from hiss.errors import HissError, InvalidInput
 from hiss.extent import Extent
 from hiss.model import Ack, AckLevel, AppendStart, BlockStatus, Column, Feedback, columns_dtype
-from hiss.store import LandingSession
+from hiss.store import Landing, LandingSession
 from hiss.transport import lane_framing, line_framing
 from hiss.transport.extent_wire import ExtentDecoder, ExtentEncoder
 from hiss.transport.lane_call import LaneCall
@@ -176,6 +176,9 @@ class Taken(LandingSession):
 
     def reserve(self, blocks: int, data_bytes: int) -> None:
         return None
+
+    def send_landed(self, extent: Extent, landing: Landing, *, trusted: bool = False) -> None:
+        raise AssertionError("it lent nothing")
 
     def send(self, extent: Extent) -> None:
         self.extents.append(extent)
