@@ -35,6 +35,7 @@ from hiss import limits
 from hiss.drain import drain
 from hiss.errors import HissError, StreamEvicted, Unavailable
 from hiss.limits import GiB, MiB
+from hiss.process import settle_memory
 
 OUT = Path("bench-out")
 _FRAMES = 64
@@ -202,6 +203,7 @@ def run(
     out: Path = OUT,
 ) -> Iterator[dict[str, Any]]:
     seconds = seconds or (50.0 if quick else 20 * 60.0)
+    settle_memory()  # as a server's process does
     with tempfile.TemporaryDirectory(prefix="hiss-bench-") as folder:
         series = Soak(Path(folder) / "buffer", seconds, log_bytes, frame_bytes, arena_bytes).run()
     out.mkdir(exist_ok=True)
