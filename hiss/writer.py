@@ -210,9 +210,8 @@ class StreamWriter:
                 self.next_index = number + 1
                 return number
             if copy:
-                self._gather(number, int(time_ns), view, row)
+                ready = self._gather(number, int(time_ns), view, row)
                 self.next_index = number + 1
-            ready = bool(self._ready)
         if not copy:
             rows = np.array([row], self._columns_dtype)
             self._add(Packet(Extent.of([number], view, [len(view)], time_ns=[int(time_ns)], columns=rows), None))
@@ -221,9 +220,10 @@ class StreamWriter:
             self._send_off()
         return number
 
-    def _gather(self, number: int, time_ns: int, view: ByteArray, row: tuple[Any, ...]) -> None:
-        """Copy a block into the extent that is filling; the lock is held."""
-        if not self._gathering.fits(len(view)):
+    def _gather(self, number: int, time_ns: int, view: ByteArray, row: tuple[Any, ...]) -> bool:
+        """Copy a block into the extent that is filling, and say whether one is to be sent; the lock is held."""
+        ready = not self._gathering.fits(len(view))
+        if ready:
             self._end_extent()
         first = not self._gathering.index
         if first:
@@ -232,8 +232,10 @@ class StreamWriter:
         self._held_bytes += len(view)
         if not self._gathering.fits(len(view)):  # nor would the next block: do not let it linger
             self._end_extent()
-        elif first:
+            return True
+        if first:
             self._wake_sender()  # its linger time starts
+        return ready
 
     def _end_extent(self) -> None:
         """The extent that was filling is to be sent; the lock is held."""
