@@ -178,6 +178,17 @@ class SegmentPool:
                     return segment
                 self._spares.append(segment)
 
+    def make_kept(self) -> bool:
+        """Have another segment for copies, so that one of those that took the kept one is open to all; False where
+        there is no space for it."""
+        try:
+            self.keep_spare(self._make())
+        except OSError as error:
+            if not out_of_space(error):
+                log.warning("%s: no segment can be made: %s", self.directory, error)
+            return False
+        return True
+
     def make_ahead(self) -> Segment | None:
         """A new segment for `keep_spare`; None where there are enough, nobody should take more, or the disk is full."""
         with self.lock:

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import grpc
@@ -20,7 +21,7 @@ from hiss.errors import HissError, InvalidInput, PermissionRefused, Stopping, Un
 from hiss.model import Ack, Feedback
 from hiss.tls import ClientTls
 from hiss.transport.lane_client import LANES, LaneAppend, kind_of, resolved
-from hiss.transport.shm_client import ShmAppend, SpareSlots, TrustedShmAppend
+from hiss.transport.shm_client import ShmAppend, SpareSlots
 
 GRPC: Final = "grpc"
 TRUSTED_SHM: Final = "shm:trusted"
@@ -68,8 +69,8 @@ class Lanes:
         self._address = address
         self._tls = tls
         self._kinds = fitting if kind is None else tuple(each for each in fitting if each == kind)
-        self._shm = TrustedShmAppend if wanted == TRUSTED_SHM else ShmAppend
         self._spare_slots = SpareSlots()
+        self._open_shm = partial(ShmAppend, spare=self._spare_slots, trusted=wanted == TRUSTED_SHM)
         self._passed_over: set[str] = set()
         self._open: weakref.WeakSet[LaneAppend] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -114,11 +115,9 @@ class Lanes:
             on_error(error)
 
         try:
-            opened = self._shm if kind_of(offer.address) == "shm" else LaneAppend
+            append = self._open_shm if kind_of(offer.address) == "shm" else LaneAppend
             address = resolved(offer.address, self._address)
-            session = opened(address, offer.ticket, stream_id, on_ack, broke, on_feedback, self._tls)
-            if isinstance(session, ShmAppend):
-                session.spare = self._spare_slots
+            session = append(address, offer.ticket, stream_id, on_ack, broke, on_feedback, self._tls)
         except Stopping:
             raise
         except (Unavailable, PermissionRefused):

@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 
@@ -152,23 +153,31 @@ class SpareSlots:
 class ShmAppend(LaneAppend, SharingSession):
     """A lane whose server looks at the producer's memory. Extents that lie elsewhere are sent.
 
-    `trusted` asks the server not to hash what it copies. `spare` has the memory; whoever opens the lane sets it.
+    Parameters
+    ----------
+    *lane
+        As of any lane.
+    spare : SpareSlots
+        Has the memory.
+    trusted : bool
+        Asks the server not to hash what it copies: it takes the digests as they come.
     """
 
-    trusted = False
-    spare: SpareSlots
-    _slots: Slots | None = None
+    def __init__(self, *lane: Any, spare: SpareSlots, trusted: bool = False) -> None:
+        self._spare, self._trusted = spare, trusted
+        self._slots: Slots | None = None
+        super().__init__(*lane)
 
     def share(self, slot_bytes: int, slots: SharedSlots | None) -> SharedSlots | None:
         if not isinstance(slots, Slots):
             try:
-                slots = self.spare.slots(slot_bytes)
+                slots = self._spare.slots(slot_bytes)
             except OSError:
                 return None
         connection = self._connection
         assert isinstance(connection, socket.socket), "memory is announced on Unix sockets only"
         with contextlib.suppress(OSError), self._sending:  # the callbacks tell why it broke
-            head = Head(Kind.MEMORY, TRUSTED if self.trusted else 0, 0, SIZE.size)
+            head = Head(Kind.MEMORY, TRUSTED if self._trusted else 0, 0, SIZE.size)
             connection.sendall(head.pack())
             socket.send_fds(connection, [SIZE.pack(slots.size)], [slots.descriptor])
         self._slots = slots
@@ -177,9 +186,3 @@ class ShmAppend(LaneAppend, SharingSession):
     def _parts(self, part: Extent) -> list[Part]:
         place = self._slots.place_of(part.data) if self._slots is not None and part.data.size else None
         return self._framer.parts(part, place)
-
-
-class TrustedShmAppend(ShmAppend):
-    """The same, where the server is asked to take the digests as they come."""
-
-    trusted = True

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hiss import limits
 from hiss.blocks import Storage, StorageOptions
 from hiss.blocks.compaction import Compactor
+from hiss.blocks.record import BlockTable
 from hiss.errors import SpaceExhausted, StreamNotFound
 
 from .bench_log import BenchLog, block_bytes, make_extent, stream_info
@@ -202,6 +203,25 @@ def test_what_waits_for_space_goes_on_when_segments_were_compacted():
     assert [outcome.wait() for outcome in outcomes] == [None] * 12
     log.compactor.close()
     assert set(log.contents(infos[0])) == {*range(4), *range(100, 112)}
+    log.close()
+
+
+def test_a_disk_with_room_has_a_segment_for_everybody_while_records_move():
+    """A record that moves takes the kept segment, as it waits for nobody. Who comes next makes another one."""
+    log = BenchLog(SimulatedDisk(), {}, kept_spares=1)
+    info = log.add(stream_info("s"))
+    for number in range(12):
+        assert log.append(info, make_extent(info, [(number, 7000)])).wait() is None
+    assert len(log.pool._spares) == 1
+    index = log.index(info.id)
+    extent = log.reader.record(index, 0)
+    copied: list[object] = []
+    while not any(segment.copies_only for segment in log.pool.segments.values()):
+        log.log.copy(index, 0, BlockTable.of(extent), extent.data, lambda error, place: copied.append(error))
+        assert len(copied) < 100, "the kept segment is never taken"
+    assert log.append(info, make_extent(info, [(12, 7000)])).wait() is None
+    assert set(log.contents(info)) == set(range(13))
+    log.log.sync()
     log.close()
 
 

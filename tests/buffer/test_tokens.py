@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from hiss.transport.lane_client import LaneAppend, kind_of
 from hiss.transport.lane_framing import Kind
 from hiss.transport.read_call import ReadCall
 from hiss.transport.read_client import ReadLane
-from hiss.transport.shm_client import ShmAppend
+from hiss.transport.shm_client import ShmAppend, SpareSlots
 from hiss.v1 import streams_pb2
 
 OPTIONS = StorageOptions(arena_bytes=32 * MiB, segment_bytes=16 * MiB)
@@ -426,7 +427,7 @@ def test_a_ticket_gives_no_rights(
     lane.close()
     for offer in remote._lane_offers(info.id):
         opened: list[LaneAppend] = []
-        append = ShmAppend if kind_of(offer.address) == "shm" else LaneAppend
+        append = partial(ShmAppend, spare=SpareSlots()) if kind_of(offer.address) == "shm" else LaneAppend
         to_append = offer.address, offer.ticket, info.id, silent, silent, silent
         assert allowed(lambda: opened.append(append(*to_append))) is appends, offer.address  # noqa: B023
         for session in opened:
