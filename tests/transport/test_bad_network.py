@@ -1,7 +1,8 @@
 """Producers on every lane behind a bad network, and a server that is killed: every block is there once.
 
 All that goes over the network goes through `BadNetwork`: the lanes and gRPC itself, so that no way round is a good one.
-Server and client ask each other for signs of life every second here, not every 20, and give up after another.
+Server and client ask each other for signs of life every second here, not every 20, and give up after another; a frame
+of which a part is lost is given up after five, not thirty.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _QUICK = f"""
 import runpy, sys
 from hiss import limits
 limits.KEEPALIVE_S = {ALIVE_S}
+limits.LANE_STALL_S = {5 * ALIVE_S}
 sys.argv[0] = "hiss.server"
 runpy.run_module("hiss.server", run_name="__main__")
 """
