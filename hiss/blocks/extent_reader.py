@@ -154,12 +154,17 @@ class ExtentReader:
             for piece in _pieces(part):
                 piece_bytes = int(piece.table.length[piece.rows].sum(dtype=np.int64))
                 if parts and (size + piece_bytes > EXTENT_BYTES_TARGET or count + len(piece.rows) > EXTENT_BLOCKS_MAX):
-                    yield self._extent(index, parts, data)
+                    yield from self._some(self._extent(index, parts, data))
                     parts, size, count = [], 0, 0
                 parts.append(piece)
                 size, count = size + piece_bytes, count + len(piece.rows)
         if parts:
-            yield self._extent(index, parts, data)
+            yield from self._some(self._extent(index, parts, data))
+
+    @staticmethod
+    def _some(extent: Extent) -> Iterator[Extent]:
+        if len(extent):
+            yield extent
 
     def _parts(self, index: StreamIndex, base: int, stop: int | None, step: int, from_first: bool) -> Iterator[_Part]:
         position: int | None = None if from_first else base
@@ -174,17 +179,33 @@ class ExtentReader:
                     continue
                 if run.record != record or table is None:
                     record = run.record
-                    table = self.table(index, record)
+                    table = self._table_unless_given_up(index, record)
+                if table is None:
+                    continue
                 yield _Part(record, table, run.row + np.arange(first - run.first, last - run.first + 1, step))
             position = runs[-1].last + 1
         if index.deleted:
             raise StreamNotFound(f"stream {index.stream_id} was deleted while it was read")
 
-    def record(self, index: StreamIndex, record: int) -> Extent:
-        """All blocks of a record that are still the stream's, whatever their status, in the order of the record."""
-        table = self.table(index, record)
+    def _table_unless_given_up(self, index: StreamIndex, record: int) -> BlockTable | None:
+        """The table, or None where the record could not be made durable and has left the index meanwhile: it is not
+        damaged, and nobody was told that it is there."""
+        try:
+            return self.table(index, record)
+        except BlockDamaged:
+            if index.live(record):
+                raise
+            return None
+
+    def record(self, index: StreamIndex, record: int) -> Extent | None:
+        """All blocks of a record that are still the stream's, whatever their status, in the order of the record; None
+        where there are none."""
+        table = self._table_unless_given_up(index, record)
+        if table is None:
+            return None
         rows = np.flatnonzero(self._mine(index, record, table))
-        return self._extent(index, [_Part(record, table, rows)])
+        extent = self._extent(index, [_Part(record, table, rows)])
+        return extent if len(extent) else None
 
     @staticmethod
     def _mine(index: StreamIndex, record: int, table: BlockTable) -> npt.NDArray[np.bool_]:
@@ -195,17 +216,16 @@ class ExtentReader:
         return mine
 
     def _extent(self, index: StreamIndex, parts: list[_Part], with_data: bool = True) -> Extent:
+        """Their blocks; without those of a record that was given up meanwhile."""
+        data = np.zeros(0, np.uint8)
+        if with_data:
+            parts, data = self._filled(index, parts)
+
         def joined(name: str) -> npt.NDArray[np.generic]:
             vectors = [getattr(part.table, name)[part.rows] for part in parts]
             return vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
 
         length: IntArray = joined("length").astype(np.int64)
-        data = np.empty(int(length.sum()) if with_data else 0, np.uint8)
-        position = 0
-        for part in parts if with_data else ():
-            size = int(part.table.length[part.rows].sum(dtype=np.int64))
-            self._payload(index, part, data[position : position + size])
-            position += size
         columns = [columns_of(part.table, index.columns_dtype)[part.rows] for part in parts]
         return Extent(
             index=joined("index").astype(np.int64, copy=False),
@@ -219,6 +239,23 @@ class ExtentReader:
             cause=joined("cause").astype(np.uint8, copy=False),
             source_digest=joined("source_digest").astype(np.uint64, copy=False),
         )
+
+    def _filled(self, index: StreamIndex, parts: list[_Part]) -> tuple[list[_Part], ByteArray]:
+        """The parts, without the rows of one that was given up meanwhile, and their bytes."""
+        sizes = [int(part.table.length[part.rows].sum(dtype=np.int64)) for part in parts]
+        data = np.empty(sum(sizes), np.uint8)
+        found, position = [], 0
+        for part, size in zip(parts, sizes, strict=True):
+            try:
+                self._payload(index, part, data[position : position + size])
+            except BlockDamaged:
+                if index.live(part.record):
+                    raise
+                found.append(_Part(part.record, part.table, part.rows[:0]))
+                continue
+            found.append(part)
+            position += size
+        return found, data[:position]
 
     def _payload(self, index: StreamIndex, part: _Part, out: ByteArray) -> None:
         """The bytes of `part`: from memory, or read and every block checked."""

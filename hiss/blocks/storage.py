@@ -372,9 +372,10 @@ class Storage:
         extents: list[Extent] = []
         size, end = 0, index.records
         while cursor < end and size < limits.EXTENT_BYTES_TARGET:
-            if index.live(cursor):
-                extents.append(self._reader.record(index, cursor))
-                size += extents[-1].data.size
+            extent = self._reader.record(index, cursor) if index.live(cursor) else None
+            if extent is not None:
+                extents.append(extent)
+                size += extent.data.size
             cursor += 1
         return extents, cursor
 

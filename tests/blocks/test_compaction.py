@@ -215,6 +215,7 @@ def test_a_disk_with_room_has_a_segment_for_everybody_while_records_move():
     assert len(log.pool._spares) == 1
     index = log.index(info.id)
     extent = log.reader.record(index, 0)
+    assert extent is not None
     copied: list[object] = []
     while not any(segment.copies_only for segment in log.pool.segments.values()):
         log.log.copy(index, 0, BlockTable.of(extent), extent.data, lambda error, place: copied.append(error))

@@ -68,6 +68,46 @@ def test_short_writes_are_carried_on():
     log.close()
 
 
+@pytest.mark.parametrize("when", ["before its head is read", "before its bytes are read"])
+def test_a_block_that_is_given_up_while_it_is_read_is_left_out(when):
+    """It is readable as soon as it is written. Where it cannot be made durable it was never there, and not damaged."""
+    disk, log, info = started()
+    assert log.append(info, make_extent(info, [(20, 50_000)])).wait() is None
+    reader_is_there = threading.Event()
+
+    sync = disk.fdatasync
+
+    def fdatasync(fd):
+        if threading.current_thread() is not log.log._committer:
+            return sync(fd)  # of a new segment's header
+        assert reader_is_there.wait(30)
+        raise OSError(errno.EIO, "injected")
+
+    disk.fdatasync = fdatasync
+    outcome = log.append(info, make_extent(info, [(30, 30_000)]))  # in a segment of its own
+    index, table = log.index(info.id), log.reader.table
+
+    def give_up():
+        reader_is_there.set()
+        assert isinstance(outcome.wait(), SegmentDamaged)
+
+    def read_table(index, record):
+        if when == "before its head is read" and record == index.records - 1:
+            give_up()
+        return table(index, record)
+
+    def choose(time_ns, columns):
+        if when == "before its bytes are read" and 300 in time_ns:
+            give_up()
+        return np.ones(len(time_ns), bool)
+
+    log.reader.table = read_table
+    found = [int(number) for extent in log.reader.read(index, None, None, 1, choose) for number in extent.index]
+    assert found == [*(number for number, _ in BLOCKS), 20]
+    assert outcome.said, "else this test sees nothing"
+    log.close()
+
+
 def test_a_disk_that_fails_every_write_is_told_to_the_caller():
     _, log, info = started([Fault("pwritev", 0, errno.EIO, forever=True)])
     extent, outcome = make_extent(info, [(10, 5)]), Outcome()
