@@ -373,14 +373,14 @@ class SegmentLog:
                     slot = self._slot_for(write)
                     if slot is not None:
                         return slot
-                    for_copies = self._active is not None and not self._takes(self._active, write)
-                    old = None
+                    old = self._active
+                    for_copies = old is not None and not self._takes(old, write)
                     if not for_copies:
-                        old, self._active = self._active, None
+                        self._active = None
                 if for_copies:
-                    if self.pool.make_kept():
-                        continue
-                    return None
+                    if not self.pool.make_kept():
+                        return None
+                    continue
                 if old is not None:
                     self._end(old)
                 with self._changed:

@@ -23,7 +23,8 @@ from .simulation import run_seed
 ROOT = Path(__file__).parents[2]
 # Each found a bug once: a copy, torn by a crash of the recovery that wrote it, taken for the final block that it was to
 # replace (1169, 517); torn records that a crashed recovery had vouched for (1114); what only memory had, taken for safe
-# (441, 919); what was given up before a seal, written again into the sealed stream (3885); an empty index (5954).
+# (441, 919); what was given up before a seal, written again into the sealed stream (3885); an empty index (5954);
+# what was given up while it was read, called damaged (532).
 FOUND = (441, 517, 532, 919, 1114, 1169, 3885, 5954)
 
 # Where to look first for what few seeds find; the others follow, should the engine's order of events have changed.

@@ -87,6 +87,11 @@ def said(connection: socket.socket) -> list[Any]:
             stream += found
     except ConnectionResetError:
         pass
+    return replies_in(stream)
+
+
+def replies_in(stream: bytes) -> list[Any]:
+    """What the frames of a server say, all of them whole."""
     replies = []
     while stream:
         head = Head.unpack(stream[:HEAD_BYTES], "reply")
