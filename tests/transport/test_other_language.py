@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -24,13 +25,18 @@ COUNT = 300
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Compiled once, whichever of the test processes needs it first."""
     tools = all(shutil.which(tool) for tool in ("g++", "make", "pkg-config", "protoc", "grpc_cpp_plugin"))
     if not tools or subprocess.run(["pkg-config", "--exists", "grpc++", "libxxhash"], check=False).returncode:
         pytest.skip(INSTALL)
-    build = tmp_path_factory.mktemp("cpp")
+    own = tmp_path_factory.getbasetemp()
+    build = (own if worker_id == "master" else own.parent) / "cpp"
+    build.mkdir(exist_ok=True)
     command = ["make", "-j2", "-C", str(SOURCES), f"BUILD={build}", "CXXFLAGS=-O0 -Werror"]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    with (build / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-4000:]
     return build / "hiss-file"
 
