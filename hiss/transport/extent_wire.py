@@ -125,8 +125,12 @@ def _byte_parts(number: int, values: ByteArray | None) -> tuple[Any, ...]:
 
 
 def _heads(inner_bytes: int, data_head_bytes: int, data_bytes: int) -> tuple[bytes, bytes]:
-    """The head of the whole message, and a padding that brings the data to a multiple of `_ALIGN`."""
-    for fill in range(_ALIGN):
+    """The head of the whole message, and a padding that brings the data to a multiple of `_ALIGN`.
+
+    Where the padding makes the head a byte longer, the remainder that is left out may be the one that is sought: then
+    it goes once more around.
+    """
+    for fill in range(2 * _ALIGN):
         padding = field_head(_PADDING, fill) + bytes(fill)
         before_data = inner_bytes + len(padding) + data_head_bytes
         head = field_head(EXTENT_FIELD, before_data + data_bytes)
