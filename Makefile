@@ -27,9 +27,8 @@ env: .venv/.synced
 demo: env        ## the main job end to end: pictures, a NeXus file and a report in ./demo-out
 	$(RUN) hiss demo --out demo-out
 
-# Many tests wait for other processes: one more of them than there are cores uses the time.
 test: env        ## all tests but the long torture runs
-	PYTEST_XDIST_AUTO_NUM_WORKERS=$$(($$(nproc) + 1)) $(RUN) pytest -q -m "not torture" -n auto --maxprocesses 4 --dist worksteal
+	$(RUN) pytest -q -m "not torture" -n auto --maxprocesses 4 --dist worksteal
 
 check: env       ## lint, types, import contract, generated code up to date
 	$(RUN) ruff check .
