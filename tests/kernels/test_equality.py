@@ -23,7 +23,7 @@ from kernels.equality import disagreement, scan_disagreement, shrunk, unit
 from kernels.programs import COLUMNS, Generated, Maker, source_of
 
 PROGRAMS = 20  # in a unit
-UNITS = {"numba": 16, "opencl": 3}  # of each back end in the tests
+UNITS = {"numba": 12, "opencl": 3}  # of each back end in the tests
 UNITS_TORTURE = {"numba": 1000, "opencl": 100}
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 

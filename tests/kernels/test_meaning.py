@@ -37,6 +37,7 @@ I64_MIN, I64_MAX = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**63))
 @example(2674097)  # the tangent of 8.7e8
+@example(2108)  # a quantile of integers at 0
 def test_random_kernels_give_what_numpy_gives(seed: int) -> None:
     """The source is executed as Python, with NumPy, and must give the same dtypes, shapes and values."""
     made = Maker(random.Random(seed), NUMPYS).program(lines=8)
@@ -46,8 +47,8 @@ def test_random_kernels_give_what_numpy_gives(seed: int) -> None:
     taken = [np.ascontiguousarray(records[name], dtype) for name, dtype in made.program.columns]
     NumpyBackend().compile([made.program])[0].run(frames, taken, np.array([0]), outs)
     expected = _as_python(made, frames[0], records[0])
-    if expected is None or re.search(r"full|(weak|\d)\.astype", made.source):
-        return  # no answer; or a number, not an array, that saturates
+    if expected is None or re.search(r"full|(weak|\d)\.astype|quantile\(\w+, \(?[01]\b(?!\.)", made.source):
+        return  # no answer; a number, not an array, that saturates; or NumPy's quantile of a whole q, which is no float
     for out, node, value in zip(outs, made.typed.outputs, expected, strict=True):
         if any(n.op == "cast" and n.dtype.kind in "iu" and n.args[0].dtype.kind == "f" for n in in_order([node])):
             continue  # saturates, where NumPy's result is undefined
