@@ -171,6 +171,15 @@ def test_nanmedian_of_numpy(image: Any, axis: Any) -> None:
     np.testing.assert_allclose(without, np.nanmedian(image, axis=axis), rtol=1e-15)
 
 
+def test_a_quantile_of_integers_is_a_float_whatever_q_is() -> None:
+    """NumPy leaves it an integer where q is one."""
+    image = np.array([[3, 1], [7, 5]], np.int32)
+    least, most = several(["np.quantile(x, 0)", "np.quantile(x, (0, 1))"], image, _NUMPY)
+    assert least.dtype == most.dtype == np.float64
+    assert least == 1
+    assert most.tolist() == [1, 7]
+
+
 def test_several_percentiles_and_quantiles() -> None:
     image = np.random.default_rng(3).normal(size=(7, 9))
     for axis in (None, 0, 1):
